@@ -1,0 +1,1 @@
+"""The runnable part: data sets, configurations, training, sampling and evaluation."""

@@ -1,0 +1,131 @@
+"""Checkpoints that can be trusted: written in the background, atomically, and checked bit by bit when read.
+
+Orbax writes `checkpoints/<step>/` and moves it into place when complete; then a manifest with the hash of every file is written, last and
+atomically. A folder without a manifest was cut off and is passed over; one whose bits differ from the manifest is refused.
+"""
+
+import hashlib
+import json
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from absl import logging
+
+from .errors import RunError
+from .writing import write_json
+
+MANIFEST = "manifest.json"
+
+
+class Restored(NamedTuple):
+    """What a checkpoint holds."""
+
+    state: Any
+    position: Any  # of the data iterator, plain JSON
+
+
+class Checkpoints:
+    """The checkpoints of one run directory.
+
+    Args:
+        keep: how many of the newest to keep.
+        keep_period: keep besides every one whose step is a multiple of this (0: none).
+    """
+
+    def __init__(self, workdir: Path, keep: int = 2, keep_period: int = 0):
+        self.directory = Path(workdir).absolute() / "checkpoints"
+        for step in self._folders():
+            if not (self.directory / str(step) / MANIFEST).exists():
+                logging.warning("checkpoint %d was cut off while being written; removing it", step)
+                shutil.rmtree(self.directory / str(step))
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, keep_period=keep_period or None, cleanup_tmp_directories=True, enable_async_checkpointing=False
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future | None = None
+
+    def save(self, step: int, state: Any, position: Any) -> None:
+        """Write a checkpoint in the background, waiting only for the one before it."""
+        self.wait()
+        if not (self.directory / str(step) / MANIFEST).exists():
+            state = jax.tree.map(jnp.copy, state)  # the next training step overwrites the one that it is given
+            self._pending = self._writer.submit(self._write, step, state, position)
+
+    def wait(self) -> None:
+        """Wait until what was saved is on disk.
+
+        Raises:
+            RunError: it could not be written, because the disk is full, say.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Wait, then release the writer."""
+        self.wait()
+        self._writer.shutdown()
+        self._manager.close()
+
+    def _write(self, step: int, state: Any, position: Any) -> None:
+        try:
+            args = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position))
+            self._manager.save(step, args=args, force=True)
+            folder = self.directory / str(step)
+            write_json(folder / MANIFEST, _hashes(folder))
+        except Exception as error:  # whatever the writer's libraries raise, the run has to say where it can go on from
+            last = latest(self.directory.parent)
+            good = "there is no earlier one" if last is None else f"the last good one is {self.directory / str(last)}"
+            raise RunError(f"could not write checkpoint {step} ({error}); {good}. Make room on the disk and start again.") from error
+
+    def _folders(self) -> list[int]:
+        return sorted(int(p.name) for p in self.directory.glob("*") if p.name.isdigit())
+
+
+def latest(workdir: Path) -> int | None:
+    """Return the step of the newest complete checkpoint of a run directory, or None."""
+    return max((int(p.parent.name) for p in Path(workdir).glob(f"checkpoints/*/{MANIFEST}")), default=None)
+
+
+def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
+    """Read a checkpoint (default: the newest) into the structure, shapes and shardings of `template`, checking every bit.
+
+    Raises:
+        RunError: there is none, or a file of it is missing or damaged, or it belongs to another network.
+    """
+    workdir = Path(workdir).absolute()
+    step = latest(workdir) if step is None else step
+    folder = workdir / "checkpoints" / str(step)
+    if step is None or not (folder / MANIFEST).exists():
+        what = "a complete checkpoint" if step is None else f"a complete checkpoint of step {step}"
+        raise RunError(f"{workdir} holds no {what[2:]}; train it first (--mode=train), or name another --workdir")
+    expected, found = json.loads((folder / MANIFEST).read_text()), _hashes(folder)
+    damaged = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if damaged:
+        raise RunError(
+            f"checkpoint {folder} is damaged: {', '.join(damaged[:3])} differ from its manifest. "
+            f"Remove that folder to go on from the checkpoint before it, or bring it back from a copy."
+        )
+    try:
+        with ocp.CheckpointManager(folder.parent, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(template), data=ocp.args.JsonRestore())
+            restored = manager.restore(step, args=args)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"checkpoint {folder} does not fit the network or optimizer of this configuration: {error}") from error
+    return Restored(restored["state"], restored["data"])
+
+
+def template_of(state: Any, sharding: jax.sharding.Sharding) -> Any:
+    """Return the abstract form of a state, to restore into; nothing is allocated."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}

@@ -1,0 +1,74 @@
+"""What all configurations share: the sections and their defaults. A configuration states only what it changes."""
+
+from ml_collections import ConfigDict
+
+# The SDE of each variant.
+SDES = {
+    "vp": {"name": "VP"},
+    "ve": {"name": "VE", "sigma_min": 0.02, "sigma_max": 100.0},  # the published 0.01 and 50, for data in [-1, 1] instead of [0, 1]
+    "subvp": {"name": "SubVP"},
+}
+
+
+def base_config() -> ConfigDict:
+    """Return the defaults; `data` and `net` have to be named."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            "devices": 0,  # 0: all
+            "data": {},
+            "facts": {},  # what is known of the data without reading them: shape, levels, num_classes, sd; measured when training
+            "sde": {"name": "VP"},
+            "net": {},
+            "denoiser": {"prediction": "edm", "inputs": "edm", "sigma_data": 0.0},  # 0: measured
+            "objective": {"weighting": "prediction", "times": {"name": "Uniform"}, "stratified": True},
+            "optim": {"lr": 2e-4, "warmup": 5000, "clip": 1.0, "decay_steps": 0},
+            "ema": 0.999,
+            "train": {
+                "steps": 100_000,
+                "batch_size": 128,
+                "split": "train",
+                "held_out": "validation",  # "": none
+                "flip": False,
+                "conditional": False,
+                "label_dropout": 0.1,
+                "log_every": 50,
+                "held_out_every": 1000,
+                "sample_every": 0,  # 0: never
+                "checkpoint_every": 1000,
+                "keep": 2,
+                "keep_period": 0,
+            },
+            "samplers": {
+                "pc": {
+                    "name": "PredictorCorrector",
+                    "predictor": {"name": "EulerMaruyama"},
+                    "corrector": {"name": "Langevin", "snr": 0.16},
+                    "grid": "uniform",
+                    "steps": 500,
+                    "end": 1e-3,
+                },
+                "ddim": {"name": "DDIM", "grid": "quadratic", "steps": 50, "end": 1e-3},
+                "ode": {"name": "probability_flow", "rtol": 1e-3, "atol": 1e-3, "end": 1e-3},
+            },
+            "sampling": {"sampler": "ddim", "number": 64, "batch_size": 64, "seed": 0, "label": -1, "keep": 0},
+            "eval": {
+                "split": "test",
+                "train_split": "train",
+                "batch_size": 256,
+                "probes": 4,  # 0: exact trace
+                "rtol": 1e-4,
+                "samplers": ("pc", "ddim", "ode"),
+                "number": 1000,
+            },
+        }
+    )
+
+
+def choose_sde(config: ConfigDict, variant: str, others: tuple[str, ...] = ()) -> list[str]:
+    """Set the SDE that a variant such as "ve" or "subvp,cond" names, VP by default; return the variant's other words."""
+    words = [word for word in variant.split(",") if word]
+    if unknown := [word for word in words if word not in SDES and word not in others]:
+        raise ValueError(f"unknown variant {unknown[0]!r}; choose from {', '.join([*SDES, *others])}, joined by commas")
+    config.sde = SDES[next((word for word in words if word in SDES), "vp")]
+    return words

@@ -1,0 +1,19 @@
+"""A folder of images, or an .npy file, of your own.
+
+    python -m experiments.main --config=experiments/configs/files.py --config.data.path=my_images --config.data.image_size=32 \\
+        --workdir=runs/mine --mode=train
+
+Variants: vp, ve, subvp. Images in sub-folders are labelled by them: add ",cond" to condition on the label.
+"""
+
+from experiments.configs.common import base_config, choose_sde
+
+
+def get_config(variant: str = "vp"):
+    config = base_config()
+    words = choose_sde(config, variant, ("cond",))
+    config.data = {"name": "Files", "path": "", "image_size": 32}
+    config.net = {"name": "UNet", "nf": 64, "ch_mult": (1, 2, 2), "num_res_blocks": 2, "attn_resolutions": (16,), "dropout": 0.1}
+    config.train.update({"steps": 100_000, "batch_size": 64, "flip": True, "sample_every": 2500, "conditional": "cond" in words})
+    config.eval.update({"split": "validation", "number": 500})
+    return config

@@ -1,0 +1,11 @@
+from .base import DataSet as DataSet
+from .digits import Digits as Digits
+from .files import Files as Files
+from .measure import Statistics as Statistics
+from .measure import statistics as statistics
+from .pipeline import batches as batches
+from .scaling import bits_per_dim as bits_per_dim
+from .scaling import scale as scale
+from .scaling import unscale as unscale
+from .tfds import TFDS as TFDS
+from .toy import Toy as Toy

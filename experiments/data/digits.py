@@ -1,0 +1,102 @@
+"""Scikit-learn's 1797 handwritten digits: 8x8 pixels, 17 grey levels, 43 writers (Alpaydin and Kaynak 1998, UCI "optdigits" test set).
+
+They come with scikit-learn, so nothing is downloaded. On first use they are written as a TFDS data set, and read back like any other.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from sklearn.datasets import load_digits
+from tensorflow_datasets.core.dataset_info import DatasetIdentity, DatasetInfoFileError
+
+from .base import DataSet, Source, check_split
+from .tfds import data_directory, find_prepared
+
+NAME, VERSION = "sklearn_digits", "1.0.0"
+SPLITS = {"train": slice(0, 1300), "validation": slice(1300, 1500), "test": slice(1500, 1797)}  # in scikit-learn's order
+
+
+class Digits(DataSet):
+    """Real digits of shape (8, 8, 1) and their classes 0..9.
+
+    Splits: the first 1300 to train, the next 200 to choose settings (validation), ``fit``, both of them together, for the final model,
+    and the last 297 (test), which come from other writers.
+
+    Args:
+      data_dir: where data sets are kept; default: the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    """
+
+    shape = (8, 8, 1)
+    levels = 17
+    num_classes = 10
+    splits = ("train", "validation", "fit", "test")
+
+    def __init__(self, *, data_dir: str | None = None):
+        builder: Any = prepare_digits(data_directory(data_dir))
+        try:  # 0.2 MB: read them now and keep them
+            self._records = {split: list(builder.as_data_source(split)) for split in SPLITS}
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _torn(Path(builder.data_dir), error) from error
+        self._records["fit"] = self._records["train"] + self._records["validation"]
+
+    def source(self, split: str) -> Source:
+        check_split(split, self.splits)
+        records = self._records[split]
+        return Source(len(records), lambda index: (records[index]["image"], records[index]["label"]))
+
+
+def prepare_digits(directory: Path) -> tfds.core.DatasetBuilder:
+    """Open the data set under ``directory``, writing it first if it is not there.
+
+    It is written aside and renamed into place, so that a process that is killed, or another that starts at the same time, leaves either
+    nothing or all of it.
+    """
+    final = directory / NAME / VERSION
+    if not final.exists():
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f"{NAME}.incomplete-", dir=directory))
+        except OSError as error:
+            raise OSError(f"cannot write to {directory} ({error}); choose another folder with data_dir or TFDS_DATA_DIR") from error
+        try:
+            _write(aside / VERSION)
+            os.rename(aside / VERSION, final)
+        except OSError:
+            if not final.exists():  # otherwise another process was faster, with the same data
+                raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    try:
+        return find_prepared(NAME, directory)
+    except (ValueError, FileNotFoundError, DatasetInfoFileError) as error:
+        raise _torn(final, error) from error
+
+
+def _torn(directory: Path, error: Exception) -> ValueError:
+    return ValueError(f"{directory} is not the complete data set of digits ({error}); delete it, and it is written anew")
+
+
+def _write(directory: Path) -> None:
+    directory.mkdir()
+    x, labels = load_digits(return_X_y=True)
+    images = np.asarray(x).astype(np.uint8).reshape(-1, *Digits.shape)
+    features = tfds.features.FeaturesDict(
+        {
+            # a Tensor, for an Image would be encoded by TensorFlow
+            "image": tfds.features.Tensor(shape=Digits.shape, dtype=np.uint8),
+            "label": tfds.features.ClassLabel(num_classes=Digits.num_classes),
+        }
+    )
+    identity = DatasetIdentity(name=NAME, version=tfds.core.Version(VERSION), data_dir=str(directory), module_name="")
+    info = tfds.core.DatasetInfo(builder=identity, description=__doc__, features=features, disable_shuffling=True)
+    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=len(images), file_format="array_record")
+    writer.initialize_splits(list(SPLITS))
+    for split, rows in SPLITS.items():
+        examples = [{"image": image, "label": int(label)} for image, label in zip(images[rows], labels[rows], strict=True)]
+        writer.add_examples({split: examples})
+    writer.close_all()

@@ -1,0 +1,78 @@
+"""From a data set to batches: a pure function of (seed, position), read ahead by grain.
+
+Training examples follow one another in an endless stream: in epoch e the examples in the order of the permutation drawn from
+(seed, e). Held-out examples come in their own order. The noise of the example at position p of the stream is block p of a counter-based
+generator (Philox; Salmon et al. 2011) with key (seed, stream), whatever the batch size. A batch thus depends on the number of batches
+before it and on nothing else: that number is all that ``get_state`` returns, and a resumed run is bitwise the one never stopped.
+"""
+
+import functools
+import os
+import sys
+
+import grain
+import numpy as np
+
+from .base import DataSet, read_checked
+from .scaling import dequantise, scale
+
+# Threads that decode images, and batches in the making or waiting: enough to hide them behind a training step, few enough for memory.
+# They are not part of the iterator's state.
+READ_AHEAD = grain.ReadOptions(num_threads=min(4, os.cpu_count() or 1), prefetch_buffer_size=4)
+
+
+def batches(dataset: DataSet, split: str, batch_size: int, *, seed: int, train: bool, flip: bool = False) -> grain.DatasetIterator:
+    """Iterate over batches ``{"x": float32 (B, *shape) in model range, "label": int32 (B,)}`` of a split.
+
+    Args:
+      train: True: shuffle, anew in each epoch, and repeat for ever; a batch may reach into the next epoch, so that no example is
+        dropped. False: one pass in order with every example once, the last batch shorter.
+      flip: mirror each image left to right with probability one half (training only).
+
+    Returns:
+      An iterator whose ``get_state()`` (plain JSON) and ``set_state(state)`` resume it bitwise.
+
+    Raises:
+      ValueError: unknown split, a batch larger than the training split, flips where they make no sense; on reading, an example that
+        has the wrong shape or values.
+    """
+    source = dataset.source(split)
+    size, dim = len(source), int(np.prod(dataset.shape))
+    if batch_size < 1 or seed < 0:
+        raise ValueError(f"need batch_size >= 1 and seed >= 0, got {batch_size} and {seed}")
+    if size == 0:
+        raise ValueError(f"split {split!r} is empty")
+    if train and batch_size > size:
+        raise ValueError(f"batch_size {batch_size} is larger than split {split!r}, which has {size} examples; lower batch_size")
+    if flip and not (train and len(dataset.shape) == 3):
+        raise ValueError(f"flip mirrors training images (H, W, C); got train={train} and examples of shape {dataset.shape}")
+
+    @functools.lru_cache(maxsize=2)  # a batch touches at most two epochs
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng([seed, epoch]).permutation(size)
+
+    def row(position: int) -> int:
+        epoch, offset = divmod(position, size)
+        return int(order(epoch)[offset]) if train else position
+
+    def batch(number: int) -> dict[str, np.ndarray]:
+        first = number * batch_size
+        last = first + batch_size if train else min(first + batch_size, size)
+        x, label = read_checked(dataset, split, source, [row(position) for position in range(first, last)])
+        words = random_words(seed, int(train), first, last - first, dim + 1)  # one a value, one for the flip
+        if flip:
+            mirrored = words[:, -1] >> 15 == 1
+            x[mirrored] = x[mirrored, :, ::-1]
+        if dataset.levels is not None:
+            x = dequantise(x, words[:, :-1].reshape(x.shape))
+        return {"x": scale(x, dataset.levels), "label": label}
+
+    count = sys.maxsize if train else -(-size // batch_size)
+    return iter(grain.MapDataset.range(count).map(batch).to_iter_dataset(READ_AHEAD))
+
+
+def random_words(seed: int, stream: int, first: int, count: int, width: int) -> np.ndarray:
+    """Return uniform uint16 words (count, width): blocks first, first + 1, ... of the generator with key (seed, stream)."""
+    steps = -(-width // 16)  # a step of Philox's counter yields 4 x 64 bits
+    raw = np.random.Philox(key=[seed, stream], counter=first * steps).random_raw(count * steps * 4)
+    return raw.view(np.uint16).reshape(count, steps * 16)[:, :width]

@@ -1,0 +1,72 @@
+"""Command line of the toolkit.
+
+    python -m experiments.main --config=experiments/configs/digits.py:vp --workdir=runs/digits --mode=train
+    python -m experiments.main --config=... --workdir=runs/digits --mode=sample --config.sampling.number=256
+    python -m experiments.main --workdir=runs/digits --mode=evaluate
+
+Every setting of a configuration can be overridden: --config.train.steps=10000. --dry_run prints the resolved configuration and stops.
+"""
+
+import sys
+import traceback
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from .build import build, load, make_dataset, measure
+from .devices import one_device_per_core
+from .errors import RunError
+from .evaluate import evaluate
+from .sample import sample, with_settings
+from .train import FREE, train
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file("config", None, "Configuration file, with a variant after a colon: experiments/configs/digits.py:ve.")
+flags.DEFINE_string("workdir", None, "Run directory: checkpoints, logs and results; made if missing.")
+flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate"], "What to do.")
+flags.DEFINE_bool("dry_run", False, "Print the resolved configuration and the number of parameters, then stop.")
+
+
+def dry_run() -> None:
+    """Print what a run would use."""
+    config = FLAGS.config
+    run = build(config, None if config.facts else measure(config, make_dataset(config)))
+    print(run.config)
+    print(f"{sum(p.size for p in jax.tree.leaves(run.split.params)):,} parameters")
+
+
+def execute() -> None:
+    """Do what the flags say."""
+    if FLAGS.mode == "train" or FLAGS.dry_run:
+        if FLAGS.config is None:
+            raise RunError("--mode=train and --dry_run need --config, such as --config=experiments/configs/digits.py:vp")
+    if FLAGS.dry_run:
+        return dry_run()
+    if not FLAGS.workdir:
+        raise RunError("name a run directory with --workdir=runs/...")
+    workdir = Path(FLAGS.workdir)
+    if FLAGS.mode == "train":
+        return train(FLAGS.config, workdir)
+    loaded = with_settings(load(workdir), FLAGS.config, FREE)
+    {"sample": sample, "evaluate": evaluate}[FLAGS.mode](loaded, workdir)
+
+
+def main(argv: list[str]) -> None:
+    """Run; what a user can mend ends in one message, with the traceback kept beside the run."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are given as --config.section.name=value")
+    one_device_per_core()
+    logging.set_verbosity(logging.WARNING)
+    try:
+        execute()
+    except (RunError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        if FLAGS.workdir and Path(FLAGS.workdir).is_dir():
+            (Path(FLAGS.workdir) / "error.txt").write_text(traceback.format_exc())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)

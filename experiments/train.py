@@ -1,0 +1,192 @@
+"""Training: from a configuration and a run directory to checkpoints. Reads top to bottom.
+
+A run directory holds `config.json` (resolved), `checkpoints/`, `metrics.jsonl`, `tensorboard/` and `samples/`. Started again with the same
+configuration, training goes on from the newest checkpoint and ends in bitwise the parameters of a run that was never stopped.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+import sde_lib
+from sde_lib import LogUniform, TimeDistribution, denoising_loss, draw_times
+
+from . import data, pictures
+from .build import Run, build, make, make_dataset, measure
+from .checkpoint import Checkpoints, latest, restore, template_of
+from .devices import make_mesh, replicated, share
+from .errors import RunError
+from .log import Log, progress
+from .sample import draw
+from .signals import StopSignals
+from .state import init_state, make_train_step
+from .writing import write_json
+
+# Sections that may change between two starts of a run; the rest decides what the parameters become.
+FREE = ("sampling", "samplers", "eval", "devices")
+FREE_TRAIN = ("steps", "log_every", "held_out_every", "sample_every", "checkpoint_every", "keep", "keep_period")
+
+
+def make_loss(run: Run):
+    """Return the loss (params, key, batch) -> scalar of a configuration, for `make_train_step`."""
+    objective = run.config.objective
+    times = make(sde_lib, objective.times, TimeDistribution)
+    sde_lib.check_name("weighting", objective.weighting, sde_lib.WEIGHTINGS)
+
+    def loss_fn(params: Any, key: jax.Array, batch: dict) -> jax.Array:
+        for_times, for_noise, for_labels, dropout = jax.random.split(key, 4)
+        t = draw_times(for_times, run.sde, len(batch["x"]), times, objective.stratified)
+        cond = None
+        if run.config.train.conditional:
+            dropped = jax.random.bernoulli(for_labels, run.config.train.label_dropout, t.shape)
+            cond = jnp.where(dropped, run.facts.num_classes, batch["label"])
+        return jnp.mean(denoising_loss(for_noise, run.denoiser(params, dropout), batch["x"], t, cond, objective.weighting))
+
+    return loss_fn
+
+
+def make_held_out_loss(run: Run, levels: int = 8):
+    """Return the function (params, key, x) -> losses (levels,) at noise levels equally spaced in log-SNR, and their times."""
+    t = LogUniform().quantile(run.sde, (jnp.arange(levels) + 0.5) / levels)
+
+    def losses(params: Any, key: jax.Array, batch: dict) -> jax.Array:
+        cond = batch["label"] if run.config.train.conditional else None
+        denoiser = run.denoiser(params)
+        at = lambda t: jnp.mean(denoising_loss(key, denoiser, batch["x"], jnp.full(len(batch["x"]), t), cond))  # noqa: E731
+        return jax.lax.map(at, t)
+
+    return jax.jit(losses), np.asarray(t)
+
+
+def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, data.DataSet]:
+    """Measure the data, build the objects and save the resolved configuration in `workdir`.
+
+    Raises:
+        RunError: `workdir` is a file, or holds a run of another configuration.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise RunError(f"--workdir={workdir} is a file; name a folder, which is made if it is missing")
+    dataset = make_dataset(config)
+    run = build(config, measure(config, dataset))
+    saved, resolved = workdir / "config.json", json.loads(run.config.to_json_best_effort())
+    if saved.exists():
+        before = json.loads(saved.read_text())
+        if changes := _differences(_decisive(before), _decisive(resolved)):
+            raise RunError(
+                f"{workdir} holds a run of another configuration ({'; '.join(changes[:5])}); "
+                "name another --workdir, or give that configuration to go on with it"
+            )
+    write_json(saved, resolved)
+    return run, dataset
+
+
+def train(config: ConfigDict, workdir: str | Path) -> None:
+    """Train, from the newest checkpoint in `workdir` if there is one.
+
+    Raises:
+        RunError: the loss is no longer finite, or a checkpoint cannot be written or read.
+    """
+    workdir = Path(workdir)
+    run, dataset = open_run(config, workdir)
+    settings, batch_size = run.config.train, run.config.train.batch_size
+    mesh = make_mesh(batch_size, run.config.devices)
+    stream = data.batches(dataset, settings.split, batch_size, seed=run.config.seed, train=True, flip=settings.flip)
+    key = jax.random.fold_in(jax.random.key(run.config.seed), 1)
+    state = jax.device_put(init_state(key, run.split.params, run.tx), replicated(mesh))
+    if latest(workdir) is not None:
+        state, position = restore(workdir, template_of(state, replicated(mesh)))
+        stream.set_state(position)
+        logging.info("going on from step %d of %s", int(state.step), workdir)
+    start = int(state.step)
+    if start >= settings.steps:
+        print(f"{workdir} has made its {start} steps; raise --config.train.steps to go on")
+        return
+
+    train_step = make_train_step(make_loss(run), run.tx, run.config.ema)
+    held_out = _held_out(run, dataset, mesh)
+    checkpoints, log, window = Checkpoints(workdir, settings.keep, settings.keep_period), Log(workdir, start), []
+    with StopSignals() as signals, progress(settings.steps, "train", start) as bar:
+        for step in range(start + 1, settings.steps + 1):
+            state, metrics = train_step(state, share(mesh, next(stream)))
+            window.append(metrics)
+            last = step == settings.steps or signals.received
+            saving = last or step % settings.checkpoint_every == 0
+            if saving or step % settings.log_every == 0:
+                values = _check_finite(window, step, workdir)
+                log.scalars(step, values)
+                bar.update(step - bar.n)
+                bar.set_postfix(loss=f"{values['train/loss']:.4f}")
+                window = []
+            if held_out and (step == settings.steps or step % settings.held_out_every == 0):
+                log.scalars(step, held_out(state.ema))
+            if settings.sample_every and step % settings.sample_every == 0:
+                picture = _sample_picture(run, state.ema)
+                log.picture(step, "samples", picture)
+                pictures.save_png(workdir / "samples" / f"train_{step:07d}.png", picture)
+            if saving:
+                checkpoints.save(step, state, stream.get_state())
+            if last:
+                break
+    checkpoints.close()
+    log.close()
+    if signals.received:
+        print(f"stopped at step {step} by {signals.received}; checkpoint saved. The same command goes on from there.")
+
+
+def _check_finite(window: list, step: int, workdir: Path) -> dict[str, float]:
+    """Fetch the metrics since the last look; return their means, or stop the run."""
+    loss, grad_norm = np.asarray(jax.device_get([(m.loss, m.grad_norm) for m in window])).T
+    bad = ~(np.isfinite(loss) & np.isfinite(grad_norm))
+    if bad.any():
+        first, good = step - len(window) + 1 + int(np.argmax(bad)), latest(workdir)
+        kept = (
+            "no checkpoint was written before it" if good is None else f"the last good checkpoint is {workdir / 'checkpoints' / str(good)}"
+        )
+        raise RunError(
+            f"the loss or its gradient is no longer finite from step {first} on (seen at step {step}); {kept}. "
+            "Lower --config.optim.lr, or set --config.optim.clip."
+        )
+    return {"train/loss": float(loss.mean()), "train/grad_norm": float(grad_norm.mean())}
+
+
+def _held_out(run: Run, dataset: data.DataSet, mesh):
+    """Return the function params -> scalars of held-out loss by noise level, or None if no split is held out."""
+    split = run.config.train.held_out
+    if not split:
+        return None
+    size = min(len(dataset.source(split)), 256)
+    batch = share(mesh, next(data.batches(dataset, split, size, seed=run.config.seed, train=False)))
+    losses, times = make_held_out_loss(run)
+
+    def scalars(params: Any) -> dict[str, float]:
+        values = np.asarray(losses(params, jax.random.key(0), batch))
+        return {"held_out/loss": float(values.mean())} | {f"held_out/t={t:.2g}": float(v) for t, v in zip(times, values, strict=True)}
+
+    return scalars
+
+
+def _sample_picture(run: Run, params: Any) -> np.ndarray:
+    """Draw a few samples with the averaged weights, for the eye."""
+    setting = run.config.samplers[run.config.sampling.sampler]
+    number = 64 if len(run.facts.shape) == 3 else 1000
+    x, _ = draw(run, run.denoiser(params), setting, np.arange(number))
+    return pictures.picture(x, run.facts.levels)
+
+
+def _decisive(config: dict) -> dict:
+    kept = {k: v for k, v in config.items() if k not in FREE}
+    return kept | {"train": {k: v for k, v in config["train"].items() if k not in FREE_TRAIN}}
+
+
+def _differences(a: Any, b: Any, name: str = "config") -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [d for k in sorted(a.keys() | b.keys()) for d in _differences(a.get(k), b.get(k), f"{name}.{k}")]
+    close = isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-6)
+    return [] if a == b or close else [f"{name} was {a}, now {b}"]

@@ -1,0 +1,7 @@
+"""Networks: `net(x, c_noise, cond=None, *, rngs=None)` for x (batch, *shape), the noise input (batch,) and labels (batch,)."""
+
+from .mlp import MLP as MLP
+from .split import Split as Split
+from .split import merge as merge
+from .split import split as split
+from .unet import UNet as UNet

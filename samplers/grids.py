@@ -1,0 +1,50 @@
+r"""Time grids: n + 1 decreasing float64 times from `start` to `end`, for n steps.
+
+Where sampling ends is the grid's business: the papers stop at 1e-3 for VP and sub-VP and at 1e-5 for VE, then denoise once.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from sde_lib import SDE, in_float64
+
+
+def _fractions(n: int, start: float, end: float) -> np.ndarray:
+    if n < 1 or not 0 <= end < start <= 1:
+        raise ValueError(f"need at least one step and 0 <= end < start <= 1, got n = {n}, start = {start}, end = {end}")
+    return np.linspace(0.0, 1.0, n + 1)
+
+
+def uniform(sde: SDE, n: int, start: float = 1.0, end: float = 1e-3) -> np.ndarray:
+    """Return equally spaced times."""
+    del sde
+    return start + _fractions(n, start, end) * (end - start)
+
+
+def quadratic(sde: SDE, n: int, start: float = 1.0, end: float = 1e-3) -> np.ndarray:
+    """Return times whose square roots are equally spaced (arXiv:2010.02502, appendix D.2)."""
+    del sde
+    return (start**0.5 + _fractions(n, start, end) * (end**0.5 - start**0.5)) ** 2
+
+
+def log_snr(sde: SDE, n: int, start: float = 1.0, end: float = 1e-3) -> np.ndarray:
+    """Return times equally spaced in the log-SNR (Lu et al. 2022, arXiv:2206.00927)."""
+    return _times(sde, n, start, end, jnp.log, jnp.exp)
+
+
+def karras(sde: SDE, n: int, start: float = 1.0, end: float = 1e-3, rho: float = 7.0) -> np.ndarray:
+    """Return times at which (sigma / alpha)^(1/rho) is equally spaced (Karras et al. 2022, arXiv:2206.00364, eq. 5)."""
+    return _times(sde, n, start, end, lambda r: r ** (1 / rho), lambda y: y**rho)
+
+
+def _times(sde, n, start, end, warp, unwarp) -> np.ndarray:
+    """Space sigma / alpha equally under `warp` and find the times, in float64; the ends are exact."""
+    fractions = _fractions(n, start, end)
+
+    def times(sde, ends):
+        first, last = warp(jnp.exp(-0.5 * sde.log_snr(ends)))
+        return sde.time(-2 * jnp.log(unwarp(first + fractions * (last - first))))
+
+    ts = np.array(in_float64(times, sde, np.array([start, end])))
+    ts[0], ts[-1] = start, end
+    return ts

@@ -1,0 +1,30 @@
+"""The mathematics: forward SDEs, denoisers, objectives, exact data distributions."""
+
+from .base import SDE as SDE
+from .base import check_increasing as check_increasing
+from .base import expand as expand
+from .base import in_float64 as in_float64
+from .denoiser import INPUTS as INPUTS
+from .denoiser import PREDICTIONS as PREDICTIONS
+from .denoiser import WEIGHTINGS as WEIGHTINGS
+from .denoiser import Denoiser as Denoiser
+from .denoiser import check_name as check_name
+from .estimate import Estimate as Estimate
+from .evaluations import counting as counting
+from .evaluations import evaluated as evaluated
+from .evaluations import repeated as repeated
+from .exact import DataDistribution as DataDistribution
+from .exact import Empirical as Empirical
+from .exact import ExactDenoiser as ExactDenoiser
+from .exact import Gaussian as Gaussian
+from .exact import GaussianMixture as GaussianMixture
+from .exact import Moments as Moments
+from .objectives import LogNormal as LogNormal
+from .objectives import LogUniform as LogUniform
+from .objectives import TimeDistribution as TimeDistribution
+from .objectives import Uniform as Uniform
+from .objectives import denoising_loss as denoising_loss
+from .objectives import draw_times as draw_times
+from .sub_vp import SubVP as SubVP
+from .ve import VE as VE
+from .vp import VP as VP

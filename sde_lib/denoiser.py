@@ -1,0 +1,111 @@
+r"""A network seen through an SDE: what clean data and what noise does a noisy x contain?
+
+Three tables say how the network is used, so that published networks are reproduced by names and no code asks which SDE it has.
+With :math:`\alpha, \sigma` the marginal at t, :math:`s` the standard deviation of the data and :math:`h = \sqrt{\sigma^2 + \alpha^2 s^2}`
+that of :math:`x_t`:
+
+- `PREDICTIONS`: the network output F estimates :math:`a x_0 + b \epsilon`; a row gives (a, b), see `Estimate.solve`.
+- `WEIGHTINGS`: the factor w of the loss :math:`w (F - a x_0 - b \epsilon)^2`. As the error of the noise is :math:`|\alpha/\Delta|` times
+  that of F, :math:`w = (\alpha/\Delta)^2` is DDPM's loss and :math:`w = (g/\sigma)^2 (\alpha/\Delta)^2` the likelihood weighting.
+- `INPUTS`: how x is scaled for the network and what the network is told of the time, as one number a sample.
+
+EDM (Karras et al. 2022, arXiv:2206.00364, table 1) is prediction "edm", weighting "prediction", inputs "edm".
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from .base import SDE, expand
+from .estimate import Estimate
+from .evaluations import evaluated
+
+
+def _edm(sde: SDE, t: Array, sd: ArrayLike) -> tuple[Array, Array]:
+    alpha, sigma = sde.marginal(t)
+    h = jnp.hypot(sigma, alpha * sd)
+    return sigma / (sd * h), -alpha * sd / h
+
+
+def _v(sde: SDE, t: Array, sd: ArrayLike) -> tuple[Array, Array]:
+    alpha, sigma = sde.marginal(t)
+    return -sigma / jnp.hypot(alpha, sigma), alpha / jnp.hypot(alpha, sigma)
+
+
+# name -> (sde, t, sd) -> (a, b), the combination a x0 + b noise that the network predicts.
+PREDICTIONS: dict[str, Callable] = {
+    "edm": _edm,  # = -v on data scaled to unit variance
+    "v": _v,  # normalised, so bounded for VE too (Salimans and Ho 2022, arXiv:2202.00512)
+    "x0": lambda sde, t, sd: (1.0, 0.0),
+    "noise": lambda sde, t, sd: (0.0, 1.0),
+    "score": lambda sde, t, sd: (0.0, -1 / sde.marginal(t)[1]),
+    "velocity": lambda sde, t, sd: sde.marginal_rate(t),  # flow matching (Lipman et al. 2023, arXiv:2210.02747)
+}
+
+# name -> (sde, t, det) -> w, the factor of the squared error of the network output.
+WEIGHTINGS: dict[str, Callable] = {
+    "prediction": lambda sde, t, det: 1.0,
+    "noise": lambda sde, t, det: (sde.marginal(t)[0] / det) ** 2,  # DDPM; sigma^2-weighted score matching
+    "x0": lambda sde, t, det: (sde.marginal(t)[1] / det) ** 2,
+    "likelihood": lambda sde, t, det: (sde.coefficients(t)[1] / sde.marginal(t)[1] * sde.marginal(t)[0] / det) ** 2,
+}
+
+# name -> (scale of x: (sde, t, sd) -> array like t, time signal: (sde, t) -> array like t).
+INPUTS: dict[str, tuple[Callable, Callable]] = {
+    "edm": (lambda sde, t, sd: 1 / jnp.hypot(sde.marginal(t)[1], sde.marginal(t)[0] * sd), lambda sde, t: -sde.log_snr(t) / 8),
+    "time": (lambda sde, t, sd: 1.0, lambda sde, t: 999 * t),  # score_sde's VP and sub-VP networks
+    "sigma": (lambda sde, t, sd: 1.0, lambda sde, t: sde.marginal(t)[1]),  # score_sde's VE networks, which take the log themselves
+    "log_sigma": (lambda sde, t, sd: 1.0, lambda sde, t: jnp.log(sde.marginal(t)[1] / 2)),  # EDM's retrained VE networks
+}
+
+
+def check_name(kind: str, name: str, choices: Any) -> None:
+    """Raise a ValueError that lists the choices unless `name` is one of them."""
+    if name not in choices:
+        raise ValueError(f"unknown {kind} {name!r}; choose one of {', '.join(sorted(choices))}")
+
+
+class Denoiser(eqx.Module):
+    """A callable (x, t, cond) -> Estimate made of a network and an SDE.
+
+    Attributes:
+        net: any callable (x, time signal (batch,), cond) -> array like x.
+        sde: the forward process that the network was, or will be, trained on.
+        prediction: what the network predicts, a row of `PREDICTIONS`.
+        inputs: what the network is fed, a row of `INPUTS`.
+        sigma_data: standard deviation of the data, used by the "edm" rows.
+    """
+
+    net: Callable
+    sde: SDE
+    prediction: str = eqx.field(default="edm", static=True)
+    inputs: str = eqx.field(default="edm", static=True)
+    sigma_data: float = 0.5
+
+    def __check_init__(self):
+        check_name("prediction", self.prediction, PREDICTIONS)
+        check_name("inputs", self.inputs, INPUTS)
+
+    def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
+        """Return the clean data and noise expected in `x` (batch, ...) at time `t`, of shape () or (batch,)."""
+        alpha, sigma = self.sde.marginal(expand(t, x))
+        a, b = self.combination(expand(t, x))
+        return Estimate.solve(x, alpha, sigma, a, b, self.output(x, t, cond))
+
+    def output(self, x: Array, t: ArrayLike, cond: Any = None) -> Array:
+        """Return the raw network output, the estimate of a x0 + b noise."""
+        scale, signal = INPUTS[self.inputs]
+        time = jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])
+        value = self.net(scale(self.sde, expand(t, x), self.sigma_data) * x, signal(self.sde, time), cond)
+        if value.shape != x.shape:
+            raise ValueError(f"the network returned shape {value.shape} for a state of shape {x.shape}; it must return one like its input")
+        evaluated()
+        return value
+
+    def combination(self, t: Array) -> tuple[ArrayLike, ArrayLike]:
+        """Return (a, b) of the predicted combination, elementwise in t."""
+        return PREDICTIONS[self.prediction](self.sde, t, self.sigma_data)

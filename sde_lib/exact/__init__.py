@@ -1,0 +1,9 @@
+"""Data distributions whose noised densities are known in closed form, under any SDE: what everything else is tested against."""
+
+from .base import DataDistribution as DataDistribution
+from .base import ExactDenoiser as ExactDenoiser
+from .base import Marginal as Marginal
+from .base import Moments as Moments
+from .empirical import Empirical as Empirical
+from .gaussian import Gaussian as Gaussian
+from .mixture import GaussianMixture as GaussianMixture

@@ -1,0 +1,122 @@
+r"""A data distribution whose marginals :math:`p_t`, of :math:`x_t = \alpha x_0 + \sigma \epsilon`, are known in closed form.
+
+With Tweedie's formula a perfect denoiser follows from :math:`p_t`,
+
+.. math:: E[\epsilon \mid x] = -\sigma \nabla \log p_t(x), \qquad E[x_0 \mid x] = (x + \sigma^2 \nabla \log p_t(x)) / \alpha ,
+
+but in float32 only the first is computed so: the second loses all digits at large :math:`\sigma`, hence each distribution brings its own.
+Parameters are kept in float64 NumPy and used in the precision of x, a state of shape (batch, d).
+"""
+
+import abc
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Key
+
+from ..base import SDE, expand
+from ..estimate import Estimate
+from ..evaluations import evaluated
+
+
+class Moments(NamedTuple):
+    """Mean (d,) and covariance (d, d)."""
+
+    mean: Array
+    cov: Array
+
+
+class Marginal(NamedTuple):
+    """What is known of p_t at each x."""
+
+    log_prob: Array  # (batch,), in nats
+    score: Array  # (batch, d), the gradient of log_prob
+    x0: Array  # (batch, d), E[x_0 | x]
+    divergence: Array  # (batch,), of the score
+
+
+class DataDistribution(eqx.Module):
+    """A distribution of data vectors (d,). A new one writes `sample`, `data_moments` and `marginal`.
+
+    The methods that pick something out of `marginal` are jitted, so that only what is asked for is computed.
+    """
+
+    @abc.abstractmethod
+    def sample(self, key: Key[Array, ""], n: int) -> Float[Array, "n d"]:
+        """Draw `n` data points."""
+
+    @abc.abstractmethod
+    def data_moments(self) -> Moments:
+        """Return the mean and covariance of the data."""
+
+    @abc.abstractmethod
+    def marginal(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Marginal:
+        """Return everything known of p_t at `x`, for a time of shape () or (batch,)."""
+
+    @eqx.filter_jit
+    def log_prob(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Float[Array, " batch"]:
+        """Return log p_t(x) in nats. At t = 0, if sigma is 0 there, that is the data's own density, nan if they have none."""
+        return self.marginal(sde, x, t).log_prob
+
+    @eqx.filter_jit
+    def score(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Float[Array, "batch d"]:
+        """Return the gradient of log p_t at `x`."""
+        return self.marginal(sde, x, t).score
+
+    @eqx.filter_jit
+    def divergence(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Float[Array, " batch"]:
+        """Return the divergence of the score, the trace of the Hessian of log p_t, at `x`."""
+        return self.marginal(sde, x, t).divergence
+
+    @eqx.filter_jit
+    def estimate(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Estimate:
+        """Return the posterior means of clean data and noise given `x`."""
+        at = self.marginal(sde, x, t)
+        return Estimate(at.x0, -sde.marginal(expand(t, x))[1] * at.score)
+
+    def denoiser(self, sde: SDE) -> "ExactDenoiser":
+        """Return the perfect denoiser, for use wherever a trained one is."""
+        return ExactDenoiser(self, sde)
+
+    def moments(self, sde: SDE, t: ArrayLike) -> Moments:
+        """Return the mean (d,) and covariance (d, d) of p_t at one time, of shape ()."""
+        mean, cov = self.data_moments()
+        alpha, sigma = sde.marginal(jnp.asarray(t, mean.dtype))
+        return Moments(alpha * mean, alpha**2 * cov + sigma**2 * jnp.eye(len(mean)))
+
+
+class ExactDenoiser(eqx.Module):
+    """A callable (x, t, cond) -> Estimate that knows the data distribution; a call counts as one network evaluation."""
+
+    data: DataDistribution
+    sde: SDE
+
+    def __call__(self, x: Float[Array, "batch d"], t: ArrayLike, cond: Any = None) -> Estimate:
+        """Return the exact estimate at `x` and time `t`, of shape () or (batch,); `cond` is ignored."""
+        evaluated()
+        return self.data.estimate(self.sde, x, t)
+
+
+def check_state(x: Array, d: int) -> Array:
+    """Return `x` if its shape is (batch, d), else raise a ValueError."""
+    if x.shape[1:] != (d,):
+        raise ValueError(f"need x of shape (batch, {d}), got {x.shape}; flatten each sample into a row")
+    return x
+
+
+def finite(name: str, value: ArrayLike, axes: int) -> np.ndarray:
+    """Return `value` in float64 if it is finite and has so many axes, else raise a ValueError."""
+    array = np.asarray(value, np.float64)
+    if array.ndim != axes or not array.size or not np.all(np.isfinite(array)):
+        kind = "finite" if np.all(np.isfinite(array)) else "not finite"
+        raise ValueError(f"need {name} finite, non-empty and with {axes} axes, got shape {array.shape}, {kind}")
+    return array
+
+
+def matmul(a: ArrayLike, b: ArrayLike) -> Array:
+    """Multiply in full precision, where accelerators would round the factors to 8 or 11 bits."""
+    return jnp.matmul(jnp.asarray(a), jnp.asarray(b), precision=jax.lax.Precision.HIGHEST)

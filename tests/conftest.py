@@ -1,0 +1,38 @@
+"""Settings of the whole test session; they come before the first import of the packages under test.
+
+Four CPU devices are forced, so that sharding is tested on any machine (unsharded work runs on the first).
+x64 is off, as for users; oracles switch it on where they need it.
+Every shape in a signature (`Float[Array, "batch *dims"]`) of `sde_lib` and `samplers` is checked while the tests run.
+"""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # subprocesses inherit both
+os.environ["MPLBACKEND"] = "Agg"
+
+import jax
+from beartype import BeartypeConf, FrozenDict, beartype
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_enable_x64", False)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Only shapes are checked: where a signature says plain `Array` or `float`, in_float64 passes NumPy and a transformation a tracer.
+check_shapes = beartype(conf=BeartypeConf(hint_overrides=FrozenDict({jax.Array: object, float: object})))
+install_import_hook(["sde_lib", "samplers"], f"{__name__}.check_shapes")
+
+
+def keep_compilations(folder: Path):
+    """Keep compiled programs in `folder` from one session to the next, if it can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+keep_compilations(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "score-sde-toolkit" / f"jax-{jax.__version__}")

@@ -1,0 +1,82 @@
+"""Every SDE and every sampler that the packages export: a test that asks for one meets them all, also those of a new file."""
+
+import inspect
+
+import pytest
+
+import samplers
+import sde_lib
+from samplers import DDIM, Ancestral, AnnealedLangevin, DPMpp2M, EulerMaruyama, Heun, Langevin, PredictorCorrector, ReverseDiffusion
+
+# What cannot be built without arguments.
+PAIRS = [
+    PredictorCorrector(EulerMaruyama(), AnnealedLangevin()),
+    PredictorCorrector(Ancestral(), AnnealedLangevin(n_steps=3)),
+    PredictorCorrector(Heun(), AnnealedLangevin()),
+    PredictorCorrector(DPMpp2M(), AnnealedLangevin()),
+    PredictorCorrector(ReverseDiffusion(), Langevin(n_steps=2)),
+]
+# Settings that take another path than the default ones.
+VARIANTS = [EulerMaruyama(eta=0.0), EulerMaruyama(eta=0.7), DDIM(eta=0.5), DDIM(eta=1.0), Ancestral(variance="transition")]
+
+
+def concrete(package, base):
+    return [c for _, c in inspect.getmembers(package, inspect.isclass) if issubclass(c, base) and not inspect.isabstract(c)]
+
+
+def built(cls):
+    """Return a default sampler of `cls`, or the examples above."""
+    try:
+        return [cls()]
+    except TypeError:
+        examples = [s for s in PAIRS if type(s) is cls]
+        assert examples, f"{cls.__name__} needs arguments: give an example of it in tests/samplers/conftest.py"
+        return examples
+
+
+def label(sampler) -> str:
+    settings = [label(v) if isinstance(v, samplers.Sampler) else str(v) for v in vars(sampler).values()]
+    return f"{type(sampler).__name__}({','.join(settings)})"
+
+
+SDES = [c() for c in concrete(sde_lib, sde_lib.SDE)]
+SAMPLERS = [s for c in concrete(samplers, samplers.Sampler) for s in built(c)] + VARIANTS
+
+
+def corrects_only(sampler) -> bool:
+    """Whether the sampler stays at its time, so that no grid brings it to the data."""
+    return isinstance(sampler, AnnealedLangevin | Langevin)
+
+
+def by_norms(sampler) -> bool:
+    """Whether a step is not affine in the state and the noise for Gaussian data; a test finds out if another one is not."""
+    return any(isinstance(s, Langevin) for s in (sampler, *vars(sampler).values()))
+
+
+WALKS = [s for s in SAMPLERS if not corrects_only(s)]
+
+
+@pytest.fixture(params=SDES, ids=lambda s: type(s).__name__)
+def sde(request):
+    return request.param
+
+
+@pytest.fixture(params=SAMPLERS, ids=label)
+def sampler(request):
+    return request.param
+
+
+@pytest.fixture(params=[s for s in WALKS if not by_norms(s)], ids=label)
+def affine(request):
+    """A sampler that goes from noise to data by steps that are affine for Gaussian data."""
+    return request.param
+
+
+@pytest.fixture(params=[s for s in WALKS if not s.stochastic], ids=label)
+def deterministic(request):
+    return request.param
+
+
+@pytest.fixture(params=[s for s in WALKS if s.stochastic], ids=label)
+def stochastic(request):
+    return request.param

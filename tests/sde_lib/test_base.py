@@ -1,0 +1,52 @@
+"""`expand` and `in_float64`, on which everything broadcasts and plans."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sde_lib import VE, VP, expand, in_float64
+
+
+def test_expand_appends_axes_and_takes_the_precision_of_the_state():
+    x = jnp.ones((3, 2, 5), jnp.bfloat16)
+    assert expand(0.5, x).shape == () and expand(0.5, x).dtype == jnp.bfloat16
+    assert expand(np.array([0.1, 0.2, 0.3]), x).shape == (3, 1, 1)
+
+
+@pytest.mark.parametrize("t", [np.ones((3, 1)), np.ones(2), np.ones((1, 3))])
+def test_expand_refuses_what_would_broadcast_by_accident(t):
+    with pytest.raises(ValueError, match="pass one time, or one per sample"):
+        expand(t, jnp.ones((3, 3)))
+
+
+def test_in_float64_is_exact_also_inside_jit_and_leaves_x64_off():
+    t = np.geomspace(1e-5, 1, 9)
+    exact = np.exp(np.log(0.01) + t * np.log(5000))
+    held = []
+
+    @jax.jit
+    def plan(x):
+        held.append(in_float64(VE().marginal, t)[1])
+        return x * jnp.asarray(held[0], x.dtype).sum()
+
+    assert plan(jnp.ones(())).dtype == jnp.float32
+    assert type(held[0]) is np.ndarray and held[0].dtype == np.float64
+    np.testing.assert_allclose(held[0], exact, rtol=1e-13)
+    assert jnp.ones(()).dtype == jnp.float32
+
+
+def test_in_float64_traces_what_is_being_learned():
+    grid = jax.grad(lambda t: in_float64(VP().marginal, t)[1])(0.3)
+    schedule = jax.grad(lambda b: in_float64(VP(beta_max=b).marginal, jnp.float32(0.3))[1])(20.0)
+    step = 1e-6
+
+    def sigma(t, b):
+        return in_float64(VP(beta_max=b).marginal, t)[1]
+
+    np.testing.assert_allclose(grid, (sigma(0.3 + step, 20.0) - sigma(0.3 - step, 20.0)) / (2 * step), rtol=1e-5)
+    np.testing.assert_allclose(schedule, (sigma(0.3, 20 + step) - sigma(0.3, 20 - step)) / (2 * step), rtol=1e-5)
+
+
+def test_in_float64_keeps_whole_numbers_whole():
+    assert in_float64(lambda n, t: np.arange(n) * t, 3, 0.5).tolist() == [0, 0.5, 1.0]
