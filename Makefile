@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 UNFINISHED := $(VENV)/.unfinished
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint ruff bench clean
 
 help:
 	@echo 'make demo    train a small model on handwritten digits, sample it, measure it'
@@ -24,10 +24,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(STAMP)
+lint: ruff
+	$(BIN)/pyright
+
+ruff: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright
 
 bench: $(STAMP)
 	$(BIN)/python -m experiments.benchmarks $(ARGS)

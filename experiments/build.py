@@ -69,7 +69,7 @@ def make(package: ModuleType, section: Any, kind: type, **extra: Any) -> Any:
     Raises:
         ValueError: no such name, or a setting that it does not have; the message lists the choices.
     """
-    settings = dict(section)
+    settings = {k: v for k, v in section.items() if v is not None}  # None: not given
     name = settings.pop("name", None)
     public = {n: c for n, c in vars(package).items() if inspect.isclass(c) and issubclass(c, kind) and not inspect.isabstract(c)}
     if name not in public:

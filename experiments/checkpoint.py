@@ -38,14 +38,13 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, keep: int = 2, keep_period: int = 0):
+        self.keep, self.keep_period = keep, keep_period
         self.directory = Path(workdir).absolute() / "checkpoints"
         for step in self._folders():
             if not (self.directory / str(step) / MANIFEST).exists():
                 logging.warning("checkpoint %d was cut off while being written; removing it", step)
                 shutil.rmtree(self.directory / str(step))
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, keep_period=keep_period or None, cleanup_tmp_directories=True, enable_async_checkpointing=False
-        )
+        options = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self.directory, options=options)
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future | None = None
@@ -67,11 +66,14 @@ class Checkpoints:
         if pending is not None:
             pending.result()
 
-    def close(self) -> None:
-        """Wait, then release the writer."""
-        self.wait()
-        self._writer.shutdown()
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._writer.shutdown()  # waits
         self._manager.close()
+        if error[0] is None:
+            self.wait()
 
     def _write(self, step: int, state: Any, position: Any) -> None:
         try:
@@ -79,10 +81,15 @@ class Checkpoints:
             self._manager.save(step, args=args, force=True)
             folder = self.directory / str(step)
             write_json(folder / MANIFEST, _hashes(folder))
+            self._remove_old()  # only now that there is a newer one
         except Exception as error:  # whatever the writer's libraries raise, the run has to say where it can go on from
-            last = latest(self.directory.parent)
-            good = "there is no earlier one" if last is None else f"the last good one is {self.directory / str(last)}"
+            good = last_good(self.directory.parent)
             raise RunError(f"could not write checkpoint {step} ({error}); {good}. Make room on the disk and start again.") from error
+
+    def _remove_old(self) -> None:
+        for step in self._folders()[: -self.keep]:
+            if not self.keep_period or step % self.keep_period:
+                self._manager.delete(step)
 
     def _folders(self) -> list[int]:
         return sorted(int(p.name) for p in self.directory.glob("*") if p.name.isdigit())
@@ -91,6 +98,12 @@ class Checkpoints:
 def latest(workdir: Path) -> int | None:
     """Return the step of the newest complete checkpoint of a run directory, or None."""
     return max((int(p.parent.name) for p in Path(workdir).glob(f"checkpoints/*/{MANIFEST}")), default=None)
+
+
+def last_good(workdir: Path) -> str:
+    """Say which checkpoint a run can go on from."""
+    step = latest(workdir)
+    return "no checkpoint was written before" if step is None else f"the last good checkpoint is {workdir}/checkpoints/{step}"
 
 
 def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
@@ -105,15 +118,18 @@ def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
     if step is None or not (folder / MANIFEST).exists():
         what = "a complete checkpoint" if step is None else f"a complete checkpoint of step {step}"
         raise RunError(f"{workdir} holds no {what[2:]}; train it first (--mode=train), or name another --workdir")
-    expected, found = json.loads((folder / MANIFEST).read_text()), _hashes(folder)
-    damaged = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    try:
+        expected, found = json.loads((folder / MANIFEST).read_bytes()), _hashes(folder)
+        damaged = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    except ValueError:
+        damaged = [MANIFEST]
     if damaged:
         raise RunError(
-            f"checkpoint {folder} is damaged: {', '.join(damaged[:3])} differ from its manifest. "
+            f"checkpoint {folder} is damaged: {', '.join(damaged[:3])} changed since it was written. "
             f"Remove that folder to go on from the checkpoint before it, or bring it back from a copy."
         )
     try:
-        with ocp.CheckpointManager(folder.parent, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
+        with ocp.CheckpointManager(folder.parent, options=ocp.CheckpointManagerOptions(create=False)) as manager:
             args = ocp.args.Composite(state=ocp.args.StandardRestore(template), data=ocp.args.JsonRestore())
             restored = manager.restore(step, args=args)
     except (ValueError, KeyError, TypeError) as error:

@@ -5,16 +5,24 @@ compiled function knows how many there are.
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
-def one_device_per_core() -> None:
-    """Make every CPU core a JAX device, unless XLA_FLAGS or the configuration says how many; call it before anything runs in JAX."""
+def set_up_jax() -> None:
+    """Make every CPU core a JAX device and keep compiled programs on disk; call it before anything runs in JAX.
+
+    XLA_FLAGS, JAX_NUM_CPU_DEVICES and JAX_COMPILATION_CACHE_DIR have the last word.
+    """
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "score-sde-toolkit"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "") and jax.config.jax_num_cpu_devices < 1:  # pyright: ignore
+    told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not told and jax.config.jax_num_cpu_devices < 1:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_num_cpu_devices", cores)
 
 
@@ -24,15 +32,28 @@ def make_mesh(batch_size: int, devices: int = 0) -> Mesh:
     Raises:
         ValueError: the devices cannot share the batch, or there are fewer than asked for.
     """
-    available = jax.local_device_count()
-    if devices > available:
-        raise ValueError(f"config.devices = {devices}, but JAX sees {available} ({jax.default_backend()})")
-    if not devices:
-        devices = available
-        if jax.default_backend() == "cpu":
-            devices = max(n for n in range(1, available + 1) if batch_size % n == 0)
+    if not devices and jax.default_backend() == "cpu":
+        return fitting_mesh(batch_size)
+    devices = _count(devices)
     if batch_size % devices:
         raise ValueError(f"a batch of {batch_size} cannot be shared by {devices} devices; choose a multiple of {devices}, or fewer devices")
+    return _mesh(devices)
+
+
+def fitting_mesh(batch_size: int, devices: int = 0) -> Mesh:
+    """Return a mesh over as many of `devices` devices (0: all) as divide the batch, for batches whose size no setting decides."""
+    return _mesh(max(n for n in range(1, _count(devices) + 1) if batch_size % n == 0))
+
+
+def _count(devices: int) -> int:
+    available = jax.local_device_count()
+    if devices > available:
+        backend = jax.default_backend()
+        raise ValueError(f"config.devices is {devices}, but JAX sees {available} ({backend}); set --config.devices=0 to use all there are")
+    return devices or available
+
+
+def _mesh(devices: int) -> Mesh:
     return jax.make_mesh((devices,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices])
 
 

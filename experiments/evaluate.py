@@ -12,7 +12,7 @@ from samplers import log_likelihood
 
 from . import data, metrics
 from .build import Loaded, make_dataset
-from .devices import make_mesh, replicated, share
+from .devices import fitting_mesh, replicated, share
 from .errors import RunError
 from .log import progress
 from .sample import draw_many
@@ -45,7 +45,7 @@ def likelihood(loaded: Loaded, dataset: data.DataSet) -> dict[str, float]:
     run, settings = loaded.run, loaded.run.config.eval
     source, dim = dataset.source(settings.split), int(np.prod(run.facts.shape))
     size = min(settings.batch_size, len(source))
-    mesh, start = make_mesh(size, run.config.devices), time.perf_counter()
+    mesh, start = fitting_mesh(size, run.config.devices), time.perf_counter()
     denoiser = eqx.filter_shard(loaded.denoiser, replicated(mesh))
     coarse, fine, errors, nfe = [], [], [], []
     with progress(len(source), "likelihood", unit="image") as bar:

@@ -2,10 +2,15 @@
 
 import json
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import image as image_summary
+from tensorboardX.summary import scalar as scalar_summary
 from tqdm import tqdm
 
 
@@ -22,22 +27,32 @@ class Log:
         self._lines = workdir / "metrics.jsonl"
         kept = [line for line in self._read() if line["step"] <= step]
         self._lines.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1, flush_secs=10)
+        (workdir / "tensorboard").mkdir(exist_ok=True)
+        # not SummaryWriter: its thread dies where a write fails, on a full disk say, and the run would wait for it for ever
+        self._board = EventsWriter(str(workdir / "tensorboard" / "events"))
+        self._event(step + 1, session_log=SessionLog(status=SessionLog.START))  # drops what was shown from there on
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Write named numbers."""
         with open(self._lines, "a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            self._event(step, summary=scalar_summary(name, value))
+        self._board.flush()
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Write a uint8 image (height, width, 3)."""
-        self._board.add_image(name, image, step, dataformats="HWC")
+        self._event(step, summary=image_summary(name, image, dataformats="HWC"))
+        self._board.flush()
 
-    def close(self) -> None:
-        """Flush and close the files."""
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
         self._board.close()
+
+    def _event(self, step: int, **content: Any) -> None:
+        self._board.write_event(Event(step=step, wall_time=time.time(), **content))
 
     def _read(self) -> list[dict]:
         if not self._lines.exists():

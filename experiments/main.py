@@ -7,6 +7,7 @@
 Every setting of a configuration can be overridden: --config.train.steps=10000. --dry_run prints the resolved configuration and stops.
 """
 
+import contextlib
 import sys
 import traceback
 from pathlib import Path
@@ -16,14 +17,21 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from .build import build, load, make_dataset, measure
-from .devices import one_device_per_core
+from .check import check_run, check_settings
+from .devices import set_up_jax
 from .errors import RunError
 from .evaluate import evaluate
 from .sample import sample, with_settings
 from .train import FREE, train
 
 FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file("config", None, "Configuration file, with a variant after a colon: experiments/configs/digits.py:ve.")
+config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Configuration file, with a variant after a colon: experiments/configs/digits.py:ve.",
+    lock_config=False,  # so that a section {name, **settings} can be given more settings; `check_settings` finds the misspelt ones
+    accept_new_attributes=True,
+)
 flags.DEFINE_string("workdir", None, "Run directory: checkpoints, logs and results; made if missing.")
 flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate"], "What to do.")
 flags.DEFINE_bool("dry_run", False, "Print the resolved configuration and the number of parameters, then stop.")
@@ -32,7 +40,9 @@ flags.DEFINE_bool("dry_run", False, "Print the resolved configuration and the nu
 def dry_run() -> None:
     """Print what a run would use."""
     config = FLAGS.config
+    check_settings(config)
     run = build(config, None if config.facts else measure(config, make_dataset(config)))
+    check_run(run)
     print(run.config)
     print(f"{sum(p.size for p in jax.tree.leaves(run.split.params)):,} parameters")
 
@@ -50,23 +60,36 @@ def execute() -> None:
     if FLAGS.mode == "train":
         return train(FLAGS.config, workdir)
     loaded = with_settings(load(workdir), FLAGS.config, FREE)
+    check_settings(loaded.config)
+    check_run(loaded.run)
     {"sample": sample, "evaluate": evaluate}[FLAGS.mode](loaded, workdir)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parse the flags; end in one message where a configuration file or an override is wrong."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (RunError, OSError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error.args[0]).split()) if isinstance(error, KeyError) else error
+        print(f"error: cannot use this --config or an override of it: {reason}", file=sys.stderr)
+        sys.exit(1)
 
 
 def main(argv: list[str]) -> None:
     """Run; what a user can mend ends in one message, with the traceback kept beside the run."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are given as --config.section.name=value")
-    one_device_per_core()
+    set_up_jax()
     logging.set_verbosity(logging.WARNING)
     try:
         execute()
     except (RunError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         if FLAGS.workdir and Path(FLAGS.workdir).is_dir():
-            (Path(FLAGS.workdir) / "error.txt").write_text(traceback.format_exc())
+            with contextlib.suppress(OSError):  # the disk may be what is wrong
+                (Path(FLAGS.workdir) / "error.txt").write_text(traceback.format_exc())
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)

@@ -4,11 +4,13 @@
 of the walk, `walk.npz` and `walk.gif`.
 """
 
+import inspect
 import io
 import json
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +22,11 @@ from ml_collections import ConfigDict
 import samplers
 from samplers import Sampler, draw_prior, grids, probability_flow
 from samplers import sample as walk
-from sde_lib import Denoiser, check_name
+from sde_lib import SDE, Denoiser, check_name
 
 from . import data, pictures
 from .build import Loaded, Run, make
-from .devices import make_mesh, replicated, share
+from .devices import fitting_mesh, replicated, share
 from .errors import RunError
 from .log import progress
 from .writing import write_bytes, write_json
@@ -53,18 +55,35 @@ def draw_walk(run: Run, denoiser: Denoiser, setting: Any, index: np.ndarray, kee
 
 
 def _draw(run, denoiser, setting, index, keep, report):
-    settings = dict(setting)
-    key, mesh = jax.random.key(run.config.sampling.seed), make_mesh(len(index), run.config.devices)
+    sampler, ts = make_walk(setting, run.sde)
+    key, mesh = jax.random.key(run.config.sampling.seed), fitting_mesh(len(index), run.config.devices)
     index = share(mesh, np.asarray(index, np.int32))
     denoiser = eqx.filter_shard(denoiser, replicated(mesh))
     x = draw_prior(key, run.sde, (len(index), *run.facts.shape), index)
     cond = labels(run, index) if run.config.train.conditional else None
-    if settings["name"] == "probability_flow":
-        return probability_flow(denoiser, run.sde, x, cond=cond, **{k: v for k, v in settings.items() if k != "name"})
+    if ts is None:
+        return sampler(denoiser, run.sde, x, cond=cond)
+    return walk(key, sampler, denoiser, run.sde, ts, x, cond=cond, index=index, keep=keep, progress=report)
+
+
+def make_walk(setting: Any, sde: SDE) -> tuple[Any, Any]:
+    """Return the sampler of one entry of `config.samplers` and its time grid, or the adaptive probability flow and None.
+
+    Raises:
+        ValueError: no such sampler or grid, or a setting that it does not have.
+    """
+    settings = dict(setting)
+    if settings.get("name") == "probability_flow":
+        del settings["name"]
+        known = [k for k, p in inspect.signature(probability_flow).parameters.items() if p.kind == p.KEYWORD_ONLY and k != "cond"]
+        if unknown := sorted(settings.keys() - set(known)):
+            raise ValueError(f"probability_flow has no setting {', '.join(unknown)}; it takes {', '.join(known)}")
+        return partial(probability_flow, **settings), None
+    if missing := [k for k in ("grid", "steps", "end") if k not in settings]:
+        raise ValueError(f"the sampler {settings.get('name')!r} needs a value for {', '.join(missing)}")
     grid, steps, end = settings.pop("grid"), settings.pop("steps"), settings.pop("end")
     check_name("grid", grid, GRIDS)
-    ts = getattr(grids, grid)(run.sde, steps, end=end)
-    return walk(key, make(samplers, settings, Sampler), denoiser, run.sde, ts, x, cond=cond, index=index, keep=keep, progress=report)
+    return make(samplers, settings, Sampler), getattr(grids, grid)(sde, steps, end=end)
 
 
 def labels(run: Run, index: Any) -> Any:
@@ -86,7 +105,7 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> Drawing:
     """Draw samples 0..number-1 with the sampler `config.samplers.<name>`, keeping finished batches in `folder`.
 
     Raises:
-        RunError: `folder` holds batches of another checkpoint or setting.
+        RunError: samples that are not finite.
     """
     run, config = loaded.run, loaded.run.config
     check_name("sampler", name, config.samplers)
@@ -121,7 +140,10 @@ def sample(loaded: Loaded, workdir: Path) -> None:
     """Run `--mode=sample`: draw `config.sampling.number` samples and show them."""
     config, facts = loaded.run.config, loaded.run.facts
     name, number = config.sampling.sampler, config.sampling.number
-    folder = workdir / "samples" / name
+    folder, path = workdir / "samples" / name, None
+    if config.sampling.keep:
+        index = np.arange(16 if len(facts.shape) == 3 else min(number, 500))
+        path = draw_walk(loaded.run, loaded.denoiser, config.samplers[name], index, config.sampling.keep)
     drawing = draw_many(loaded, name, number, folder)
     raw = data.unscale(drawing.x, facts.levels)
     classes = {"label": np.asarray(labels(loaded.run, np.arange(number)))} if config.train.conditional else {}
@@ -129,9 +151,7 @@ def sample(loaded: Loaded, workdir: Path) -> None:
     pictures.save_png(folder / "grid.png", pictures.picture(drawing.x[: 64 if raw.ndim == 4 else None], facts.levels))
     summary = {"sampler": name, "checkpoint": loaded.step, "samples": number, "nfe": drawing.nfe, "seconds": drawing.seconds}
     write_json(folder / "summary.json", summary)
-    if config.sampling.keep:
-        index = np.arange(16 if raw.ndim == 4 else min(number, 500))
-        path = draw_walk(loaded.run, loaded.denoiser, config.samplers[name], index, config.sampling.keep)
+    if path is not None:
         _save(folder / "walk.npz", x=path)
         pictures.save_gif(folder / "walk.gif", path, facts.levels)
     print(f"{number} samples by {name}: {drawing.nfe} network evaluations each, {drawing.seconds:.1f} s; see {folder / 'grid.png'}")

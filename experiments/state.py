@@ -53,7 +53,7 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, ema_rate:
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = ema_update(state.ema, params, ema_rate, state.step)
-        return TrainState(state.step + 1, params, ema, opt, state.key), Metrics(loss, optax.global_norm(grads))
+        return TrainState(state.step + 1, params, ema, opt, state.key), Metrics(loss, optax.tree.norm(grads))
 
     return jax.jit(step, donate_argnums=0)
 

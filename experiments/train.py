@@ -4,6 +4,7 @@ A run directory holds `config.json` (resolved), `checkpoints/`, `metrics.jsonl`,
 configuration, training goes on from the newest checkpoint and ends in bitwise the parameters of a run that was never stopped.
 """
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -20,7 +22,8 @@ from sde_lib import LogUniform, TimeDistribution, denoising_loss, draw_times
 
 from . import data, pictures
 from .build import Run, build, make, make_dataset, measure
-from .checkpoint import Checkpoints, latest, restore, template_of
+from .check import check_run, check_settings
+from .checkpoint import Checkpoints, last_good, latest, restore, template_of
 from .devices import make_mesh, replicated, share
 from .errors import RunError
 from .log import Log, progress
@@ -32,6 +35,8 @@ from .writing import write_json
 # Sections that may change between two starts of a run; the rest decides what the parameters become.
 FREE = ("sampling", "samplers", "eval", "devices")
 FREE_TRAIN = ("steps", "log_every", "held_out_every", "sample_every", "checkpoint_every", "keep", "keep_period")
+
+_norm = jax.jit(optax.tree.norm)
 
 
 def make_loss(run: Run):
@@ -73,17 +78,20 @@ def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, data.DataSet]:
     """
     if workdir.exists() and not workdir.is_dir():
         raise RunError(f"--workdir={workdir} is a file; name a folder, which is made if it is missing")
+    check_settings(config)
     dataset = make_dataset(config)
     run = build(config, measure(config, dataset))
+    check_run(run)
     saved, resolved = workdir / "config.json", json.loads(run.config.to_json_best_effort())
-    if saved.exists():
+    if saved.exists() and latest(workdir) is not None:
         before = json.loads(saved.read_text())
         if changes := _differences(_decisive(before), _decisive(resolved)):
             raise RunError(
                 f"{workdir} holds a run of another configuration ({'; '.join(changes[:5])}); "
                 "name another --workdir, or give that configuration to go on with it"
             )
-    write_json(saved, resolved)
+    with _stopping_well(workdir):
+        write_json(saved, resolved)
     return run, dataset
 
 
@@ -111,15 +119,21 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
     train_step = make_train_step(make_loss(run), run.tx, run.config.ema)
     held_out = _held_out(run, dataset, mesh)
-    checkpoints, log, window = Checkpoints(workdir, settings.keep, settings.keep_period), Log(workdir, start), []
-    with StopSignals() as signals, progress(settings.steps, "train", start) as bar:
+    window = []
+    with (
+        _stopping_well(workdir),
+        Checkpoints(workdir, settings.keep, settings.keep_period) as checkpoints,
+        Log(workdir, start) as log,
+        StopSignals() as signals,
+        progress(settings.steps, "train", start) as bar,
+    ):
         for step in range(start + 1, settings.steps + 1):
             state, metrics = train_step(state, share(mesh, next(stream)))
             window.append(metrics)
             last = step == settings.steps or signals.received
             saving = last or step % settings.checkpoint_every == 0
             if saving or step % settings.log_every == 0:
-                values = _check_finite(window, step, workdir)
+                values = _check_finite(window, state.params, step, checkpoints)
                 log.scalars(step, values)
                 bar.update(step - bar.n)
                 bar.set_postfix(loss=f"{values['train/loss']:.4f}")
@@ -134,24 +148,30 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
                 checkpoints.save(step, state, stream.get_state())
             if last:
                 break
-    checkpoints.close()
-    log.close()
     if signals.received:
         print(f"stopped at step {step} by {signals.received}; checkpoint saved. The same command goes on from there.")
 
 
-def _check_finite(window: list, step: int, workdir: Path) -> dict[str, float]:
+@contextlib.contextmanager
+def _stopping_well(workdir: Path):
+    """Say where a run can go on from if it cannot read or write a file."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"training stopped ({error}); {last_good(workdir)}. Mend the cause; the same command goes on from there.") from error
+
+
+def _check_finite(window: list, params: Any, step: int, checkpoints: Checkpoints) -> dict[str, float]:
     """Fetch the metrics since the last look; return their means, or stop the run."""
     loss, grad_norm = np.asarray(jax.device_get([(m.loss, m.grad_norm) for m in window])).T
-    bad = ~(np.isfinite(loss) & np.isfinite(grad_norm))
-    if bad.any():
-        first, good = step - len(window) + 1 + int(np.argmax(bad)), latest(workdir)
-        kept = (
-            "no checkpoint was written before it" if good is None else f"the last good checkpoint is {workdir / 'checkpoints' / str(good)}"
-        )
+    good = np.isfinite(loss) & np.isfinite(grad_norm)
+    good[-1] &= np.isfinite(_norm(params))  # as a checkpoint would keep them
+    if not good.all():
+        checkpoints.wait()
+        first = step - len(window) + 1 + int(np.argmin(good))
         raise RunError(
-            f"the loss or its gradient is no longer finite from step {first} on (seen at step {step}); {kept}. "
-            "Lower --config.optim.lr, or set --config.optim.clip."
+            f"the loss, its gradient or the parameters are no longer finite from step {first} on (seen at step {step}); "
+            f"{last_good(checkpoints.directory.parent)}. Lower --config.optim.lr, or set --config.optim.clip."
         )
     return {"train/loss": float(loss.mean()), "train/grad_norm": float(grad_norm.mean())}
 

@@ -8,11 +8,11 @@ followed by Dense, SiLU, Dense. The frequencies are constants computed in the ca
 A label adds a learned vector before the SiLU, so that label and noise level interact; one extra row stands for "no label".
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.core import Tracer
 
 # name -> (omega_max, omega_min). Sinusoids resolve inputs between 1 / omega_max and 1 / omega_min.
 EMBEDDINGS = {
@@ -65,5 +65,5 @@ def check_inputs(x: Array, c_noise: Array, cond: Array | None, shape: tuple[int,
         raise ValueError("labels were given to a network without classes; build it with num_classes > 0, or pass cond=None")
     if jnp.shape(cond) != x.shape[:1] or not jnp.issubdtype(jnp.result_type(cond), jnp.integer):
         raise ValueError(f"cond is {jnp.result_type(cond)}{jnp.shape(cond)}, expected integer labels of shape {x.shape[:1]}")
-    if not isinstance(cond, jax.core.Tracer) and not (0 <= np.min(cond) and np.max(cond) <= num_classes):
-        raise ValueError(f"labels range over {np.min(cond)}..{np.max(cond)}, expected 0..{num_classes} ({num_classes} = no label)")
+    if not isinstance(cond, Tracer) and not ((0 <= (labels := np.asarray(cond))) & (labels <= num_classes)).all():
+        raise ValueError(f"labels range over {labels.min()}..{labels.max()}, expected 0..{num_classes} ({num_classes} = no label)")

@@ -29,14 +29,30 @@ def conv(features_in: int, features_out: int, size: int, rngs: nnx.Rngs, init=ke
     return nnx.Conv(features_in, features_out, (size, size), kernel_init=init, rngs=rngs)
 
 
-def group_norm(features: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    """Return a group normalisation with groups of at least four channels and at most 32 groups."""
-    groups = min(features // 4, 32)
-    if groups == 0 or features % groups:
-        raise ValueError(
-            f"cannot share {features} channels among {groups} normalisation groups; make nf a multiple of 32 (or of 4, below 128)"
-        )
-    return nnx.GroupNorm(features, groups, epsilon=1e-6, rngs=rngs)
+class GroupNorm(nnx.Module):
+    """Normalise each sample over its pixels and groups of channels (Wu and He 2018, arXiv:1803.08494), then scale and shift.
+
+    Groups have at least four channels and there are at most 32. Channels are averaged last, over sums that are already small:
+    on CPU this takes about half of nnx.GroupNorm's time, and the variance is that of the centred values, without cancellation.
+    """
+
+    def __init__(self, features: int):
+        self.groups = min(features // 4, 32)
+        if self.groups == 0 or features % self.groups:
+            raise ValueError(f"cannot share {features} channels among {self.groups} groups; take nf from multiples of 4, above 32 of 32")
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+
+    def __call__(self, x: Array) -> Array:
+        centred = x - self.group_mean(x)
+        inverse_std = jax.lax.rsqrt(self.group_mean(centred**2) + 1e-6)  # eps of the published networks
+        return centred * (inverse_std * self.scale[None, None, None]) + self.bias[None, None, None]
+
+    def group_mean(self, x: Array) -> Array:
+        """Return the mean over pixels and the channels of a group, (batch, 1, 1, channels)."""
+        b, _, _, c = x.shape
+        mean = x.mean((1, 2)).reshape(b, self.groups, -1).mean(-1)
+        return jnp.repeat(mean, c // self.groups, axis=1)[:, None, None]
 
 
 def downsample(x: Array) -> Array:
@@ -58,7 +74,7 @@ class Attention(nnx.Module):
     """Residual self-attention over all pixels: one head, logits scaled by channels^-1/2."""
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
-        self.norm = group_norm(features, rngs)
+        self.norm = GroupNorm(features)
         # q, k, v side by side; fan_avg of one is half that of the three, so 0.2 is the family's 0.1 for each
         self.qkv = nnx.Linear(features, 3 * features, kernel_init=kernel_init(0.2), rngs=rngs)
         self.out = nnx.Linear(features, features, kernel_init=BRANCH_END, rngs=rngs)
@@ -80,10 +96,10 @@ class ResBlock(nnx.Module):
         self, features_in: int, features_out: int, cond_features: int, *, dropout: float, rngs: nnx.Rngs, resample="none", attend=False
     ):
         self.resample = resample
-        self.norm0 = group_norm(features_in, rngs)
+        self.norm0 = GroupNorm(features_in)
         self.conv0 = conv(features_in, features_out, 3, rngs)
         self.cond = nnx.Linear(cond_features, features_out, kernel_init=kernel_init(), rngs=rngs)
-        self.norm1 = group_norm(features_out, rngs)
+        self.norm1 = GroupNorm(features_out)
         self.dropout = nnx.Dropout(dropout)
         self.conv1 = conv(features_out, features_out, 3, rngs, BRANCH_END)
         self.shortcut = conv(features_in, features_out, 1, rngs) if features_in != features_out or resample != "none" else None

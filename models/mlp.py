@@ -6,6 +6,8 @@ with :math:`(\gamma, \beta) = W_e\,e(c, \text{label})`, so that the noise level 
 (Perez et al. 2018, arXiv:1709.07871) instead of only shifting them.
 """
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -38,7 +40,7 @@ class MLP(nnx.Module):
 
     def __init__(
         self,
-        shape: tuple[int],
+        shape: Sequence[int],
         *,
         width: int = 128,
         depth: int = 4,
@@ -47,10 +49,9 @@ class MLP(nnx.Module):
         embedding: str = "log_noise",
         rngs: nnx.Rngs,
     ):
-        shape = tuple(shape)
         if len(shape) != 1:
-            raise ValueError(f"MLP needs shape (dimensions,), got {shape}; use UNet for images")
-        self.shape, self.num_classes = shape, num_classes
+            raise ValueError(f"MLP needs shape (dimensions,), got {tuple(shape)}; use UNet for images")
+        self.shape, self.num_classes = tuple(shape), num_classes
         self.conditioning = Conditioning(width, width, embedding=embedding, num_classes=num_classes, kernel_init=kernel_init(), rngs=rngs)
         self.dense_in = nnx.Linear(shape[0], width, kernel_init=kernel_init(), rngs=rngs)
         self.blocks = nnx.List([MLPBlock(width, dropout=dropout, rngs=rngs) for _ in range(depth)])

@@ -5,39 +5,43 @@ on the way up each is concatenated to the state again, one block more a level. A
 down and behind the last one on the way up at ``attn_resolutions``, and always in the middle.
 """
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from .embedding import Conditioning, check_inputs
-from .layers import BRANCH_END, ResBlock, conv, group_norm, kernel_init
+from .layers import BRANCH_END, GroupNorm, ResBlock, conv, kernel_init
 
 
 class UNet(nnx.Module):
     """U-Net for images of `shape` (height, width, channels).
 
     Height and width must be divisible by 2^(len(ch_mult) - 1). `attn_resolutions` are heights at which attention is added to
-    the one in the middle. `embedding` names how the noise input is embedded (EMBEDDINGS). With `num_classes` > 0 the network
-    takes labels 0..num_classes, the last meaning "no label".
+    the one in the middle; heights that no level has are passed over, so that one setting serves images of several sizes.
+    `embedding` names how the noise input is embedded (EMBEDDINGS). With `num_classes` > 0 the network takes labels
+    0..num_classes, the last meaning "no label".
     """
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
+        shape: Sequence[int],
         *,
         nf: int = 32,
-        ch_mult: tuple[int, ...] = (1, 2),
+        ch_mult: Sequence[int] = (1, 2),
         num_res_blocks: int = 2,
-        attn_resolutions: tuple[int, ...] = (),
+        attn_resolutions: Sequence[int] = (),
         dropout: float = 0.0,
         num_classes: int = 0,
         embedding: str = "log_noise",
         rngs: nnx.Rngs,
     ):
-        shape, ch_mult = tuple(shape), tuple(ch_mult)
         levels = len(ch_mult)
-        check_shape(shape, levels)
-        self.shape, self.num_classes = shape, num_classes
+        check_shape(tuple(shape), levels)
+        if num_res_blocks < 1:
+            raise ValueError(f"need num_res_blocks >= 1, got {num_res_blocks}")
+        self.shape, self.num_classes = tuple(shape), num_classes
         self.conditioning = Conditioning(nf, 4 * nf, embedding=embedding, num_classes=num_classes, kernel_init=kernel_init(), rngs=rngs)
 
         def block(features_in, features_out, **kwargs):
@@ -63,7 +67,7 @@ class UNet(nnx.Module):
             if level > 0:
                 up.append(block(features, features, resample="up"))
         self.down, self.up = nnx.List(down), nnx.List(up)
-        self.norm_out = group_norm(features, rngs)
+        self.norm_out = GroupNorm(features)
         self.conv_out = conv(features, shape[-1], 3, rngs, BRANCH_END)
 
     def __call__(self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None) -> Array:
@@ -87,8 +91,10 @@ def check_shape(shape: tuple[int, ...], levels: int) -> None:
     """Raise ValueError unless `shape` is an image that can be halved levels - 1 times."""
     if len(shape) != 3:
         raise ValueError(f"UNet needs shape (height, width, channels), got {shape}; use MLP for vectors")
+    if levels < 1:
+        raise ValueError("ch_mult is empty; give one channel multiplier for each level, such as (1, 2)")
     factor = 2 ** (levels - 1)
-    if levels < 1 or shape[0] % factor or shape[1] % factor:
+    if shape[0] % factor or shape[1] % factor:
         raise ValueError(
             f"images of shape {shape} cannot be halved {levels - 1} times ({levels} entries in ch_mult): height and width must be "
             f"multiples of {factor}; pad or crop the images, or shorten ch_mult"

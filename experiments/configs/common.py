@@ -2,6 +2,8 @@
 
 from ml_collections import ConfigDict
 
+from experiments.errors import RunError
+
 # The SDE of each variant.
 SDES = {
     "vp": {"name": "VP"},
@@ -69,6 +71,6 @@ def choose_sde(config: ConfigDict, variant: str, others: tuple[str, ...] = ()) -
     """Set the SDE that a variant such as "ve" or "subvp,cond" names, VP by default; return the variant's other words."""
     words = [word for word in variant.split(",") if word]
     if unknown := [word for word in words if word not in SDES and word not in others]:
-        raise ValueError(f"unknown variant {unknown[0]!r}; choose from {', '.join([*SDES, *others])}, joined by commas")
+        raise RunError(f"unknown variant {unknown[0]!r}; choose from {', '.join([*SDES, *others])}, joined by commas")
     config.sde = SDES[next((word for word in words if word in SDES), "vp")]
     return words

@@ -3,17 +3,24 @@
     python -m experiments.main --config=experiments/configs/files.py --config.data.path=my_images --config.data.image_size=32 \\
         --workdir=runs/mine --mode=train
 
+image_size cuts and resamples the images of a folder to squares; leave it out where they have one size, and for arrays.
 Variants: vp, ve, subvp. Images in sub-folders are labelled by them: add ",cond" to condition on the label.
+For an array of vectors (N, D) add ",vectors": an MLP instead of the U-Net.
 """
+
+from ml_collections.config_dict import placeholder
 
 from experiments.configs.common import base_config, choose_sde
 
 
 def get_config(variant: str = "vp"):
     config = base_config()
-    words = choose_sde(config, variant, ("cond",))
-    config.data = {"name": "Files", "path": "", "image_size": 32}
+    words = choose_sde(config, variant, ("cond", "vectors"))
+    config.data = {"name": "Files", "path": placeholder(str), "image_size": placeholder(int)}
     config.net = {"name": "UNet", "nf": 64, "ch_mult": (1, 2, 2), "num_res_blocks": 2, "attn_resolutions": (16,), "dropout": 0.1}
     config.train.update({"steps": 100_000, "batch_size": 64, "flip": True, "sample_every": 2500, "conditional": "cond" in words})
     config.eval.update({"split": "validation", "number": 500})
+    if "vectors" in words:
+        config.net = {"name": "MLP", "width": 256, "depth": 4}
+        config.train.flip = False
     return config

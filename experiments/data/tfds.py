@@ -20,13 +20,13 @@ from .images import fit_image, fitted_shape, read_image
 
 
 class TFDS(DataSet):
-    """An image data set by its catalogue name, for example ``TFDS(name="celeb_a", crop=140, image_size=64)``.
+    """An image data set by its catalogue name, for example ``TFDS(dataset="celeb_a", crop=140, image_size=64)``.
 
     Splits are those of the data set and TFDS's expressions of them, for example ``train[:45000]`` or ``train+test``.
     A feature called ``label`` that is a class label gives the classes.
 
     Args:
-      name: ``name``, ``name/config`` or ``name/config:version``.
+      dataset: ``name``, ``name/config`` or ``name/config:version``.
       data_dir: where data sets are kept; default: the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets.
       image_size: resample the largest central square to this many pixels; needed when the images differ in size.
       crop: before that, keep this many central pixels a side.
@@ -38,18 +38,18 @@ class TFDS(DataSet):
 
     levels = 256
 
-    def __init__(self, *, name: str, data_dir: str | None = None, image_size: int | None = None, crop: int | None = None):
+    def __init__(self, *, dataset: str, data_dir: str | None = None, image_size: int | None = None, crop: int | None = None):
         if (image_size is not None and image_size < 1) or (crop is not None and crop < 1):
             raise ValueError(f"need positive image_size and crop, got {image_size} and {crop}")
-        self._builder: Any = find_prepared(name, data_directory(data_dir))
+        self._builder: Any = find_prepared(dataset, data_directory(data_dir))
         self._crop, self._size = crop, image_size
         features = self._builder.info.features
-        self._key = _image_key(name, features)
+        self._key = _image_key(dataset, features)
         self._encoded = isinstance(features[self._key], tfds.features.Image)
         *size, channels = features[self._key].shape
         height, width = fitted_shape(size[0], size[1], crop, image_size)
         if height is None or width is None:
-            raise ValueError(f"the images of {name} differ in size; pass image_size=... to cut and resample them to squares")
+            raise ValueError(f"the images of {dataset} differ in size; pass image_size=... to cut and resample them to squares")
         self.shape = (height, width, channels)
         label = features["label"] if "label" in features else None
         self.num_classes = (label.num_classes or 0) if isinstance(label, tfds.features.ClassLabel) else 0

@@ -74,25 +74,25 @@ class Toy(DataSet):
     levels = None
     splits = ("train", "validation", "test")
 
-    def __init__(self, *, name: str, size: int = 20_000, seed: int = 0):
-        if name not in DENSITIES:
-            raise ValueError(f"unknown density {name!r}; choose one of {', '.join(DENSITIES)}")
+    def __init__(self, *, density: str, size: int = 20_000, seed: int = 0):
+        if density not in DENSITIES:
+            raise ValueError(f"unknown density {density!r}; choose one of {', '.join(DENSITIES)}")
         if size < 10:
             raise ValueError(f"need size >= 10, got {size}")
-        self.name, self.size, self.seed = name, size, seed
-        self.num_classes = DENSITIES[name].num_classes
+        self.density, self.size, self.seed = density, size, seed
+        self.num_classes = DENSITIES[density].num_classes
 
     def source(self, split: str) -> Source:
         check_split(split, self.splits)
         rng = np.random.default_rng([self.seed, self.splits.index(split)])
-        x, label = DENSITIES[self.name].sample(rng, self.size if split == "train" else self.size // 10)
+        x, label = DENSITIES[self.density].sample(rng, self.size if split == "train" else self.size // 10)
         x = x.astype(np.float32)
         return Source(len(x), lambda index: (x[index], label[index]))
 
     def log_prob(self, x) -> np.ndarray:
         """Return the exact log-density, in nats, of points (..., 2); ValueError for a density that has no closed form."""
-        log_prob = DENSITIES[self.name].log_prob
+        log_prob = DENSITIES[self.density].log_prob
         if log_prob is None:
             known = [name for name, density in DENSITIES.items() if density.log_prob is not None]
-            raise ValueError(f"the density of {self.name!r} has no closed form; it is known for {', '.join(known)}")
+            raise ValueError(f"the density of {self.density!r} has no closed form; it is known for {', '.join(known)}")
         return log_prob(np.asarray(x, np.float64))

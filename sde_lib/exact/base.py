@@ -9,6 +9,8 @@ Parameters are kept in float64 NumPy and used in the precision of x, a state of 
 """
 
 import abc
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -39,10 +41,22 @@ class Marginal(NamedTuple):
     divergence: Array  # (batch,), of the score
 
 
+def compiled(method: Callable) -> Callable:
+    """Jit a method (self, sde, x, times) in the precision of x, with times as arrays: a Python number would be part of the program."""
+    jitted = eqx.filter_jit(method)
+
+    @functools.wraps(method)
+    def call(self, sde, x, *times, **named):
+        self, times, named = jax.tree.map(lambda a: jnp.asarray(a, x.dtype), (self, times, named))
+        return jitted(self, sde, x, *times, **named)
+
+    return call
+
+
 class DataDistribution(eqx.Module):
     """A distribution of data vectors (d,). A new one writes `sample`, `data_moments` and `marginal`.
 
-    The methods that pick something out of `marginal` are jitted, so that only what is asked for is computed.
+    The methods that pick something out of `marginal` are compiled, so that only what is asked for is computed.
     """
 
     @abc.abstractmethod
@@ -57,22 +71,22 @@ class DataDistribution(eqx.Module):
     def marginal(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Marginal:
         """Return everything known of p_t at `x`, for a time of shape () or (batch,)."""
 
-    @eqx.filter_jit
+    @compiled
     def log_prob(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Float[Array, " batch"]:
         """Return log p_t(x) in nats. At t = 0, if sigma is 0 there, that is the data's own density, nan if they have none."""
         return self.marginal(sde, x, t).log_prob
 
-    @eqx.filter_jit
+    @compiled
     def score(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Float[Array, "batch d"]:
         """Return the gradient of log p_t at `x`."""
         return self.marginal(sde, x, t).score
 
-    @eqx.filter_jit
+    @compiled
     def divergence(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Float[Array, " batch"]:
         """Return the divergence of the score, the trace of the Hessian of log p_t, at `x`."""
         return self.marginal(sde, x, t).divergence
 
-    @eqx.filter_jit
+    @compiled
     def estimate(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Estimate:
         """Return the posterior means of clean data and noise given `x`."""
         at = self.marginal(sde, x, t)

@@ -11,7 +11,6 @@ Along the probability flow z is constant, so from t to s: :math:`x_s = \alpha_s 
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from ..base import SDE, expand
-from .base import DataDistribution, Marginal, Moments, check_state, finite, matmul
+from .base import DataDistribution, Marginal, Moments, check_state, compiled, finite, matmul
 
 
 class Gaussian(DataDistribution):
@@ -53,13 +52,13 @@ class Gaussian(DataDistribution):
     def marginal(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Marginal:
         return gaussian_marginal(sde, check_state(x, len(self.mean)), t, self.mean, self.basis, self.variances)
 
-    @eqx.filter_jit
+    @compiled
     def flow(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike, s: ArrayLike) -> Float[Array, "batch d"]:
         """Move `x` along the exact probability flow from time `t` to time `s`, earlier or later; singular only where h = 0."""
         at, to = (Frame.at(sde, check_state(x, len(self.mean)), time, self.mean, self.basis, self.variances) for time in (t, s))
         return to.mean + matmul(to.h * at.whiten(x), to.basis.T)
 
-    @eqx.filter_jit
+    @compiled
     def model_log_prob(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Float[Array, " batch"]:
         """Return the log-density at `x`, time `t`, of the flow that starts from the SDE's prior at t = 1, in nats.
 

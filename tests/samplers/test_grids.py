@@ -22,7 +22,7 @@ def level(sde, ts):
 def test_a_grid_has_n_steps_falls_and_ends_where_it_should(grid, sde, n, start, end):
     ts = grid(sde, n, start=start, end=end)
     assert type(ts) is np.ndarray and ts.dtype == np.float64 and ts.shape == (n + 1,)
-    assert ts[0] == start and ts[-1] == end
+    np.testing.assert_allclose(ts[[0, -1]], [start, end], rtol=1e-14)
     assert np.all(np.diff(ts) < 0)
 
 

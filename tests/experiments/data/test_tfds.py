@@ -35,7 +35,7 @@ def write(folder, name, features, splits) -> dict[str, Any]:
     writer.initialize_splits(list(splits))
     writer.add_examples(splits)
     writer.close_all()
-    return dict(name=name, data_dir=str(folder))
+    return dict(dataset=name, data_dir=str(folder))
 
 
 @pytest.fixture
@@ -113,9 +113,9 @@ def test_data_sets_without_images_are_refused(tmp_path):
 def test_what_is_not_prepared_names_the_command_that_prepares_it(tmp_path):
     for name in ("cifar10", "lsun/bedroom", "mnist:3.0.1"):
         with pytest.raises(FileNotFoundError, match=f"python -m experiments.data.prepare {name} --data_dir={tmp_path}"):
-            TFDS(name=name, data_dir=str(tmp_path))
+            TFDS(dataset=name, data_dir=str(tmp_path))
     with pytest.raises(ValueError, match="'cifar_10' is neither prepared in .* did you mean cifar10"):
-        TFDS(name="cifar_10", data_dir=str(tmp_path))
+        TFDS(dataset="cifar_10", data_dir=str(tmp_path))
 
 
 def test_files_without_random_access_name_the_command_too(coloured, tmp_path):

@@ -16,18 +16,18 @@ def points(toy, split):
 
 @pytest.mark.parametrize("name", DENSITIES)
 def test_splits_are_independent_and_reproducible(name):
-    toy = Toy(name=name, size=1000)
+    toy = Toy(density=name, size=1000)
     found = {split: points(toy, split)[0] for split in toy.splits}
     assert {split: len(x) for split, x in found.items()} == {"train": 1000, "validation": 100, "test": 100}
     every = np.concatenate(list(found.values()))
     assert len(np.unique(every, axis=0)) == 1200 and every.dtype == np.float32
-    np.testing.assert_array_equal(points(Toy(name=name, size=1000), "test")[0], found["test"])
-    assert not np.array_equal(points(Toy(name=name, size=1000, seed=1), "test")[0], found["test"])
+    np.testing.assert_array_equal(points(Toy(density=name, size=1000), "test")[0], found["test"])
+    assert not np.array_equal(points(Toy(density=name, size=1000, seed=1), "test")[0], found["test"])
 
 
 @pytest.mark.parametrize("name", DENSITIES)
 def test_densities_have_about_unit_scale_and_labels_in_range(name):
-    toy = Toy(name=name)
+    toy = Toy(density=name)
     found = statistics(toy, "train")
     assert abs(found.mean) < 0.15 and 0.6 < found.sd < 1.3 and max(-found.min, found.max) < 3
     labels = points(toy, "train")[1]
@@ -36,7 +36,7 @@ def test_densities_have_about_unit_scale_and_labels_in_range(name):
 
 @pytest.mark.parametrize("name", DENSITIES)
 def test_batches_are_the_points_themselves(name):
-    toy = Toy(name=name, size=100)
+    toy = Toy(density=name, size=100)
     batch = next(batches(toy, "train", 100, seed=0, train=False))
     np.testing.assert_array_equal(batch["x"], points(toy, "train")[0])
     assert batch["x"].dtype == np.float32
@@ -47,13 +47,13 @@ def test_known_densities_integrate_to_one(name):
     n = 1200
     centres = -3 + 6 * (np.arange(n) + 0.5) / n  # cells of 1/200, whose edges include those of the checkerboard
     grid = np.stack(np.meshgrid(centres, centres), -1)
-    assert np.exp(Toy(name=name).log_prob(grid)).mean() * 36 == pytest.approx(1, abs=1e-6)
+    assert np.exp(Toy(density=name).log_prob(grid)).mean() * 36 == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_samples_follow_the_known_density(name):
     """Importance identity: for any bounded w, E w(x)/p(x) over samples is the integral of w over the support."""
-    toy = Toy(name=name)
+    toy = Toy(density=name)
     x = points(toy, "train")[0].astype(np.float64)
     log_prob = toy.log_prob(x)
     assert np.isfinite(log_prob).all()
@@ -67,22 +67,22 @@ def test_samples_follow_the_known_density(name):
 
 
 def test_checkerboard_has_alternating_squares():
-    log_prob = Toy(name="checkerboard").log_prob(np.array([[0.5, 0.5], [0.5, 1.5], [-0.5, 0.5], [-1.5, 0.5], [2.5, 0.5]]))
+    log_prob = Toy(density="checkerboard").log_prob(np.array([[0.5, 0.5], [0.5, 1.5], [-0.5, 0.5], [-1.5, 0.5], [2.5, 0.5]]))
     np.testing.assert_allclose(log_prob, [-math.log(8), -math.inf, -math.inf, -math.log(8), -math.inf])
 
 
 def test_labels_of_the_mixture_are_its_components():
-    x, label = points(Toy(name="mixture"), "train")
+    x, label = points(Toy(density="mixture"), "train")
     angle = np.round(np.arctan2(x[:, 1], x[:, 0]) / (2 * np.pi / 8)).astype(int) % 8
     assert (angle == label).mean() > 0.98  # neighbouring means are 5.4 sd apart
 
 
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="unknown density 'spiral'; choose one of checkerboard, mixture, moons, swiss_roll"):
-        Toy(name="spiral")
+        Toy(density="spiral")
     with pytest.raises(ValueError, match="need size >= 10, got 3"):
-        Toy(name="moons", size=3)
+        Toy(density="moons", size=3)
     with pytest.raises(ValueError, match="density of 'moons' has no closed form; it is known for checkerboard, mixture"):
-        Toy(name="moons").log_prob(np.zeros(2))
+        Toy(density="moons").log_prob(np.zeros(2))
     with pytest.raises(ValueError, match="unknown split 'fit'; choose one of train, validation, test"):
-        Toy(name="moons").source("fit")
+        Toy(density="moons").source("fit")

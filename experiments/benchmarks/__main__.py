@@ -1,0 +1,5 @@
+"""`make bench`: every benchmark in its short form."""
+
+from . import overhead
+
+overhead.main()

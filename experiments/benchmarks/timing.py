@@ -1,0 +1,29 @@
+"""Timing on a machine that is never quite quiet: candidates take turns, and the median over the rounds of each is compared."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+
+class Timing(NamedTuple):
+    """Seconds of one call: the median, and half the distance between the quartiles."""
+
+    median: float
+    spread: float
+
+
+def interleaved(candidates: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, Timing]:
+    """Time each candidate once a round, in turn, after one call to compile it."""
+    for call in candidates.values():
+        jax.block_until_ready(call())
+    seconds = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, call in candidates.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            seconds[name].append(time.perf_counter() - start)
+    quartiles = {name: np.quantile(values, [0.25, 0.5, 0.75]) for name, values in seconds.items()}
+    return {name: Timing(q[1], (q[2] - q[0]) / 2) for name, q in quartiles.items()}

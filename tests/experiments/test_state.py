@@ -1,0 +1,117 @@
+"""The training step in a loop of one's own: no configuration, no flax, any callable as the network."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments.state import TrainState, init_state, make_optimizer, make_train_step
+from sde_lib import VP, Denoiser, denoising_loss, draw_times
+from sde_lib.objectives import Uniform
+
+REFERENCE = np.load(Path(__file__).parents[1] / "fixtures" / "optim_ema.npz")
+
+
+def given_gradient(params, key, batch):
+    """A loss whose gradient is the batch."""
+    return sum(jax.tree.leaves(jax.tree.map(lambda p, g: jnp.sum(p * g), params, batch)))
+
+
+def test_adam_warm_up_clipping_and_average_are_those_of_the_reference():
+    at = lambda prefix, i: {name: REFERENCE[f"{prefix}{name}{i}"] for name in ("w", "b")}  # noqa: E731
+    tx = make_optimizer(lr=2e-4, warmup=3, clip=1.0)
+    state, step = init_state(jax.random.key(0), at("", 0), tx), make_train_step(given_gradient, tx, ema_rate=0.999)
+    for i in range(6):
+        state, metrics = step(state, at("g", i))
+        norm = np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in at("g", i).values()))
+        assert norm > 1, "no gradient here is clipped"
+        np.testing.assert_allclose(metrics.grad_norm, norm, rtol=1e-6)  # before clipping
+        for got, expected in ((state.params, at("", i + 1)), (state.ema, at("ema_", i + 1))):
+            for name in ("w", "b"):  # updates are 1e-4; float32 near 1 resolves 1e-7
+                np.testing.assert_allclose(got[name], expected[name], rtol=0, atol=2.5e-7)
+    assert int(state.step) == 6
+    np.testing.assert_array_equal(REFERENCE["w1"], REFERENCE["w0"])  # the first update of a warm-up is null, and compared above
+
+
+def test_without_warm_up_the_first_update_counts_and_a_cosine_ends_at_nothing():
+    tx = make_optimizer(lr=1e-3, warmup=0, clip=0.0, decay_steps=4)
+    state, step = init_state(jax.random.key(0), {"w": jnp.zeros(3)}, tx), make_train_step(given_gradient, tx)
+    places = [np.zeros(3)]
+    for _ in range(6):
+        state, _ = step(state, {"w": jnp.full(3, 100.0)})
+        places.append(np.asarray(state.params["w"]))
+    moves = -np.diff(places, axis=0)[:, 0]
+    np.testing.assert_allclose(moves[:4], 1e-3 * (1 + np.cos(np.pi * np.arange(4) / 4)) / 2, rtol=1e-3)  # Adam moves by lr
+    np.testing.assert_array_equal(moves[4:], 0)
+
+
+def test_clipping_scales_the_whole_gradient():
+    grads = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
+    tx = make_optimizer(lr=1.0, warmup=0, clip=1.0, b1=0.0, b2=0.0, eps=1.0)  # an update of g / (|g| + 1)
+    updates, _ = tx.update(grads, tx.init(grads), grads)
+    np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [-0.6 / 1.6, -0.8 / 1.8], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [({"lr": 0.0}, "lr > 0"), ({"warmup": -1}, "warmup >= 0"), ({"clip": -1.0}, "clip >= 0"), ({"warmup": 9, "decay_steps": 9}, "warm-up")],
+)
+def test_an_optimizer_that_makes_no_sense_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_optimizer(**settings)
+
+
+def score_matching(params, key, x0):
+    """Learn the noise in data N(0, 1) under VP, whose expectation is sigma x: the optimum is w = 1."""
+    sde, (for_times, for_noise) = VP(), jax.random.split(key)
+    denoiser = Denoiser(lambda x, sigma, cond: params["w"] * sigma[:, None] * x, sde, prediction="noise", inputs="sigma")
+    return jnp.mean(denoising_loss(for_noise, denoiser, x0, draw_times(for_times, sde, len(x0), Uniform())))
+
+
+def train_alone(steps, seed=0, size=256):
+    """Train from a loop of one's own; return the state and the losses."""
+    tx, data = optax.adam(2e-2), np.random.default_rng(seed)
+    state, step = init_state(jax.random.key(seed), {"w": jnp.zeros(())}, tx), make_train_step(score_matching, tx, 0.98)
+    losses = []
+    for _ in range(steps):
+        state, metrics = step(state, data.standard_normal((size, 1)).astype(np.float32))
+        losses.append(float(metrics.loss))
+    return state, losses
+
+
+def test_score_matching_in_a_loop_of_ones_own_finds_the_score():
+    state, losses = train_alone(300)
+    # w errs by its gradient noise: 0.02 over ten seeds, and the average over 50 steps by 0.005
+    np.testing.assert_allclose(state.params["w"], 1, atol=0.1)
+    np.testing.assert_allclose(state.ema["w"], 1, atol=0.03)
+    assert np.mean(losses[-50:]) < 0.5 * np.mean(losses[:5])
+
+
+def test_the_randomness_of_a_step_is_its_key_and_number():
+    whole, losses = train_alone(6)
+    data = np.random.default_rng(0)
+    batches = [data.standard_normal((256, 1)).astype(np.float32) for _ in range(6)]
+    tx = optax.adam(2e-2)
+    state, step = init_state(jax.random.key(0), {"w": jnp.zeros(())}, tx), make_train_step(score_matching, tx, 0.98)
+    for i, batch in enumerate(batches[:3]):
+        expected = score_matching(state.params, jax.random.fold_in(jax.random.key(0), i), jnp.asarray(batch))
+        state, metrics = step(state, batch)
+        np.testing.assert_allclose(metrics.loss, expected, rtol=1e-5)
+    state = jax.tree.map(jnp.copy, TrainState(*state))  # as from a checkpoint, into a step compiled anew
+    step = make_train_step(score_matching, tx, 0.98)
+    for batch in batches[3:]:
+        state, metrics = step(state, batch)
+    jax.tree.map(np.testing.assert_array_equal, whole._replace(key=0), state._replace(key=0))
+    assert float(metrics.loss) == losses[-1]
+
+
+def test_a_step_donates_its_state_but_not_the_parameters_that_the_run_began_with():
+    tx, params = optax.adam(1e-2), {"w": jnp.ones(())}
+    key = jax.random.key(0)
+    before = init_state(key, params, tx)
+    after, _ = make_train_step(score_matching, tx)(before, np.ones((8, 1), np.float32))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((after, params, key)))

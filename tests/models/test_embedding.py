@@ -1,0 +1,26 @@
+"""The noise level is told apart where it must be."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.embedding import EMBEDDINGS, sinusoids
+
+
+def test_positional_is_the_published_embedding():
+    """[sin, cos] of t 10000^(-k / (half - 1)): Song et al. 2021 (arXiv:2011.13456), after Vaswani et al. 2017."""
+    t = np.array([0.0, 1.0, 999.0])
+    angle = t[:, None] * 10000 ** (-np.arange(8) / 7)
+    want = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+    np.testing.assert_allclose(sinusoids(jnp.asarray(t, jnp.float32), 16, *EMBEDDINGS["positional"]), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name, levels, fine", [("log_noise", np.linspace(-2.5, 1.5, 161), 0.025), ("positional", np.arange(1000.0), 1.0)])
+def test_neighbours_differ_a_little_and_no_two_levels_coincide(name, levels, fine):
+    """Root-mean-square distance of embeddings: clear between neighbours (a tenth of an e-fold of sigma, one index), never small beyond."""
+    e = np.asarray(sinusoids(jnp.asarray(levels, jnp.float32), 32, *EMBEDDINGS[name]))
+    distance = np.sqrt(((e[:, None] - e[None]) ** 2).mean(-1))
+    apart = np.abs(levels[:, None] - levels[None])
+    assert np.all(distance[np.isclose(apart, fine)] > 0.05)
+    assert np.all(distance[np.isclose(apart, fine)] < 0.5)  # smooth: neighbours help one another
+    assert np.all(distance[apart > 10 * fine] > 0.2)

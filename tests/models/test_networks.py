@@ -1,0 +1,209 @@
+"""What every network promises, whichever it is: each public class of `models` meets these tests without being named in them."""
+
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import models
+
+NETWORKS = [c for _, c in inspect.getmembers(models, inspect.isclass) if issubclass(c, nnx.Module)]
+SMALLER = {"UNet": {"nf": 8, "num_res_blocks": 1, "attn_resolutions": (4,)}, "MLP": {"width": 16, "depth": 2}}  # to compile fast; optional
+SHAPES = [(3,), (8, 8, 2)]
+CLASSES = 3
+
+each_network = pytest.mark.parametrize("cls", NETWORKS, ids=lambda c: c.__name__)
+
+
+def build(cls, **settings):
+    """Return a network of the first of SHAPES that `cls` accepts, without numbers: drawing them takes long to compile."""
+    for shape in SHAPES:
+        try:
+            return nnx.eval_shape(lambda: cls(shape, **SMALLER.get(cls.__name__, {}), **settings, rngs=nnx.Rngs(0))), shape  # noqa: B023
+        except ValueError:
+            continue
+    raise AssertionError(f"{cls.__name__} accepts none of {SHAPES}; add a shape that it does")
+
+
+def filled(params, seed=0):
+    """Return parameters such as training leaves behind: none is zero by design."""
+    rng = np.random.default_rng(seed)
+
+    def fill(p):
+        if p.ndim == 1:
+            return jnp.asarray(0.5 + 0.5 * rng.normal(size=p.shape), jnp.float32)
+        return jnp.asarray(rng.normal(size=p.shape) / np.sqrt(np.prod(p.shape[:-1])), jnp.float32)
+
+    return jax.tree.map(fill, params)
+
+
+class Case:
+    """A network with labels and dropout, its parameters, and inputs for it."""
+
+    def __init__(self, cls):
+        net, self.shape = build(cls, num_classes=CLASSES, dropout=0.3)
+        self.split = models.split(net)
+        self.params = filled(self.split.params)
+        self.x = jnp.asarray(np.random.default_rng(1).normal(size=(4, *self.shape)), jnp.float32)
+        self.c = jnp.linspace(-2.5, 1.5, 4)
+        self.labels = jnp.arange(4) % (CLASSES + 1)  # "no label" among them
+
+    @functools.cached_property
+    def evaluate(self):
+        return jax.jit(lambda x, c, cond=None: models.merge(self.split.evaluate, self.params)(x, c, cond))
+
+    @functools.cached_property
+    def train(self):
+        return jax.jit(lambda key: models.merge(self.split.train, self.params)(self.x, self.c, rngs=nnx.Rngs(dropout=key)))
+
+
+@functools.cache
+def case(cls) -> Case:
+    return Case(cls)
+
+
+def differ(a, b) -> bool:
+    """Whether every sample of `a` differs clearly from that of `b`."""
+    a, b = np.asarray(a), np.asarray(b)
+    size = np.abs(a).reshape(len(a), -1).max(1)
+    return bool(np.all(np.abs(a - b).reshape(len(a), -1).max(1) > 1e-3 * size))
+
+
+def test_there_are_networks():
+    assert {"MLP", "UNet"} <= {c.__name__ for c in NETWORKS}
+
+
+@each_network
+def test_a_new_network_without_classes_or_dropout_is_called_with_x_and_noise_alone(cls):
+    settings, shape = SMALLER.get(cls.__name__, {}), build(cls)[1]
+    key = jax.random.key(0, impl="rbg")  # compiles fast
+    x = jnp.ones((3, *shape))
+    y = jax.jit(lambda: cls(shape, **settings, rngs=nnx.Rngs(key))(x, jnp.zeros(3)))()
+    assert y.shape == x.shape and y.dtype == jnp.float32 and bool(jnp.all(jnp.isfinite(y)))
+
+
+@each_network
+def test_parameters_are_a_plain_dict_of_float32_arrays(cls):
+    params = case(cls).split.params
+    assert type(params) is dict and jax.tree.leaves(params)
+    assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(params))
+
+
+@each_network
+def test_every_parameter_has_a_finite_gradient_and_none_is_dead(cls):
+    it = case(cls)
+
+    def loss(params):
+        y = models.merge(it.split.train, params)(it.x, it.c, it.labels, rngs=nnx.Rngs(dropout=jax.random.key(3)))
+        return jnp.mean((y - it.x) ** 2)
+
+    grads = jax.jit(jax.grad(loss))(it.params)
+    for path, g in jax.tree_util.tree_leaves_with_path(grads):
+        assert bool(jnp.all(jnp.isfinite(g))), f"gradient of {jax.tree_util.keystr(path)} is not finite"
+        assert float(jnp.abs(g).max()) > 1e-7, f"{jax.tree_util.keystr(path)} has no influence on the output"
+
+
+@each_network
+def test_evaluation_needs_no_key_and_repeats_bitwise(cls):
+    it = case(cls)
+    np.testing.assert_array_equal(it.evaluate(it.x, it.c), it.evaluate(it.x, it.c))
+
+
+@each_network
+def test_training_output_depends_on_the_dropout_key_alone(cls):
+    it = case(cls)
+    np.testing.assert_array_equal(it.train(jax.random.key(4)), it.train(jax.random.key(4)))
+    assert differ(it.train(jax.random.key(4)), it.train(jax.random.key(5)))
+    with pytest.raises(ValueError, match="rngs"):
+        jax.eval_shape(lambda: models.merge(it.split.train, it.params)(it.x, it.c))
+
+
+@each_network
+def test_a_sample_does_not_see_its_batch_mates(cls):
+    it = case(cls)
+    whole = it.evaluate(it.x, it.c, it.labels)
+    for i in range(4):
+        others = jnp.arange(4) != i
+        x = jnp.where(others.reshape(4, *[1] * len(it.shape)), 1 - 3 * it.x, it.x)
+        mixed = it.evaluate(x, jnp.where(others, 0.3, it.c), jnp.where(others, 1, it.labels))
+        np.testing.assert_allclose(mixed[i], whole[i], rtol=1e-5, atol=1e-6 * float(jnp.abs(whole).max()))
+
+
+@each_network
+def test_the_noise_level_changes_the_output(cls):
+    it = case(cls)
+    assert differ(it.evaluate(it.x, it.c), it.evaluate(it.x, it.c + 0.025))  # a tenth of an e-fold of sigma, for log(sigma) / 4
+
+
+@each_network
+def test_the_label_changes_the_output_and_no_label_is_the_last_one(cls):
+    it = case(cls)
+    outputs = [it.evaluate(it.x, it.c, jnp.full(4, label)) for label in range(CLASSES + 1)]
+    for a in range(CLASSES + 1):
+        for b in range(a):
+            assert differ(outputs[a], outputs[b]), f"labels {a} and {b} give the same output"
+    np.testing.assert_array_equal(it.evaluate(it.x, it.c), outputs[CLASSES])
+
+
+@each_network
+def test_vmap_over_a_leading_axis_is_the_loop_over_it(cls):
+    it = case(cls)
+    x = jnp.stack([it.x, it.x[::-1]])
+    c = jnp.stack([it.c, it.c + 0.5])
+    got = jax.vmap(it.evaluate)(x, c)
+    for g in range(2):
+        want = it.evaluate(x[g], c[g])
+        np.testing.assert_allclose(got[g], want, rtol=1e-4, atol=1e-5 * float(jnp.abs(want).max()))
+
+
+@each_network
+def test_wrong_inputs_say_what_was_expected(cls):
+    it = case(cls)
+    net = models.merge(it.split.evaluate, it.params)
+    wide = (*it.shape[:-1], it.shape[-1] + 1)
+    wrong = [
+        ((jnp.zeros((4, *wide)), it.c), "x has shape"),
+        ((it.x[0], it.c), "x has shape"),
+        ((it.x, jnp.float32(0.0)), r"c_noise has shape \(\), expected \(4,\)"),
+        ((it.x, it.c[:1]), r"c_noise has shape \(1,\), expected \(4,\)"),
+        ((it.x, it.c[:, None]), r"c_noise has shape \(4, 1\), expected \(4,\)"),
+        ((it.x, it.c, it.labels[:2]), r"expected integer labels of shape \(4,\)"),
+        ((it.x, it.c, it.labels.astype(jnp.float32)), "expected integer labels"),
+        ((it.x, it.c, it.labels + 1), r"labels range over 1\.\.4, expected 0\.\.3 \(3 = no label\)"),
+        ((it.x, it.c, it.labels - 1), r"labels range over -1\.\.2"),
+    ]
+    for arguments, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            net(*arguments)
+
+
+@each_network
+def test_a_traced_label_out_of_range_gives_nan_not_another_class(cls):
+    it = case(cls)
+    for bad in (-1, CLASSES + 1):
+        finite = jnp.isfinite(it.evaluate(it.x, it.c, it.labels.at[2].set(bad))).reshape(4, -1).all(1)
+        np.testing.assert_array_equal(finite, [True, True, False, True])
+
+
+@each_network
+def test_labels_need_classes(cls):
+    net, shape = build(cls)
+    with pytest.raises(ValueError, match="num_classes > 0"):
+        net(jnp.zeros((2, *shape)), jnp.zeros(2), jnp.zeros(2, jnp.int32))
+
+
+@each_network
+def test_wrong_settings_say_what_was_expected(cls):
+    _, shape = build(cls)
+    for settings, message in [
+        ({"embedding": "fuorier"}, "unknown embedding 'fuorier'; choose one of"),
+        ({"num_classes": -1}, "num_classes >= 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            nnx.eval_shape(lambda: cls(shape, **settings, rngs=nnx.Rngs(0)))  # noqa: B023
+    with pytest.raises(ValueError, match=r"needs shape .* got \(2, 3, 4, 5, 6\)"):
+        cls((2, 3, 4, 5, 6), rngs=nnx.Rngs(0))
