@@ -6,7 +6,10 @@ atomically. A folder without a manifest was cut off and is passed over; one whos
 
 import hashlib
 import json
+import os
 import shutil
+import sys
+import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +17,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from absl import logging
 
 from .errors import RunError
 from .writing import write_json
@@ -40,11 +42,11 @@ class Checkpoints:
     def __init__(self, workdir: Path, keep: int = 2, keep_period: int = 0):
         self.keep, self.keep_period = keep, keep_period
         self.directory = Path(workdir).absolute() / "checkpoints"
-        for step in self._folders():
-            if not (self.directory / str(step) / MANIFEST).exists():
-                logging.warning("checkpoint %d was cut off while being written; removing it", step)
-                shutil.rmtree(self.directory / str(step))
-        options = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True, enable_async_checkpointing=False)
+        for folder in self.directory.glob("[0-9]*"):  # also those that Orbax has not moved into place
+            if not (folder / MANIFEST).exists():
+                print(f"checkpoint {folder} was cut off while being written; removing it", file=sys.stderr)
+                shutil.rmtree(folder)
+        options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self.directory, options=options)
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future | None = None
@@ -77,6 +79,7 @@ class Checkpoints:
 
     def _write(self, step: int, state: Any, position: Any) -> None:
         try:
+            _check_room(self.directory, sum(a.nbytes for a in jax.tree.leaves(state)))
             args = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position))
             self._manager.save(step, args=args, force=True)
             folder = self.directory / str(step)
@@ -140,6 +143,13 @@ def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
 def template_of(state: Any, sharding: jax.sharding.Sharding) -> Any:
     """Return the abstract form of a state, to restore into; nothing is allocated."""
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state)
+
+
+def _check_room(directory: Path, size: int) -> None:
+    """Raise an OSError unless so many bytes can be written: one error, where Orbax would print one for each array."""
+    if size and hasattr(os, "posix_fallocate"):  # not on macOS
+        with tempfile.TemporaryFile(dir=directory) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

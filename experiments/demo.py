@@ -33,7 +33,7 @@ def demo_config():
 def main() -> None:
     """Train, evaluate and show."""
     set_up_jax()
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.FATAL)  # what libraries log as errors they raise as well
     start, config = time.perf_counter(), demo_config()
     print(f"1/3  training a score network on 1500 handwritten digits ({config.train.steps} steps) in {WORKDIR}", flush=True)
     train(config, WORKDIR)

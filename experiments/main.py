@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are given as --config.section.name=value")
     set_up_jax()
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.FATAL)  # what libraries log as errors they raise as well
     try:
         execute()
     except (RunError, ValueError, OSError) as error:

@@ -41,8 +41,8 @@ def init_state(key: Key[Array, ""], params: Params, tx: optax.GradientTransforma
 def ema_update(ema: Params, params: Params, rate: float, step: Int[Array, ""]) -> Params:
     """Move the average towards `params`, at a rate that warms up as min(rate, (1 + n) / (10 + n)) with n = step + 1 updates."""
     n = step + 1
-    rate = jnp.minimum(rate, (1 + n) / (10 + n))
-    return jax.tree.map(lambda e, p: e + (1 - rate) * (p - e), ema, params)
+    warm = jnp.minimum(rate, (1 + n) / (10 + n))
+    return jax.tree.map(lambda e, p: e + (1 - warm) * (p - e), ema, params)
 
 
 def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, ema_rate: float = 0.999) -> Callable:

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import logging
 from ml_collections import ConfigDict
 
 import sde_lib
@@ -111,7 +110,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     if latest(workdir) is not None:
         state, position = restore(workdir, template_of(state, replicated(mesh)))
         stream.set_state(position)
-        logging.info("going on from step %d of %s", int(state.step), workdir)
+        print(f"going on from step {int(state.step)} of {workdir}")
     start = int(state.step)
     if start >= settings.steps:
         print(f"{workdir} has made its {start} steps; raise --config.train.steps to go on")

@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key
 
@@ -103,34 +104,35 @@ def sample(
     Raises:
         ValueError: the grid does not decrease or leaves the range [t_min, 1] of the SDE, or the index does not fit the batch.
     """
-    ts = check_grid(sde, ts)
+    grid = check_grid(sde, ts)
     index = jnp.arange(x.shape[0]) if index is None else index
     if index.shape != x.shape[:1]:
         raise ValueError(f"index numbers each of the {x.shape[0]} samples, so it has shape {x.shape[:1]}, got {index.shape}")
-    steps, denoise = ts.shape[0] - 1, Counted(denoise)
-    rows = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), in_float64(sampler.plan, sde, ts))
+    steps, denoise = len(grid) - 1, Counted(denoise)
+    rows = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), in_float64(sampler.plan, sde, grid))
     kept = min(steps + 1 if keep is None else keep, steps + 1)
-    carry, nfe = (x, sampler.init(x), jnp.broadcast_to(x, (kept, *x.shape))), 0
+    carry, nfe = (x, sampler.init(x), jnp.broadcast_to(x, (kept, *x.shape))), jnp.zeros((), jnp.int32)
     for start, stop in _chunks(steps, progress is not None):
         carry, spent = _walk(key, sampler, denoise, rows, carry, cond, index, start, stop)
         nfe += spent
         if progress is not None:
-            progress(int(jax.block_until_ready(stop)), steps)
+            jax.block_until_ready(carry)
+            progress(int(stop), steps)
     x, _, path = carry
     if denoise_last:
-        x, spent = _final(denoise, x, jnp.asarray(ts[-1], x.dtype), cond)
+        x, spent = _final(denoise, x, jnp.asarray(grid[-1], x.dtype), cond)
         nfe += spent
     return Samples(x, nfe, path if kept else None)
 
 
-def check_grid(sde: SDE, ts: ArrayLike) -> Array | np.ndarray:
+def check_grid(sde: SDE, ts: ArrayLike) -> Any:
     """Return the grid as an array; raise a ValueError if it is concrete and does not fall from at most 1 to at least t_min."""
-    if isinstance(ts, jax.core.Tracer):
+    if isinstance(ts, Tracer):
         return ts
     ts = np.asarray(ts, np.float64)
     if ts.ndim != 1 or len(ts) < 2 or not np.all(np.diff(ts) < 0):
         raise ValueError(f"a grid is a vector of at least two strictly decreasing times, got {np.array2string(ts, threshold=8)}")
-    low = 0.0 if isinstance(sde.t_min, jax.core.Tracer) else float(sde.t_min) * (1 - 1e-6)  # a grid may have been rounded to float32
+    low = 0.0 if isinstance(sde.t_min, Tracer) else float(sde.t_min) * (1 - 1e-6)  # a grid may have been rounded to float32
     if ts[0] > 1 + 1e-6 or ts[-1] < low:
         raise ValueError(f"the grid runs from {ts[0]:g} to {ts[-1]:g}; this SDE covers times from 1 down to t_min = {sde.t_min}")
     return ts

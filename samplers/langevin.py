@@ -11,9 +11,11 @@ where sigma_t^2 is close to v.
 import abc
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 
 from sde_lib import SDE, check_name, repeated
 
@@ -30,6 +32,7 @@ class Corrector(Sampler):
     """A sampler that stays at its time, `n_steps` Langevin steps at each point t of the grid; order counts for nothing here."""
 
     order = 1
+    n_steps: eqx.AbstractVar[int]
 
     @property
     def stochastic(self) -> bool:
@@ -55,7 +58,7 @@ class Corrector(Sampler):
 
 
 def _check(snr: Any, n_steps: int) -> None:
-    if not isinstance(snr, jax.core.Tracer) and not 0 < snr < 1:
+    if not isinstance(snr, Tracer) and not 0 < snr < 1:
         raise ValueError(f"need 0 < snr < 1, got {snr}")
     if n_steps < 1:
         raise ValueError(f"need at least one corrector step, got n_steps = {n_steps}")

@@ -20,10 +20,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from .estimate import Estimate
+from .estimate import Estimate, Number
 
 
 def expand(t: ArrayLike, like: Array) -> Array:
@@ -43,7 +44,7 @@ def in_float64(fn: Callable, *args: Any) -> Any:
 
     Solver coefficients lose 3 % in float32 at a thousand steps; a grid or schedule that is being learned must stay traced.
     """
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((fn, args))):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((fn, args))):
         return fn(*args)
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         wide = jax.tree.map(lambda a: np.asarray(a, np.float64) if eqx.is_inexact_array_like(a) else a, args)
@@ -53,7 +54,7 @@ def in_float64(fn: Callable, *args: Any) -> Any:
 def check_increasing(**values: Any) -> None:
     """Raise a ValueError unless the named values grow strictly from above 0; traced values pass."""
     numbers = tuple(values.values())
-    if any(isinstance(v, jax.core.Tracer) for v in numbers):
+    if any(isinstance(v, Tracer) for v in numbers):
         return
     if not all(low < high for low, high in zip((0, *numbers), numbers, strict=False)):
         raise ValueError(f"need 0 < {' < '.join(values)}, got {' and '.join(str(v) for v in numbers)}")
@@ -69,7 +70,7 @@ class SDE(eqx.Module):
     t_min: float = eqx.field(default=1e-5, kw_only=True)
 
     def __check_init__(self):
-        if not isinstance(self.t_min, jax.core.Tracer) and not 0 <= self.t_min < 1:
+        if not isinstance(self.t_min, Tracer) and not 0 <= self.t_min < 1:
             raise ValueError(f"need 0 <= t_min < 1, got {self.t_min}")
 
     @abc.abstractmethod
@@ -102,7 +103,8 @@ class SDE(eqx.Module):
             cleaner = self.log_snr(mid) > log_snr
             return jnp.where(cleaner, mid, low), jnp.where(cleaner, high, mid)
 
-        return sum(jax.lax.fori_loop(0, 64, halve, (jnp.zeros_like(log_snr), jnp.ones_like(log_snr)))) / 2
+        low, high = jax.lax.fori_loop(0, 64, halve, (jnp.zeros_like(log_snr), jnp.ones_like(log_snr)))
+        return (low + high) / 2
 
     def perturb(self, key: Key[Array, ""], x0: Float[Array, "batch ..."], t: ArrayLike) -> tuple[Array, Array]:
         """Draw x_t given x0; return it with the standard normal noise it contains."""
@@ -110,7 +112,7 @@ class SDE(eqx.Module):
         alpha, sigma = self.marginal(expand(t, x0))
         return alpha * x0 + sigma * noise, noise
 
-    def prior_std(self) -> ArrayLike:
+    def prior_std(self) -> Number:
         """Return the standard deviation of the prior at t = 1, sigma(1) unless the process says otherwise."""
         return self.marginal(jnp.ones(()))[1]
 
@@ -128,7 +130,7 @@ class SDE(eqx.Module):
         alpha_rate, sigma_rate = self.marginal_rate(expand(t, estimate.x0))
         return alpha_rate * estimate.x0 + sigma_rate * estimate.noise
 
-    def reverse(self, x: Array, t: ArrayLike, score: Array, eta: ArrayLike = 1.0) -> tuple[Array, Array]:
+    def reverse(self, x: Array, t: ArrayLike, score: Array, eta: Number = 1.0) -> tuple[Array, Array]:
         """Return drift and diffusion of the process that shares our marginals, run backwards with noise level `eta`.
 
         dx = [f x - (1 + eta^2)/2 g^2 score] dt + eta g dw: eta = 1 is the reverse SDE (arXiv:2011.13456, eq. 6),

@@ -21,7 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from .base import SDE, expand
-from .estimate import Estimate
+from .estimate import Estimate, Number
 from .evaluations import evaluated
 
 
@@ -106,6 +106,6 @@ class Denoiser(eqx.Module):
         evaluated()
         return value
 
-    def combination(self, t: Array) -> tuple[ArrayLike, ArrayLike]:
+    def combination(self, t: Array) -> tuple[Number, Number]:
         """Return (a, b) of the predicted combination, elementwise in t."""
         return PREDICTIONS[self.prediction](self.sde, t, self.sigma_data)

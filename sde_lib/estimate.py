@@ -10,7 +10,8 @@ and the score is :math:`-\epsilon / \sigma`.
 from typing import NamedTuple
 
 from jax import Array
-from jax.typing import ArrayLike
+
+Number = Array | float
 
 
 class Estimate(NamedTuple):
@@ -20,17 +21,17 @@ class Estimate(NamedTuple):
     noise: Array
 
     @classmethod
-    def solve(cls, x: Array, alpha: ArrayLike, sigma: ArrayLike, a: ArrayLike, b: ArrayLike, value: Array) -> "Estimate":
+    def solve(cls, x: Array, alpha: Number, sigma: Number, a: Number, b: Number, value: Array) -> "Estimate":
         """Return the estimate in which a x0 + b noise = value."""
         det = b * alpha - a * sigma
         return cls((b * x - sigma * value) / det, (alpha * value - a * x) / det)
 
     @classmethod
-    def from_x0(cls, x: Array, alpha: ArrayLike, sigma: ArrayLike, x0: Array) -> "Estimate":
+    def from_x0(cls, x: Array, alpha: Number, sigma: Number, x0: Array) -> "Estimate":
         """Return the estimate whose clean data is `x0`."""
         return cls(x0, (x - alpha * x0) / sigma)
 
     @classmethod
-    def from_noise(cls, x: Array, alpha: ArrayLike, sigma: ArrayLike, noise: Array) -> "Estimate":
+    def from_noise(cls, x: Array, alpha: Number, sigma: Number, noise: Array) -> "Estimate":
         """Return the estimate whose noise is `noise`."""
         return cls((x - sigma * noise) / alpha, noise)

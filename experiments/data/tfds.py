@@ -52,7 +52,7 @@ class TFDS(DataSet):
             raise ValueError(f"the images of {dataset} differ in size; pass image_size=... to cut and resample them to squares")
         self.shape = (height, width, channels)
         label = features["label"] if "label" in features else None
-        self.num_classes = (label.num_classes or 0) if isinstance(label, tfds.features.ClassLabel) else 0
+        self.num_classes = (label.num_classes or 0) if label is not None and isinstance(label, tfds.features.ClassLabel) else 0
         self.splits = tuple(sorted(self._builder.info.splits))
 
     def source(self, split: str) -> Source:

