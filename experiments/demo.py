@@ -27,6 +27,7 @@ def demo_config():
     """Return the digits configuration, trained on everything but the test set."""
     config = digits.get_config("vp")
     config.train.update({"split": "fit", "held_out": ""})
+    config.eval.train_split = "fit"
     return config
 
 

@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
@@ -12,7 +11,7 @@ from samplers import log_likelihood
 
 from . import data, metrics
 from .build import Loaded, make_dataset
-from .devices import fitting_mesh, replicated, share
+from .devices import fitting_mesh, replicate, share
 from .errors import RunError
 from .log import progress
 from .sample import draw_many
@@ -46,17 +45,18 @@ def likelihood(loaded: Loaded, dataset: data.DataSet) -> dict[str, float]:
     source, dim = dataset.source(settings.split), int(np.prod(run.facts.shape))
     size = min(settings.batch_size, len(source))
     mesh, start = fitting_mesh(size, run.config.devices), time.perf_counter()
-    denoiser = eqx.filter_shard(loaded.denoiser, replicated(mesh))
+    denoiser = replicate(mesh, loaded.denoiser)
     coarse, fine, errors, nfe = [], [], [], []
     with progress(len(source), "likelihood", unit="image") as bar:
         for number, batch in enumerate(data.batches(dataset, settings.split, size, seed=run.config.seed, train=False)):
             count, index = len(batch["x"]), number * size + np.arange(size, dtype=np.int32)
             padded = share(mesh, {k: np.concatenate([v, np.repeat(v[:1], size - count, 0)]) for k, v in batch.items()})
             cond = padded["label"] if run.config.train.conditional else None
-            for rtol, values in ((settings.rtol, coarse), (settings.rtol / 10, fine)):
+            for values, part in ((coarse, 1), (fine, 10)):
+                tolerance = np.float32(settings.rtol / part)  # an array, for a number would be compiled in
                 result = log_likelihood(
                     jax.random.key(run.config.sampling.seed), denoiser, run.sde, padded["x"],
-                    probes=settings.probes or None, cond=cond, index=share(mesh, index), rtol=rtol, atol=rtol,
+                    probes=settings.probes or None, cond=cond, index=share(mesh, index), rtol=tolerance, atol=tolerance,
                 )  # fmt: skip
                 values.append(data.bits_per_dim(np.asarray(result.log_prob, np.float64)[:count], dim, run.facts.levels))
             errors.append(np.asarray(result.std_error)[:count] / (dim * np.log(2)))

@@ -68,7 +68,10 @@ def execute() -> None:
 def parse(argv: list[str]) -> list[str]:
     """Parse the flags; end in one message where a configuration file or an override is wrong."""
     try:
-        return app.parse_flags_with_usage(argv)
+        others = app.parse_flags_with_usage(argv)
+        if FLAGS.config is not None:
+            FLAGS.config.items()  # a file that could not be read is an error only when it is used
+        return others
     except (RunError, OSError, KeyError, AttributeError) as error:
         reason = " ".join(str(error.args[0]).split()) if isinstance(error, KeyError) else error
         print(f"error: cannot use this --config or an override of it: {reason}", file=sys.stderr)

@@ -6,15 +6,14 @@ of the walk, `walk.npz` and `walk.gif`.
 
 import inspect
 import io
+import itertools
 import json
-import shutil
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -26,7 +25,7 @@ from sde_lib import SDE, Denoiser, check_name
 
 from . import data, pictures
 from .build import Loaded, Run, make
-from .devices import fitting_mesh, replicated, share
+from .devices import fitting_mesh, replicate, share
 from .errors import RunError
 from .log import progress
 from .writing import write_bytes, write_json
@@ -58,7 +57,7 @@ def _draw(run, denoiser, setting, index, keep, report):
     sampler, ts = make_walk(setting, run.sde)
     key, mesh = jax.random.key(run.config.sampling.seed), fitting_mesh(len(index), run.config.devices)
     index = share(mesh, np.asarray(index, np.int32))
-    denoiser = eqx.filter_shard(denoiser, replicated(mesh))
+    denoiser = replicate(mesh, denoiser)
     x = draw_prior(key, run.sde, (len(index), *run.facts.shape), index)
     cond = labels(run, index) if run.config.train.conditional else None
     if ts is None:
@@ -168,10 +167,12 @@ def with_settings(loaded: Loaded, config: ConfigDict | None, sections: tuple[str
 
 
 def _claim(folder: Path, asked: dict) -> None:
-    """Make `folder` the place of this job; clear what another checkpoint or setting left there."""
+    """Make `folder` the place of this job; move aside what another checkpoint or setting left there."""
     note = folder / "job.json"
     if note.exists() and json.loads(note.read_text()) != asked:
-        shutil.rmtree(folder)
+        aside = next(p for i in itertools.count(1) if not (p := folder.with_name(f"{folder.name}.{i}")).exists())
+        folder.rename(aside)
+        print(f"earlier samples, of another checkpoint or setting, are now in {aside}")
     write_json(note, asked)
 
 

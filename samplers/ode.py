@@ -1,9 +1,13 @@
 r"""The probability flow with adaptive steps, and the log-likelihood it gives (Song et al. 2021, arXiv:2011.13456, eq. 13 and 39).
 
-Sampling integrates :math:`dx/dt = \alpha' \hat x_0 + \sigma' \hat\epsilon` from noise to data; the likelihood integrates from data to
-noise and adds up the divergence of the velocity v,
+For every SDE the flow is integrated where it is smooth: over the angle :math:`\theta = \arctan(\sigma / \alpha)`, in the normalised
+state :math:`u = x / h` with :math:`h = \sqrt{\alpha^2 + \sigma^2}` (Salimans and Ho 2022, arXiv:2202.00512, appendix D),
 
-.. math:: \log p_{t_{\min}}(x) = \log \pi(x_1) + \int_{t_{\min}}^1 \nabla \cdot v(x_t, t)\,dt,
+.. math:: du/d\theta = \cos\theta\,\hat\epsilon - \sin\theta\,\hat x_0 .
+
+It owes nothing to how fast the SDE runs through its noise levels. The likelihood goes from data to noise and adds up the divergence,
+
+.. math:: \log p_{t_{\min}}(x) = \log \pi(x_1) + D \log \frac{h_1}{h_{t_{\min}}} + \int \nabla_u \cdot \frac{du}{d\theta}\,d\theta,
 
 :math:`\pi` being the prior. diffrax always runs in increasing pseudo-time. Each sample has step sizes of its own, so it does not depend on
 its batch; the whole batch is evaluated until its slowest member is done, which is what `nfe` counts.
@@ -55,14 +59,15 @@ def probability_flow(
     """
     if not (sde.t_min <= start <= 1 and sde.t_min <= end <= 1):
         raise ValueError(f"the flow runs between t_min = {sde.t_min} and 1, got start = {start} and end = {end}")
-    sign, denoise = (1 if end >= start else -1), Counted(denoise)
+    denoise = Counted(denoise)
+    (first, scale), (last, end_scale) = _angle(sde, start), _angle(sde, end)
 
-    def field(r, x, cond):
-        t = start + sign * r
-        return sign * sde.velocity(t, denoise(x, t, cond))
+    def field(theta, u, cond):
+        return _velocity(denoise, sde, theta, u, cond)
 
-    x, nfe = _solve(field, jnp.abs(end - start), x, cond, rtol, atol, max_steps)
-    if sign < 0 if denoise_last is None else denoise_last:
+    u, nfe = _solve(field, first, last, x / scale, cond, rtol, atol, max_steps)
+    x = u * end_scale
+    if end < start if denoise_last is None else denoise_last:
         x, nfe = denoise(x, jnp.asarray(end, x.dtype), cond).x0, nfe + 1
     return Samples(x, nfe, None)
 
@@ -100,24 +105,45 @@ def log_likelihood(
         keys = sample_keys(key, jnp.arange(len(x)) if index is None else index)
         directions = jax.vmap(lambda k: jax.random.rademacher(k, (probes, *shape), x.dtype))(keys)
 
-    def field(r, state, args):
-        (x, _), (cond, v), t = state, args, sde.t_min + r
-        velocity, jvp = jax.linearize(lambda x: sde.velocity(t, denoise(x, t, cond)), x)
-        products = jax.vmap(lambda direction: jnp.sum(direction * jvp(direction[None])[0]))(v[0])
+    def field(theta, state, args):
+        (u, _), (cond, directions) = state, args
+        velocity, jvp = jax.linearize(lambda u: _velocity(denoise, sde, theta, u, cond), u)
+        products = jax.vmap(lambda direction: jnp.sum(direction * jvp(direction[None])[0]))(directions[0])
         return velocity, (jnp.sum(products, keepdims=True) if probes is None else products)[None]
 
-    traces = jnp.zeros((len(x), probes or 1), x.dtype)
-    (latent, traces), nfe = _solve(field, 1 - sde.t_min, (x, traces), (cond, directions), rtol, atol, max_steps)
+    (first, scale), (last, end_scale) = _angle(sde, sde.t_min), _angle(sde, 1.0)
+    start = (x / scale, jnp.zeros((len(x), probes or 1), x.dtype))
+    (u, traces), nfe = _solve(field, first, last, start, (cond, directions), rtol, atol, max_steps)
+    latent = u * end_scale
     std_error = jnp.zeros(len(x)) if probes is None else jnp.std(traces, axis=1, ddof=1) / jnp.sqrt(probes)
-    return LogLikelihood(sde.prior_log_prob(latent) + jnp.mean(traces, axis=1), std_error, latent, nfe)
+    log_prob = sde.prior_log_prob(latent) + size * jnp.log(end_scale / scale) + jnp.mean(traces, axis=1)
+    return LogLikelihood(log_prob, std_error, latent, nfe)
 
 
-def _solve(field, span, state, args, rtol, atol, max_steps):
-    """Integrate `field(r, state, args)` over r in [0, span], each sample alone; return the end and the NFE of the slowest."""
+def _angle(sde, t):
+    """Return the angle theta of time t and the scale h."""
+    alpha, sigma = sde.marginal(jnp.asarray(t, jnp.result_type(float)))
+    return jnp.arctan2(sigma, alpha), jnp.hypot(alpha, sigma)
+
+
+def _velocity(denoise, sde, theta, u, cond):
+    """Return du/dtheta for a batch of one."""
+    t = sde.time(-2 * jnp.log(jnp.tan(theta)))
+    alpha, sigma = sde.marginal(t)
+    estimate = denoise(jnp.hypot(alpha, sigma) * u, t, cond)
+    return jnp.cos(theta) * estimate.noise - jnp.sin(theta) * estimate.x0
+
+
+def _solve(field, first, last, state, args, rtol, atol, max_steps):
+    """Integrate `field(theta, state, args)` from angle `first` to `last`, each sample alone; return the end and the slowest's NFE."""
+    sign, span = jnp.sign(last - first), jnp.abs(last - first)
+
+    def forward(r, state, args):
+        return jax.tree.map(lambda rate: sign * rate, field(first + sign * r, state, args))
 
     def alone(state, args):
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(field),
+            diffrax.ODETerm(forward),
             diffrax.Tsit5(),
             t0=0.0,
             t1=span,

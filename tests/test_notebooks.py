@@ -1,4 +1,7 @@
-"""Every notebook runs in a fresh kernel without a word on stderr, and what is stored with it is what such a run leaves behind."""
+"""Every notebook runs in a fresh kernel without a word on stderr, and what is stored with it is what such a run leaves behind.
+
+To run notebooks and store what they show: `.venv/bin/python tests/test_notebooks.py notebooks/NAME.ipynb ...`
+"""
 
 import ast
 import os
@@ -23,6 +26,8 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 PUBLIC = {"sde_lib", "samplers", "models"}  # import these by their own names; of `experiments`, its modules
+
+STORE = "store it anew with .venv/bin/python tests/test_notebooks.py notebooks/NAME.ipynb"
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -53,9 +58,19 @@ def execute(notebook, limit=LIMIT):
         kernel_manager_class=ThisInterpreter,
         timeout_func=lambda cell: max(1, round(deadline - time.monotonic())),
         record_timing=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(ROOT / "notebooks")}},
     )
     return client.execute(env=env)
+
+
+def store(path):
+    """Run the notebook at `path` and write it back with its outputs and nothing else."""
+    fresh = execute(read(path))
+    fresh.metadata = nbformat.from_dict(METADATA)
+    for cell in fresh.cells:
+        cell.metadata = {}
+    nbformat.write(fresh, path)
 
 
 def shape(cell):
@@ -79,7 +94,7 @@ def test_a_notebook_runs_in_silence_and_shows_what_is_stored(path):
     for before, after in zip(code_cells(stored), code_cells(fresh), strict=True):
         told = [output.text for output in after.outputs if output.get("name") == "stderr"]
         assert not told, f"cell {after.id!r} wrote to stderr: {told}"
-        assert shape(after) == shape(before), f"cell {after.id!r} no longer shows what is stored; run {path.name} again and save it"
+        assert shape(after) == shape(before), f"cell {after.id!r} no longer shows what is stored; {STORE}"
 
 
 @each_notebook
@@ -87,7 +102,7 @@ def test_a_notebook_is_stored_as_a_run_from_top_to_bottom(path):
     notebook, text = read(path), path.read_text()
     nbformat.validate(notebook)
     cells = code_cells(notebook)
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), STORE
     outputs = [output for cell in cells for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
     assert any("image/png" in output.get("data", {}) for output in outputs)
@@ -97,8 +112,8 @@ def test_a_notebook_is_stored_as_a_run_from_top_to_bottom(path):
 @each_notebook
 def test_a_notebook_tells_nothing_of_the_machine_it_ran_on(path):
     notebook = read(path)
-    assert notebook.metadata == METADATA
-    assert not [cell.id for cell in notebook.cells if cell.metadata]
+    assert notebook.metadata == METADATA, STORE
+    assert not [cell.id for cell in notebook.cells if cell.metadata], STORE
     for cell in code_cells(notebook):
         words = [str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", "")) for output in cell.outputs]
         found = re.findall(r"(?:/[\w.-]+){2,}|[A-Z]:\\\S+", " ".join(words))
@@ -132,3 +147,8 @@ def test_an_error_is_seen():
 def test_a_notebook_that_takes_too_long_is_stopped():
     with pytest.raises(CellTimeoutError):
         execute(notebook_of("import time\ntime.sleep(60)"), limit=3)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        store(Path(name))

@@ -12,9 +12,12 @@ def get_config(variant: str = "vp"):
     config = base_config()
     words = choose_sde(config, variant, ("cond",))
     config.data = {"name": "Digits"}
-    config.net = {"name": "UNet", "nf": 32, "ch_mult": (1, 2), "num_res_blocks": 2, "attn_resolutions": (4,), "dropout": 0.0}
-    config.optim.update({"lr": 1e-3, "warmup": 200, "decay_steps": 3000})
-    config.train.update({"steps": 3000, "held_out_every": 250, "checkpoint_every": 500, "conditional": "cond" in words})
-    config.eval.update({"batch_size": 297, "train_split": "fit", "number": 1500})
+    config.net = {"name": "UNet", "nf": 32, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,)}
+    config.objective.times = {"name": "LogNormal", "mean": -1.2, "std": 1.4}
+    config.optim.update({"lr": 1e-3, "warmup": 200, "decay_steps": 1800})
+    config.train.update({"steps": 1800, "held_out_every": 250, "checkpoint_every": 500, "conditional": "cond" in words})
+    config.samplers.pc.update({"predictor": {"name": "Ancestral"}, "grid": "quadratic", "steps": 60})
+    config.samplers.ddim.steps = 30
+    config.eval.update({"batch_size": 150, "probes": 2, "rtol": 1e-3, "number": 1500})
     config.sampling.batch_size = 500
     return config

@@ -17,6 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
@@ -122,7 +123,7 @@ def check_state(x: Array, d: int) -> Array:
     return x
 
 
-def finite(name: str, value: ArrayLike, axes: int) -> np.ndarray:
+def finite(name: str, value: npt.ArrayLike, axes: int) -> np.ndarray:
     """Return `value` in float64 if it is finite and has so many axes, else raise a ValueError."""
     array = np.asarray(value, np.float64)
     if array.ndim != axes or not array.size or not np.all(np.isfinite(array)):

@@ -11,6 +11,7 @@ It is what minimises the training loss exactly: a sampler that uses it reproduce
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
@@ -27,7 +28,7 @@ class Empirical(DataDistribution):
 
     points: Float[np.ndarray, "n d"]
 
-    def __init__(self, points: ArrayLike):
+    def __init__(self, points: npt.ArrayLike):
         """Keep the data set `points` (N, d).
 
         Raises:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
@@ -33,7 +34,7 @@ class Gaussian(DataDistribution):
     basis: Float[np.ndarray, "d d"]
     variances: Float[np.ndarray, " d"]
 
-    def __init__(self, mean: ArrayLike, cov: ArrayLike):
+    def __init__(self, mean: npt.ArrayLike, cov: npt.ArrayLike):
         """Factorise the covariance `cov` (d, d) of data with mean `mean` (d,).
 
         Raises:
@@ -99,7 +100,7 @@ def covariance(basis: ArrayLike, variances: ArrayLike) -> Array:
     return matmul(basis * jnp.asarray(variances)[None], basis.T)
 
 
-def factorise(cov: ArrayLike, d: int) -> tuple[np.ndarray, np.ndarray]:
+def factorise(cov: npt.ArrayLike, d: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the eigenvectors, as columns, and eigenvalues of the covariance matrix `cov`, or raise a ValueError if it is none."""
     cov = finite("a covariance", cov, 2)
     size = np.abs(cov).max()

@@ -9,6 +9,7 @@ r"""A mixture of Gaussians. With :math:`r_k` the probability that x came from co
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
@@ -31,7 +32,7 @@ class GaussianMixture(DataDistribution):
     bases: Float[np.ndarray, "k d d"]
     variances: Float[np.ndarray, "k d"]
 
-    def __init__(self, weights: ArrayLike, means: ArrayLike, covs: ArrayLike):
+    def __init__(self, weights: npt.ArrayLike, means: npt.ArrayLike, covs: npt.ArrayLike):
         """Factorise the covariances `covs` (K, d, d) of components with `weights` (K,) and `means` (K, d).
 
         Raises:

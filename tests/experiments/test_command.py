@@ -73,6 +73,12 @@ def test_settings_of_the_command_line_reach_the_objects(command):
     assert int(result.out.rsplit(maxsplit=2)[-2].replace(",", "")) > 24 + 16 + 144 + 144 + 16 + 18
 
 
+def test_a_dry_run_of_the_full_size_configuration_needs_no_data(command):
+    less = ["--config.net.nf=8", "--config.net.num_res_blocks=1", "--config.net.ch_mult=(1,2)"]
+    result = command(f"--config={ROOT}/experiments/configs/cifar10.py:ve", *less, "--dry_run")
+    assert result.code == 0 and "dataset: cifar10" in result.out and "parameters" in result.out, result.err
+
+
 def test_sampling_and_evaluation_of_a_copied_run_need_nothing_but_the_folder(command, trained, tmp_path):
     moved = shutil.move(trained, tmp_path / "elsewhere")
     result = command("--mode=sample", f"--workdir={moved}")

@@ -84,9 +84,9 @@ def train_alone(steps, seed=0, size=256):
 
 def test_score_matching_in_a_loop_of_ones_own_finds_the_score():
     state, losses = train_alone(300)
-    # w errs by its gradient noise: 0.02 over ten seeds, and the average over 50 steps by 0.005
-    np.testing.assert_allclose(state.params["w"], 1, atol=0.1)
-    np.testing.assert_allclose(state.ema["w"], 1, atol=0.03)
+    # ten seeds end with a standard deviation of 0.0034 from 1, their averages over some 50 steps of 0.0019
+    np.testing.assert_allclose(state.params["w"], 1, atol=0.02)
+    np.testing.assert_allclose(state.ema["w"], 1, atol=0.01)
     assert np.mean(losses[-50:]) < 0.5 * np.mean(losses[:5])
 
 

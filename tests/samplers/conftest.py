@@ -66,6 +66,12 @@ def sampler(request):
     return request.param
 
 
+@pytest.fixture(params=list({type(s): s for s in reversed(SAMPLERS)}.values()), ids=label)
+def usual(request):
+    """One sampler of each class, with its default settings."""
+    return request.param
+
+
 @pytest.fixture(params=[s for s in WALKS if not by_norms(s)], ids=label)
 def affine(request):
     """A sampler that goes from noise to data by steps that are affine for Gaussian data."""

@@ -89,7 +89,10 @@ def test_the_estimated_trace_is_unbiased_and_its_error_bar_covers_at_its_nominal
 def test_probes_belong_to_the_index_of_a_sample():
     sde, data = VP(), correlated(4)
     x = jnp.broadcast_to(data.sample(jax.random.key(3), 1), (5, 4))
-    run = lambda index: np.asarray(log_likelihood(KEY, data.denoiser(sde), sde, x, probes=2, index=jnp.array(index)).log_prob)
+
+    def run(index):
+        return np.asarray(log_likelihood(KEY, data.denoiser(sde), sde, x, probes=2, index=jnp.array(index)).log_prob)
+
     whole = run([0, 1, 2, 3, 4])
     assert len(np.unique(np.round(whole, 3))) > 2  # the same point, but other probes
     np.testing.assert_allclose(run([3, 900, 1, 901, 0])[[0, 2, 4]], whole[[3, 1, 0]], atol=1e-4)

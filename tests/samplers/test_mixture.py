@@ -35,7 +35,10 @@ def distribution(sde, t):
     """Return the distribution function of p_t and its inverse."""
     alpha, sigma = in_float64(sde.marginal, t)
     spread = np.hypot(alpha * STDS, sigma)
-    below = lambda x: stats.norm.cdf((np.asarray(x)[..., None] - alpha * MEANS) / spread) @ WEIGHTS
+
+    def below(x):
+        return stats.norm.cdf((np.asarray(x)[..., None] - alpha * MEANS) / spread) @ WEIGHTS
+
     reach = alpha * np.abs(MEANS).max() + 9 * spread.max()
     return below, np.vectorize(lambda p: optimize.brentq(lambda x: below(x) - p, -reach, reach, xtol=1e-15, rtol=1e-14))
 
@@ -55,9 +58,9 @@ def test_end_points_converge_to_the_exact_flow_with_the_declared_order(determini
 
 
 def test_samples_have_the_distribution_that_they_should(stochastic, sde):
-    # 512 x 64 independent values, started from p_1. The share of them below a point has a standard deviation of at most 0.0028; five of
-    # them, 0.014, at one of nine points are passed by 5e-6 of right codes. At 200 steps discretisation moves a share by up to 0.005.
-    batch, d, steps = 512, 64, 200
+    # 256 x 64 independent values, started from p_1. The share of them below a point has a standard deviation of at most 0.0039; five of
+    # them, 0.0195, at one of nine points are passed by 5e-6 of right codes. At 100 steps discretisation moves a share by up to 0.01.
+    batch, d, steps = 256, 64, 100
     if isinstance(stochastic, PredictorCorrector):  # a corrector of finite step has a law of its own, wider by snr^2
         stochastic = eqx.tree_at(lambda s: s.corrector.snr, stochastic, 0.04)
     grid = np.linspace(0, 1, 4001)[1:-1]
@@ -68,4 +71,4 @@ def test_samples_have_the_distribution_that_they_should(stochastic, sde):
     shares = np.linspace(0.1, 0.9, 9)
     found = np.array([np.mean(end < point) for point in distribution(sde, END)[1](shares)])
     print("DEV", type(stochastic).__name__, type(sde).__name__, np.abs(found - shares).max())
-    assert np.all(np.abs(found - shares) < 0.019), found - shares
+    assert np.all(np.abs(found - shares) < 0.03), found - shares

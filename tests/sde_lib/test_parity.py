@@ -13,7 +13,7 @@ REFERENCE = np.load(Path(__file__).parents[1] / "fixtures" / "sde_lib.npz")
 X, T = jnp.asarray(REFERENCE["x"]), jnp.asarray(REFERENCE["t"])
 SDES = {"vp": VP(), "ve": VE(), "subvp": SubVP()}
 # 1 - exp(..) in the reference's float32 loses digits at small t, 1 % at 1e-5; there ours is checked against float64, in test_sdes.py.
-REACHED = {"vp": slice(None), "ve": slice(None), "subvp": np.asarray(T) > 0.05}
+REACHED: dict = {"vp": slice(None), "ve": slice(None), "subvp": np.asarray(T) > 0.05}
 
 
 @pytest.fixture(params=list(SDES))
@@ -21,7 +21,7 @@ def name(request):
     return request.param
 
 
-def close(got, name, key, times=slice(None)):
+def close(got, name, key, times: slice | np.ndarray = slice(None)):
     got, expected = np.asarray(got)[times], REFERENCE[f"{name}/N1000/{key}"][times]
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7 * np.abs(expected).max())  # float32 sums that nearly cancel
 
@@ -55,12 +55,13 @@ def test_reverse(name, eta, key):
 def test_continuous_loss(name, weighting, key, monkeypatch):
     z, t = jnp.asarray(REFERENCE["loss/z"]), jnp.asarray(REFERENCE["loss/u"] * (1 - 1e-5) + 1e-5)
     # The reference's score is the network itself for VE, which is told sigma, else the network over -sigma, told 999 t.
-    row = {"prediction": "score", "inputs": "sigma"} if name == "ve" else {"prediction": "noise", "inputs": "time"}
+    prediction, inputs = ("score", "sigma") if name == "ve" else ("noise", "time")
 
     def net(x, label, cond):
         return 0.2 * x + 0.001 * expand(label, x)
 
     monkeypatch.setattr(jax.random, "normal", lambda key, shape, dtype=None: z)
-    loss = denoising_loss(jax.random.key(0), Denoiser(net, SDES[name], **row), jnp.asarray(REFERENCE["loss/batch"]), t, weighting=weighting)
+    denoiser, batch = Denoiser(net, SDES[name], prediction, inputs), jnp.asarray(REFERENCE["loss/batch"])
+    loss = denoising_loss(jax.random.key(0), denoiser, batch, t, weighting=weighting)
     np.testing.assert_allclose(jnp.mean(loss), REFERENCE[f"loss/{name}/reduce_mean1/{key}"], rtol=1e-5)
     np.testing.assert_allclose(jnp.mean(loss) * z[0].size / 2, REFERENCE[f"loss/{name}/reduce_mean0/{key}"], rtol=1e-5)
