@@ -30,5 +30,9 @@ class VP(SDE):
         log_mean = log_alpha(t, self.beta_min, self.beta_max)
         return jnp.exp(log_mean), jnp.sqrt(-jnp.expm1(2 * log_mean))  # expm1: 1 - exp loses 0.6 % at t = 1e-5
 
+    def coefficients(self, t: Array) -> tuple[Array, Array]:
+        beta = self.beta_min + t * (self.beta_max - self.beta_min)  # the general form is 0 / 0 at t = 0
+        return -0.5 * beta, jnp.sqrt(beta)
+
     def prior_std(self) -> float:
         return 1.0

@@ -1,4 +1,4 @@
-"""A sample belongs to its key and index: the same noise, bitwise, and the same end points at any batch size and on any number of devices."""
+"""A sample belongs to its key and index: the same noise, bitwise, and the same end at any batch size and on any number of devices."""
 
 import jax
 import jax.numpy as jnp

@@ -70,5 +70,4 @@ def test_samples_have_the_distribution_that_they_should(stochastic, sde):
     end = np.asarray(sample(jax.random.key(2), stochastic, Mixture(sde), sde, ts, x, denoise_last=False).x)
     shares = np.linspace(0.1, 0.9, 9)
     found = np.array([np.mean(end < point) for point in distribution(sde, END)[1](shares)])
-    print("DEV", type(stochastic).__name__, type(sde).__name__, np.abs(found - shares).max())
     assert np.all(np.abs(found - shares) < 0.03), found - shares

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -221,6 +222,7 @@ def test_an_index_that_does_not_number_the_batch_is_refused():
         (lambda: Langevin(n_steps=0), "need at least one corrector step, got n_steps = 0"),
     ],
 )
-def test_impossible_settings_are_refused(make, message):
+def test_impossible_settings_are_refused(make, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users run it, without the type checks of the tests
     with pytest.raises(ValueError, match=message):
         make()
