@@ -15,16 +15,22 @@ def _fractions(n: int, start: float, end: float) -> np.ndarray:
     return np.linspace(0.0, 1.0, n + 1)
 
 
+def _pinned(ts: np.ndarray, start: float, end: float) -> np.ndarray:
+    """Free the ends of rounding errors."""
+    ts[0], ts[-1] = start, end
+    return ts
+
+
 def uniform(sde: SDE, n: int, start: float = 1.0, end: float = 1e-3) -> np.ndarray:
     """Return equally spaced times."""
     del sde
-    return start + _fractions(n, start, end) * (end - start)
+    return _pinned(start + _fractions(n, start, end) * (end - start), start, end)
 
 
 def quadratic(sde: SDE, n: int, start: float = 1.0, end: float = 1e-3) -> np.ndarray:
     """Return times whose square roots are equally spaced (arXiv:2010.02502, appendix D.2)."""
     del sde
-    return (start**0.5 + _fractions(n, start, end) * (end**0.5 - start**0.5)) ** 2
+    return _pinned((start**0.5 + _fractions(n, start, end) * (end**0.5 - start**0.5)) ** 2, start, end)
 
 
 def log_snr(sde: SDE, n: int, start: float = 1.0, end: float = 1e-3) -> np.ndarray:
@@ -45,6 +51,4 @@ def _times(sde, n, start, end, warp, unwarp) -> np.ndarray:
         first, last = warp(jnp.exp(-0.5 * sde.log_snr(ends)))
         return sde.time(-2 * jnp.log(unwarp(first + fractions * (last - first))))
 
-    ts = np.array(in_float64(times, sde, np.array([start, end])))
-    ts[0], ts[-1] = start, end
-    return ts
+    return _pinned(np.array(in_float64(times, sde, np.array([start, end]))), start, end)

@@ -36,11 +36,12 @@ def test_a_grid_puts_images_row_by_row_between_white_lines():
 
 def test_small_images_are_magnified_by_a_whole_factor():
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 255, (4, 3, 2, 3)).astype(np.uint8)
-    got = grid(images, size=18)  # two columns of 2 pixels: 4 times, 2 between them
-    assert got.shape == (2 * 12 + 3 * 2, 2 * 8 + 3 * 2, 3)
+    images = rng.integers(0, 255, (5, 3, 2, 3)).astype(np.uint8)
+    got = grid(images, size=25)  # three columns of 2 pixels: 4 times, 2 between them
+    assert got.shape == (2 * 12 + 3 * 2, 3 * 8 + 4 * 2, 3)
     np.testing.assert_array_equal(got[2:14, 12:20], images[1].repeat(4, 0).repeat(4, 1))
-    np.testing.assert_array_equal(got[16:28, 2:10], images[2].repeat(4, 0).repeat(4, 1))
+    np.testing.assert_array_equal(got[16:28, 2:10], images[3].repeat(4, 0).repeat(4, 1))
+    np.testing.assert_array_equal(got[16:28, 12:20], images[4].repeat(4, 0).repeat(4, 1))
 
 
 def test_points_are_drawn_where_they_lie():

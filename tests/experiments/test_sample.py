@@ -80,6 +80,7 @@ def test_batches_of_other_settings_are_not_mixed_in(change, loaded, trained_once
     alone = draw_many(other, "ddim", 20, tmp_path / "new")
     np.testing.assert_array_equal(after.x, alone.x)
     assert (after.x != before.x).any(axis=1).all()
+    assert sorted(p.name for p in (tmp_path / "job.1").glob("batch_*")) == ["batch_0000000.npz", "batch_0000008.npz"]  # nothing is lost
 
 
 def test_sampling_leaves_its_results_in_the_run_directory(trained, capsys):
