@@ -83,7 +83,7 @@ class Checkpoints:
             args = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position))
             self._manager.save(step, args=args, force=True)
             folder = self.directory / str(step)
-            write_json(folder / MANIFEST, _hashes(folder))
+            write_json(folder / MANIFEST, {"files": _hashes(folder), "arrays": _arrays(state)})
             self._remove_old()  # only now that there is a newer one
         except Exception as error:  # whatever the writer's libraries raise, the run has to say where it can go on from
             good = last_good(self.directory.parent)
@@ -122,27 +122,34 @@ def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
         what = "a complete checkpoint" if step is None else f"a complete checkpoint of step {step}"
         raise RunError(f"{workdir} holds no {what[2:]}; train it first (--mode=train), or name another --workdir")
     try:
-        expected, found = json.loads((folder / MANIFEST).read_bytes()), _hashes(folder)
+        manifest, found = json.loads((folder / MANIFEST).read_bytes()), _hashes(folder)
+        expected = manifest["files"]
         damaged = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    except ValueError:
-        damaged = [MANIFEST]
+    except (ValueError, KeyError):
+        manifest, damaged = {}, [MANIFEST]
     if damaged:
         raise RunError(
             f"checkpoint {folder} is damaged: {', '.join(damaged[:3])} changed since it was written. "
             f"Remove that folder to go on from the checkpoint before it, or bring it back from a copy."
         )
-    try:
-        with ocp.CheckpointManager(folder.parent, options=ocp.CheckpointManagerOptions(create=False)) as manager:
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(template), data=ocp.args.JsonRestore())
-            restored = manager.restore(step, args=args)
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"checkpoint {folder} does not fit the network or optimizer of this configuration: {error}") from error
+    stored, wanted = manifest["arrays"], _arrays(template)
+    if other := sorted(name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name)):
+        what = f"{other[0]} is {stored.get(other[0], 'missing')} there, {wanted.get(other[0], 'missing')} here"
+        raise RunError(f"checkpoint {folder} does not fit the network or optimizer of this configuration: {what}")
+    with ocp.CheckpointManager(folder.parent, options=ocp.CheckpointManagerOptions(create=False)) as manager:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(template), data=ocp.args.JsonRestore())
+        restored = manager.restore(step, args=args)
     return Restored(restored["state"], restored["data"])
 
 
 def template_of(state: Any, sharding: jax.sharding.Sharding) -> Any:
     """Return the abstract form of a state, to restore into; nothing is allocated."""
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state)
+
+
+def _arrays(state: Any) -> dict[str, str]:
+    """Return shape and type of every array of a state by its place in it."""
+    return {jax.tree_util.keystr(path): f"{a.dtype}{list(a.shape)}" for path, a in jax.tree_util.tree_leaves_with_path(state)}
 
 
 def _check_room(directory: Path, size: int) -> None:
