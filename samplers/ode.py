@@ -19,6 +19,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
 from sde_lib import SDE
@@ -44,8 +45,8 @@ def probability_flow(
     start: float = 1.0,
     end: float = 1e-3,
     cond: Any = None,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
+    rtol: ArrayLike = 1e-5,
+    atol: ArrayLike = 1e-5,
     max_steps: int = 4096,
     denoise_last: bool | None = None,
 ) -> Samples:
@@ -82,8 +83,8 @@ def log_likelihood(
     probes: int | None = None,
     cond: Any = None,
     index: Int[Array, " batch"] | None = None,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
+    rtol: ArrayLike = 1e-5,
+    atol: ArrayLike = 1e-5,
     max_steps: int = 4096,
 ) -> LogLikelihood:
     """Return the log-likelihood of data `x` (batch, ...) under the model, that is of x at t_min pulled back from the prior.
