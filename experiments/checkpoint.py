@@ -22,6 +22,7 @@ from .errors import RunError
 from .writing import write_json
 
 MANIFEST = "manifest.json"
+ARRAYS = "arrays.json"  # their shapes and types; a file like the others, so that the manifest vouches for it
 
 
 class Restored(NamedTuple):
@@ -83,7 +84,8 @@ class Checkpoints:
             args = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position))
             self._manager.save(step, args=args, force=True)
             folder = self.directory / str(step)
-            write_json(folder / MANIFEST, {"files": _hashes(folder), "arrays": _arrays(state)})
+            write_json(folder / ARRAYS, _arrays(state))
+            write_json(folder / MANIFEST, _hashes(folder))
             self._remove_old()  # only now that there is a newer one
         except Exception as error:  # whatever the writer's libraries raise, the run has to say where it can go on from
             good = last_good(self.directory.parent)
@@ -122,17 +124,16 @@ def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
         what = "a complete checkpoint" if step is None else f"a complete checkpoint of step {step}"
         raise RunError(f"{workdir} holds no {what[2:]}; train it first (--mode=train), or name another --workdir")
     try:
-        manifest, found = json.loads((folder / MANIFEST).read_bytes()), _hashes(folder)
-        expected = manifest["files"]
+        expected, found = json.loads((folder / MANIFEST).read_bytes()), _hashes(folder)
         damaged = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    except (ValueError, KeyError):
-        manifest, damaged = {}, [MANIFEST]
+    except ValueError:
+        damaged = [MANIFEST]
     if damaged:
         raise RunError(
             f"checkpoint {folder} is damaged: {', '.join(damaged[:3])} changed since it was written. "
             f"Remove that folder to go on from the checkpoint before it, or bring it back from a copy."
         )
-    stored, wanted = manifest["arrays"], _arrays(template)
+    stored, wanted = json.loads((folder / ARRAYS).read_text()), _arrays(template)
     if other := sorted(name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name)):
         what = f"{other[0]} is {stored.get(other[0], 'missing')} there, {wanted.get(other[0], 'missing')} here"
         raise RunError(f"checkpoint {folder} does not fit the network or optimizer of this configuration: {what}")

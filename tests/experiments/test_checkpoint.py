@@ -94,6 +94,17 @@ def test_a_flipped_bit_in_any_file_is_refused(trained):
     assert load(trained).step == 20
 
 
+def test_a_flipped_bit_anywhere_in_the_manifest_is_refused(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, STATE, 1)
+    file = tmp_path / "checkpoints" / "1" / "manifest.json"
+    whole = file.read_bytes()
+    for at in range(0, len(whole), 3):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        with pytest.raises(RunError, match="is damaged"):
+            restore(tmp_path, template(STATE))
+
+
 def test_a_torn_file_and_a_missing_one_are_refused(trained):
     largest = max(files(trained, 20), key=lambda p: p.stat().st_size)
     whole = largest.read_bytes()
