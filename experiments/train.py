@@ -58,7 +58,7 @@ def make_loss(run: Run):
 
 def make_held_out_loss(run: Run, levels: int = 8):
     """Return the function (params, key, x) -> losses (levels,) at noise levels equally spaced in log-SNR, and their times."""
-    t = LogUniform().quantile(run.sde, (jnp.arange(levels) + 0.5) / levels)
+    t = LogUniform(log_snr_min=-10.0).quantile(run.sde, (jnp.arange(levels) + 0.5) / levels)
 
     def losses(params: Any, key: jax.Array, batch: dict) -> jax.Array:
         cond = batch["label"] if run.config.train.conditional else None

@@ -4,11 +4,14 @@ from .base import SDE as SDE
 from .base import check_increasing as check_increasing
 from .base import expand as expand
 from .base import in_float64 as in_float64
+from .cosine import Cosine as Cosine
 from .denoiser import INPUTS as INPUTS
 from .denoiser import PREDICTIONS as PREDICTIONS
 from .denoiser import WEIGHTINGS as WEIGHTINGS
 from .denoiser import Denoiser as Denoiser
 from .denoiser import check_name as check_name
+from .discrete import Discrete as Discrete
+from .edm import EDM as EDM
 from .estimate import Estimate as Estimate
 from .evaluations import counting as counting
 from .evaluations import evaluated as evaluated
@@ -25,6 +28,7 @@ from .objectives import TimeDistribution as TimeDistribution
 from .objectives import Uniform as Uniform
 from .objectives import denoising_loss as denoising_loss
 from .objectives import draw_times as draw_times
+from .rectified import Rectified as Rectified
 from .sub_vp import SubVP as SubVP
 from .ve import VE as VE
 from .vp import VP as VP

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -60,6 +61,9 @@ INPUTS: dict[str, tuple[Callable, Callable]] = {
     "time": (lambda sde, t, sd: 1.0, lambda sde, t: 999 * t),  # score_sde's VP and sub-VP networks
     "sigma": (lambda sde, t, sd: 1.0, lambda sde, t: sde.marginal(t)[1]),  # score_sde's VE networks, which take the log themselves
     "log_sigma": (lambda sde, t, sd: 1.0, lambda sde, t: jnp.log(sde.marginal(t)[1] / 2)),  # EDM's retrained VE networks
+    "label": (lambda sde, t, sd: 1.0, lambda sde, t: sde.label(t)),  # DDPM: 0 = cleanest level of a `Discrete` process
+    # SMLD: 0 = noisiest level, whole numbers
+    "reversed_label": (lambda sde, t, sd: 1.0, lambda sde, t: jnp.round(sde.label(jnp.ones_like(t)) - sde.label(t))),
 }
 
 
@@ -89,6 +93,7 @@ class Denoiser(eqx.Module):
     def __check_init__(self):
         check_name("prediction", self.prediction, PREDICTIONS)
         check_name("inputs", self.inputs, INPUTS)
+        jax.eval_shape(lambda t: INPUTS[self.inputs][1](self.sde, t), jnp.ones(1))  # a process without levels has no labels
 
     def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
         """Return the clean data and noise expected in `x` (batch, ...) at time `t`, of shape () or (batch,)."""
@@ -105,6 +110,10 @@ class Denoiser(eqx.Module):
             raise ValueError(f"the network returned shape {value.shape} for a state of shape {x.shape}; it must return one like its input")
         evaluated()
         return value
+
+    def score(self, x: Array, t: ArrayLike, cond: Any = None) -> Array:
+        """Return the score, the gradient of log p_t at `x`: minus the expected noise over sigma."""
+        return -self(x, t, cond).noise / self.sde.marginal(expand(t, x))[1]
 
     def combination(self, t: Array) -> tuple[Number, Number]:
         """Return (a, b) of the predicted combination, elementwise in t."""

@@ -9,14 +9,17 @@ A time distribution is its quantile function, so that stratified draws need no f
 """
 
 import abc
+import math
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
-from .base import SDE, expand
+from .base import SDE, expand, in_float64
 from .denoiser import WEIGHTINGS, Denoiser, check_name
 
 
@@ -36,10 +39,23 @@ class Uniform(TimeDistribution):
 
 
 class LogUniform(TimeDistribution):
-    """Uniform in the log-SNR, between those of t_min and 1."""
+    """Uniform in the log-SNR, between those of t_min and 1, or not below `log_snr_min`.
+
+    Raises:
+        ValueError: the log-SNR is infinite at an end.
+    """
+
+    log_snr_min: float = -math.inf
 
     def quantile(self, sde: SDE, u: Array) -> Array:
-        clean, noisy = sde.log_snr(jnp.asarray(sde.t_min, u.dtype)), sde.log_snr(jnp.ones((), u.dtype))
+        ends = in_float64(lambda sde: sde.log_snr(jnp.asarray([sde.t_min, 1.0])), sde)
+        clean, noisy = ends[0], jnp.maximum(ends[1], self.log_snr_min)
+        if not isinstance(ends, Tracer) and not np.all(np.isfinite([ends[0], max(ends[1], self.log_snr_min)])):
+            raise ValueError(
+                f"the log-SNR of {type(sde).__name__} runs from {ends[0]:g} at t_min = {sde.t_min} to {ends[1]:g} at 1, where nothing is "
+                "uniform; raise t_min above 0, set log_snr_min (-10, say), or take another distribution of times"
+            )
+        clean, noisy = jnp.asarray(clean, u.dtype), jnp.asarray(noisy, u.dtype)
         return jnp.maximum(sde.time(clean + u * (noisy - clean)), sde.t_min)
 
 
