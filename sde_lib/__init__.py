@@ -25,6 +25,7 @@ from .objectives import TimeDistribution as TimeDistribution
 from .objectives import Uniform as Uniform
 from .objectives import denoising_loss as denoising_loss
 from .objectives import draw_times as draw_times
+from .retimed import Retimed as Retimed
 from .sub_vp import SubVP as SubVP
 from .ve import VE as VE
 from .vp import VP as VP
