@@ -80,7 +80,9 @@ class Resample(nnx.Module):
             ("up", False): (1, 1, (1, 1)),
             ("up", True): (1, 2, (2, 2)),
         }[direction, bool(fir)]
-        conv = partial(nnx.Conv, strides=stride, input_dilation=dilation, padding=[pad] * 2, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+        conv = partial(
+            nnx.Conv, strides=stride, input_dilation=dilation, padding=[pad] * 2, kernel_init=kernel_init, dtype=dtype, rngs=rngs
+        )
         self.conv = conv(features_in, features_out, (3, 3)) if features_out else None
 
     def __call__(self, x: Array, emb: Array | None = None, rngs: nnx.Rngs | None = None) -> Array:

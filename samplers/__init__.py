@@ -1,13 +1,26 @@
 """The ways back from noise to data."""
 
 from . import grids as grids
+from .adams_bashforth import AdamsBashforth as AdamsBashforth
 from .ancestral import Ancestral as Ancestral
 from .base import Sampler as Sampler
 from .base import Samples as Samples
 from .base import draw_prior as draw_prior
 from .base import sample as sample
 from .ddim import DDIM as DDIM
+from .deis import DEIS as DEIS
+from .deis import LMS as LMS
 from .dpm import DPMpp2M as DPMpp2M
+from .dpm import DPMpp2MSDE as DPMpp2MSDE
+from .dpm import DPMpp3M as DPMpp3M
+from .dpm import DPMpp3MSDE as DPMpp3MSDE
+from .dpm import DPMSolverM as DPMSolverM
+from .dpm_2 import DPM2 as DPM2
+from .dpm_single import SEEDS as SEEDS
+from .dpm_single import DPMpp2S as DPMpp2S
+from .dpm_single import DPMpp3S as DPMpp3S
+from .dpm_single import DPMppSDE as DPMppSDE
+from .dpm_single import DPMSolver as DPMSolver
 from .euler_maruyama import EulerMaruyama as EulerMaruyama
 from .heun import Heun as Heun
 from .langevin import AnnealedLangevin as AnnealedLangevin
@@ -17,3 +30,5 @@ from .ode import log_likelihood as log_likelihood
 from .ode import probability_flow as probability_flow
 from .predictor_corrector import PredictorCorrector as PredictorCorrector
 from .reverse_diffusion import ReverseDiffusion as ReverseDiffusion
+from .sa import SASolver as SASolver
+from .unipc import UniPC as UniPC

@@ -1,44 +1,117 @@
-r"""DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095, Algorithm 2): second-order multistep on the data prediction.
+r"""DPM-Solver and DPM-Solver++ with several steps (Lu et al. 2022, arXiv:2206.00927 and arXiv:2211.01095), deterministic and stochastic.
 
-With the half log-SNR :math:`\lambda = \log(\alpha/\sigma)` and :math:`h = \lambda_s - \lambda_t`, a step from t to s is
+With the fraction :math:`\theta` of a step in the half log-SNR, the prediction is continued as
+:math:`F_n + \theta D_1 + \theta^2 D_2` through past ones, and a step of the data prediction is
 
-.. math::
-    x_s = \frac{\sigma_s}{\sigma_t} x_t - \alpha_s (e^{-h} - 1)\,
-    \Big[\hat x_t + \frac{h}{2 h_{\text{prev}}} (\hat x_t - \hat x_{\text{prev}})\Big].
+.. math:: x_s = \frac{\sigma_s}{\sigma_t} e^{-\eta h} x_t + \alpha_s \big[I_0 F_n + \tilde I_1 D_1 + \tilde I_2 D_2\big]
+    + \sigma_s \sqrt{1 - e^{-2 \eta h}}\,z, \qquad I_k = I_k((1 + \eta) h);
+
+one of the noise prediction has :math:`\sigma_s`, :math:`I_k(-h)` and :math:`\alpha_s / \alpha_t` instead. The papers take
+:math:`\tilde I_1 = I_0 / 2` in two-step solvers, which changes the error's constant, and :math:`\tilde I_2 = I_2 / 2` in three-step ones,
+which leaves them of second order: the exact moments are those of `DEIS`.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import Array
 
 from sde_lib import SDE
 
-from .base import Sampler
+from .exponential import fractions, half_log_snr, moments, usable, weights
+from .multistep import Multistep, Row, data_rows, noise_rows
 
 
-class Row(NamedTuple):
-    t: Array
-    keep: Array  # sigma_s / sigma_t
-    data: Array  # alpha_s (1 - exp(-h))
-    slope: Array  # h / (2 h_prev); 0 on the first step, which is then DDIM
+def continued(lam: Array, z: Array, steps: int, ratio: float = jnp.inf) -> Array:
+    """Return the weights of the present and past predictions (rows, steps) as published, in units of the step's own scale."""
+    exact, used = moments(z, steps), usable(lam, steps, ratio)
+    published = exact.at[:, 1].set(jnp.where(used == 2, exact[:, 0] / 2, exact[:, 1]))
+    if steps > 2:
+        published = published.at[:, 2].multiply(0.5)
+    return weights(fractions(lam, steps), published, used)
 
 
-class DPMpp2M(Sampler):
-    """Second-order multistep solver; one network call a step."""
+class DPMSolverM(Multistep):
+    """DPM-Solver on the noise prediction with `steps` = 2 or 3 steps of memory; good at very few evaluations."""
+
+    order: ClassVar[int] = 2
+    steps: int = 3
+
+    def __check_init__(self):
+        check_steps(self.steps, (2, 3))
+
+    @property
+    def memory(self) -> int:
+        return self.steps - 1
+
+    def plan(self, sde: SDE, ts: Array) -> Row:
+        lam = half_log_snr(sde, ts)
+        return noise_rows(sde, ts, jnp.exp(-lam[1:, None]) * continued(lam, -jnp.diff(lam), self.steps))
+
+
+class DPMpp2M(Multistep):
+    """DPM-Solver++(2M): two-step solver on the data prediction."""
 
     order: ClassVar[int] = 2
 
     def plan(self, sde: SDE, ts: Array) -> Row:
-        alpha, sigma = sde.marginal(ts)
-        h = jnp.diff(0.5 * sde.log_snr(ts))
-        slope = jnp.concatenate([jnp.zeros(1), h[1:] / (2 * h[:-1])])
-        return Row(ts[:-1], sigma[1:] / sigma[:-1], -alpha[1:] * jnp.expm1(-h), slope)
+        lam = half_log_snr(sde, ts)
+        return data_rows(sde, ts, continued(lam, jnp.diff(lam), 2))
 
-    def init(self, x: Array) -> Array:
-        return jnp.zeros_like(x)
 
-    def step(self, keys, denoise, x, row, previous, cond):
-        del keys
-        x0 = denoise(x, row.t, cond).x0
-        return row.keep * x + row.data * (x0 + row.slope * (x0 - previous)), x0
+class DPMpp3M(Multistep):
+    """DPM-Solver++(3M): three-step solver on the data prediction."""
+
+    order: ClassVar[int] = 2
+
+    @property
+    def memory(self) -> int:
+        return 2
+
+    def plan(self, sde: SDE, ts: Array) -> Row:
+        lam = half_log_snr(sde, ts)
+        return data_rows(sde, ts, continued(lam, jnp.diff(lam), 3))
+
+
+class DPMpp2MSDE(Multistep):
+    """SDE-DPM-Solver++(2M) with noise level `eta`: 1 is the reverse SDE."""
+
+    order: ClassVar[int] = 2
+    eta: float = 1.0
+
+    @property
+    def memory(self) -> int:
+        return 1
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta != 0
+
+    def plan(self, sde: SDE, ts: Array) -> Row:
+        lam = half_log_snr(sde, ts)
+        return data_rows(sde, ts, continued(lam, (1 + self.eta) * jnp.diff(lam), 2), self.eta)
+
+
+class DPMpp3MSDE(Multistep):
+    """SDE-DPM-Solver++(3M) with noise level `eta`: 1 is the reverse SDE."""
+
+    order: ClassVar[int] = 2
+    eta: float = 1.0
+
+    @property
+    def memory(self) -> int:
+        return 2
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta != 0
+
+    def plan(self, sde: SDE, ts: Array) -> Row:
+        lam = half_log_snr(sde, ts)
+        return data_rows(sde, ts, continued(lam, (1 + self.eta) * jnp.diff(lam), 3), self.eta)
+
+
+def check_steps(steps: int, allowed: tuple[int, ...]) -> None:
+    """Raise a ValueError unless a solver with so many steps exists."""
+    if steps not in allowed:
+        raise ValueError(f"need one of {', '.join(map(str, allowed))} steps, got {steps}")

@@ -1,5 +1,9 @@
 """The mathematics: forward SDEs, denoisers, objectives, exact data distributions."""
 
+import warnings
+
+import jaxlib
+
 from .base import SDE as SDE
 from .base import check_increasing as check_increasing
 from .base import expand as expand
@@ -29,6 +33,13 @@ from .objectives import Uniform as Uniform
 from .objectives import denoising_loss as denoising_loss
 from .objectives import draw_times as draw_times
 from .rectified import Rectified as Rectified
+from .retimed import Retimed as Retimed
 from .sub_vp import SubVP as SubVP
 from .ve import VE as VE
 from .vp import VP as VP
+
+if jaxlib.__version__ == "0.10.2":
+    warnings.warn(
+        "jaxlib 0.10.2 computes some vmapped matrix products wrongly on CPU (jax-ml/jax issue 39103); install another version",
+        stacklevel=2,
+    )

@@ -1,5 +1,6 @@
 """`make bench`: every benchmark in its short form."""
 
-from . import overhead
+from . import overhead, work_precision
 
+work_precision.short()
 overhead.main()

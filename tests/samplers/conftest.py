@@ -7,7 +7,25 @@ import pytest
 
 import samplers
 import sde_lib
-from samplers import DDIM, Ancestral, AnnealedLangevin, DPMpp2M, EulerMaruyama, Heun, Langevin, PredictorCorrector, ReverseDiffusion
+from samplers import (
+    DDIM,
+    DEIS,
+    SEEDS,
+    AdamsBashforth,
+    Ancestral,
+    AnnealedLangevin,
+    DPMpp2M,
+    DPMpp2MSDE,
+    DPMSolver,
+    DPMSolverM,
+    EulerMaruyama,
+    Heun,
+    Langevin,
+    PredictorCorrector,
+    ReverseDiffusion,
+    SASolver,
+    UniPC,
+)
 
 # What cannot be built without arguments.
 PAIRS = [
@@ -18,7 +36,35 @@ PAIRS = [
     PredictorCorrector(ReverseDiffusion(), Langevin(n_steps=2)),
 ]
 # Settings that take another path than the default ones.
-VARIANTS = [EulerMaruyama(eta=0.0), EulerMaruyama(eta=0.7), DDIM(eta=0.5), DDIM(eta=1.0), Ancestral(variance="transition")]
+VARIANTS = [
+    EulerMaruyama(eta=0.0),
+    EulerMaruyama(eta=0.7),
+    DDIM(eta=0.5),
+    DDIM(eta=1.0),
+    Ancestral(variance="transition"),
+    DPMSolverM(steps=2),
+    DPMSolver(order=1),
+    DPMSolver(order=3),
+    DEIS(order=1),
+    DEIS(order=2),
+    DEIS(order=4),
+    DEIS(variable="t"),
+    DEIS(variable="rho"),
+    AdamsBashforth(order=3),
+    AdamsBashforth(order=4),
+    UniPC(p=1),
+    UniPC(p=2, b="bh1"),
+    UniPC(p=3),
+    UniPC(p=3, b="bh1"),
+    SASolver(tau=0.0),
+    SASolver(predictor=2, corrector=0),
+    DPMpp2MSDE(eta=0.5),
+    Heun(churn=20.0),
+    SEEDS(stages=1),
+    SEEDS(stages=3),
+]
+# One of each mechanism: one evaluation, several, memory, memory with a corrector and noise, several with noise, correctors, pairs.
+EXAMPLES = [DDIM(), EulerMaruyama(), Heun(), DEIS(), SASolver(), SEEDS(), Langevin(), PAIRS[1]]
 
 
 def concrete(package, base):
@@ -90,6 +136,12 @@ def sampler(request):
 @pytest.fixture(params=list({type(s): s for s in reversed(SAMPLERS)}.values()), ids=label)
 def usual(request):
     """One sampler of each class, with its default settings."""
+    return request.param
+
+
+@pytest.fixture(params=EXAMPLES, ids=label)
+def example(request):
+    """One sampler of each mechanism, for what is the same in all that share it."""
     return request.param
 
 

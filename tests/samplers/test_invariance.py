@@ -77,7 +77,7 @@ def test_another_key_index_or_step_gives_other_noise():
     np.testing.assert_array_equal(drawn(jnp.arange(2)), draw_prior(KEY, SDE, (2, D)))  # the default index
 
 
-def test_no_two_draws_of_a_walk_share_a_key(sampler, monkeypatch):
+def test_no_two_draws_of_a_walk_share_a_key(usual, monkeypatch):
     # Two samples, three steps: every call of the generator, the start's included, records its key.
     used, normal = [], jax.random.normal
 
@@ -91,7 +91,7 @@ def test_no_two_draws_of_a_walk_share_a_key(sampler, monkeypatch):
     def denoise(x, t, cond=None):
         return exact(x, t)  # a function of its own, so that the recording program is compiled for it alone
 
-    sample(KEY, sampler, denoise, SDE, TS[:4], drawn(jnp.arange(2)))
+    sample(KEY, usual, denoise, SDE, TS[:4], drawn(jnp.arange(2)))
     jax.effects_barrier()
     assert len(used) == len(set(used))
-    assert (len(used) > 2) == sampler.stochastic and (len(used) - 2) % 6 == 0
+    assert (len(used) > 2) == usual.stochastic and (len(used) - 2) % 6 == 0

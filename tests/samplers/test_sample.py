@@ -44,14 +44,14 @@ class Watched(eqx.Module):
         return self.seen is other.seen
 
 
-def test_nfe_is_the_number_of_calls_made(sampler):
+def test_nfe_is_the_number_of_calls_made(usual):
     calls = []
 
     def denoise(x, t, cond=None):
         jax.debug.callback(lambda: calls.append(1))
         return DENOISE(x, t)
 
-    found = sample(KEY, sampler, denoise, SDE, TS, X)
+    found = sample(KEY, usual, denoise, SDE, TS, X)
     jax.effects_barrier()
     assert int(found.nfe) == len(calls) > len(TS) - 1
 
@@ -69,10 +69,10 @@ def test_a_denoiser_that_calls_its_network_twice_is_counted_so():
     assert int(sample(KEY, Heun(), inner, SDE, TS, X).nfe) == 2 * 6 + 1
 
 
-def test_the_path_holds_the_states_of_the_walk(usual):
-    whole = sample(KEY, usual, DENOISE, SDE, TS, X, keep=None)
-    last = sample(KEY, usual, DENOISE, SDE, TS, X, keep=3)
-    short = sample(KEY, usual, DENOISE, SDE, TS[:5], X, denoise_last=False)
+def test_the_path_holds_the_states_of_the_walk(example):
+    whole = sample(KEY, example, DENOISE, SDE, TS, X, keep=None)
+    last = sample(KEY, example, DENOISE, SDE, TS, X, keep=3)
+    short = sample(KEY, example, DENOISE, SDE, TS[:5], X, denoise_last=False)
     assert whole.path.shape == (7, 3, 2) and last.path.shape == (3, 3, 2) and short.path is None
     np.testing.assert_array_equal(whole.path[0], X)
     assert len(np.unique(np.asarray(whole.path)[:, 0, 0])) == 7
@@ -101,8 +101,8 @@ def same_with_progress(sampler, ts):
     return reports
 
 
-def test_reporting_progress_changes_nothing(usual):
-    assert same_with_progress(usual, TS) == [(i, 6) for i in range(1, 7)]
+def test_reporting_progress_changes_nothing(example):
+    assert same_with_progress(example, TS) == [(i, 6) for i in range(1, 7)]
 
 
 @pytest.mark.parametrize("sampler", [EulerMaruyama(), DPMpp2M()], ids=["noise", "memory"])
@@ -140,18 +140,18 @@ def test_reports_of_progress_share_a_compilation():
     assert len(seen) == traced <= 4
 
 
-def test_it_can_be_differentiated(usual):
+def test_it_can_be_differentiated(example):
     # In the precision of users, in a parameter of the denoiser.
     @jax.jit
     def end(shift):
         def denoise(x, t, cond=None):
             return DENOISE(x, t)._replace(x0=DENOISE(x, t).x0 + shift)
 
-        return jnp.sum(sample(KEY, usual, denoise, SDE, TS, X).x)
+        return jnp.sum(sample(KEY, example, denoise, SDE, TS, X).x)
 
     slope = jax.grad(end)(0.1)
     assert np.isfinite(slope)
-    if not isinstance(usual, Langevin):  # the end is affine in the shift: a finite difference has no truncation error
+    if not isinstance(example, Langevin):  # the end is affine in the shift: a finite difference has no truncation error
         np.testing.assert_allclose(slope, end(0.6) - end(-0.4), rtol=1e-3)
 
 

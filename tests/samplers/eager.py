@@ -1,0 +1,70 @@
+r"""Walks without compilation: a plan in float64, then `step` in plain NumPy, under noise that the test supplies.
+
+A step is arithmetic on its row, so it also takes many rows at once: with the batch axis last in every coefficient, entry b of the batch is
+moved by row b, and one call does all steps of a walk, each from a state of its own.
+"""
+
+import functools
+import sys
+
+import jax
+import numpy as np
+
+from samplers import base
+from sde_lib import in_float64
+
+END = 0.01
+
+
+def graded(n):
+    """Return times from 1 to END whose first steps grow like 1 / n^2, so that those of a warm-up, of low order, spoil none up to 4."""
+    start, end = 1.0, END**0.5
+    return (start + (end - start) * np.sin(np.linspace(0, np.pi / 2, n + 1)) ** 2) ** 2
+
+
+def supply(patch, draw):
+    """Make every sampler take its noise from `draw(like)`, also in each turn of an inner loop."""
+    normal, fold = base.normal, base.fold
+    for module in list(sys.modules.values()):
+        if getattr(module, "normal", None) is normal:
+            patch.setattr(module, "normal", lambda keys, like: draw(like))
+        if getattr(module, "fold", None) is fold:
+            patch.setattr(module, "fold", lambda keys, data: keys)
+    patch.setattr(jax.lax, "fori_loop", lambda start, stop, body, x: functools.reduce(lambda x, i: body(i, x), range(start, stop), x))
+
+
+def memory_like(sampler, x):
+    """Return the memory that a walk of `x` starts with."""
+    return jax.tree.map(lambda a: np.zeros(a.shape), jax.eval_shape(sampler.init, x))
+
+
+def times(rows):
+    """Return every time at which the rows of a plan call the network."""
+    found = [v for path, v in jax.tree_util.tree_leaves_with_path(rows) if getattr(path[-1], "name", "") in ("t", "s")]
+    return np.unique(np.concatenate([np.ravel(v) for v in found]))
+
+
+def walk(sampler, sde, ts, x, estimate, rows=None):
+    """Return where `x` (batch, d) ends; `estimate(x, alpha, sigma)` is a denoiser in NumPy."""
+    rows = in_float64(sampler.plan, sde, np.asarray(ts, np.float64)) if rows is None else rows
+    known = times(rows)
+    marginal = dict(zip(known.tolist(), zip(*in_float64(sde.marginal, known), strict=True), strict=True))
+    memory = memory_like(sampler, x)
+    for i in range(len(ts) - 1):
+        row = jax.tree.map(lambda c, i=i: c[i], rows)
+        x, memory = sampler.step(None, lambda x, t, cond: estimate(x, *marginal[float(t)]), x, row, memory, None)
+    return x
+
+
+def step_all(sampler, rows, states, memories, estimate):
+    """Take every step of a plan at once, each from K states (steps, K, d) with memories like them, and return both afterwards."""
+    n, k, d = states.shape
+
+    def flat(a):
+        return a.reshape(n * k, d)
+
+    def spread(c):
+        return np.repeat(np.moveaxis(c, 0, -1), k, axis=-1)[..., None]
+
+    x, memory = sampler.step(None, estimate, flat(states), jax.tree.map(spread, rows), jax.tree.map(flat, memories), None)
+    return jax.tree.map(lambda a: np.asarray(a).reshape(n, k, d), (x, memory))
