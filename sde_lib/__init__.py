@@ -2,7 +2,7 @@
 
 import warnings
 
-import jaxlib
+import jax
 
 from .base import SDE as SDE
 from .base import check_increasing as check_increasing
@@ -38,7 +38,7 @@ from .sub_vp import SubVP as SubVP
 from .ve import VE as VE
 from .vp import VP as VP
 
-if jaxlib.__version__ == "0.10.2":
+if jax.lib.__version__ == "0.10.2":
     warnings.warn(
         "jaxlib 0.10.2 computes some vmapped matrix products wrongly on CPU (jax-ml/jax issue 39103); install another version",
         stacklevel=2,
