@@ -1,4 +1,4 @@
-"""Coefficients of exponential integrators against quadrature and exact arithmetic: full precision at any step, also a tiny or endless one."""
+"""Coefficients of exponential integrators against exact arithmetic and quadrature, for any step: also a tiny or an endless one."""
 
 import math
 from fractions import Fraction
