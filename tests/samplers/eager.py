@@ -16,10 +16,13 @@ from sde_lib import in_float64
 END = 0.01
 
 
-def graded(n):
-    """Return times from 1 to END whose first steps grow like 1 / n^2, so that those of a warm-up, of low order, spoil none up to 4."""
-    start, end = 1.0, END**0.5
-    return (start + (end - start) * np.sin(np.linspace(0, np.pi / 2, n + 1)) ** 2) ** 2
+def smooth_grid(sampler, n):
+    """Return times from 1 to END whose square roots are equally spaced, or start in steps that grow like 1 / n^2 for orders above 2.
+
+    A warm-up is of low order: it spoils no order up to 4 if its own steps are that small.
+    """
+    fraction = np.linspace(0, 1, n + 1)
+    return (1 + (END**0.5 - 1) * (np.sin(np.pi / 2 * fraction) ** 2 if sampler.order > 2 else fraction)) ** 2
 
 
 def supply(patch, draw):
@@ -52,8 +55,8 @@ def walk(sampler, sde, ts, x, estimate, rows=None):
     memory = memory_like(sampler, x)
     for i in range(len(ts) - 1):
         row = jax.tree.map(lambda c, i=i: c[i], rows)
-        x, memory = sampler.step(None, lambda x, t, cond: estimate(x, *marginal[float(t)]), x, row, memory, None)
-    return x
+        x, memory = sampler.step(None, lambda x, t, cond: estimate(np.asarray(x), *marginal[float(t)]), x, row, memory, None)
+    return np.asarray(x)
 
 
 def step_all(sampler, rows, states, memories, estimate):

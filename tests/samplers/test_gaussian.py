@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from samplers import AnnealedLangevin, PredictorCorrector, grids
+from samplers import AnnealedLangevin, PredictorCorrector
 from sde_lib import Estimate, Gaussian, in_float64
-from tests.samplers.eager import END, graded, memory_like, step_all, supply
+from tests.samplers.eager import END, memory_like, smooth_grid, step_all, supply
 
 D, DRAWS, NS = 2, 8, (256, 512, 1024)
 DATA = Gaussian([0.7, -0.4], [[0.5, 0.2], [0.2, 0.3]])
@@ -51,7 +51,7 @@ def affine_steps(sampler, sde, rows):
 
 def errors(sampler, sde, ns):
     """Return the error of the final mean and covariance at each number of steps."""
-    plans = [in_float64(sampler.plan, sde, graded(n) if sampler.order > 2 else grids.quadratic(sde, n, end=END)) for n in ns]
+    plans = [in_float64(sampler.plan, sde, smooth_grid(sampler, n)) for n in ns]
     rows = jax.tree.map(lambda *parts: np.concatenate(parts), *plans)
     if isinstance(sampler, PredictorCorrector):
         # A Langevin step of size epsilon misses its law by O(epsilon^2). With epsilon ~ n^-order the n of them spoil no order.

@@ -12,10 +12,9 @@ from scipy import optimize, stats
 
 from samplers import PredictorCorrector, grids
 from sde_lib import VE, VP, Estimate, in_float64
-from tests.samplers.eager import graded, supply, walk
+from tests.samplers.eager import END, smooth_grid, supply, walk
 
 WEIGHTS, MEANS, STDS = np.array([0.3, 0.7]), np.array([-0.8, 0.5]), np.array([0.3, 0.4])
-END = 0.01  # of `graded`
 
 
 def estimate(x, alpha, sigma):
@@ -49,7 +48,7 @@ def test_end_points_converge_to_the_exact_flow_with_the_declared_order(determini
     quantiles = np.linspace(0.02, 0.98, 41)
     start, exact = (distribution(sde, t)[1](quantiles)[:, None] for t in (1.0, END))
     with jax.enable_x64(True):
-        ends = [walk(deterministic, sde, graded(n), start, estimate) for n in (128, 256)]
+        ends = [walk(deterministic, sde, smooth_grid(deterministic, n), start, estimate) for n in (256, 512)]
     error = [np.median(np.abs(end - exact)) for end in ends]
     slope = np.log2(error[0] / error[1])
     assert error[1] < 0.03, f"off by {error} where the data have standard deviations of 0.3 and 0.4"
@@ -63,8 +62,8 @@ def test_samples_have_the_distribution_that_they_should(stochastic, sde, monkeyp
     batch, d, steps = 256, 64, 100
     if isinstance(stochastic, PredictorCorrector):  # a corrector of finite step has a law of its own, wider by snr^2
         stochastic = eqx.tree_at(lambda s: s.corrector.snr, stochastic, 0.04)
-    grid, rng = np.linspace(0, 1, 4001)[1:-1], np.random.default_rng(1)
-    x = np.interp(rng.uniform(grid[0], grid[-1], (batch, d)), grid, distribution(sde, 1.0)[1](grid))
+    rng, dense = np.random.default_rng(1), 6 * float(sde.prior_std()) * np.linspace(-1, 1, 20001)
+    x = np.interp(rng.uniform(size=(batch, d)), distribution(sde, 1.0)[0](dense), dense)
     supply(monkeypatch, lambda like: rng.standard_normal(like.shape))
     with jax.enable_x64(True):
         end = walk(stochastic, sde, grids.quadratic(sde, steps, end=END), x, estimate)
