@@ -6,7 +6,7 @@ What the blocks of one network share is a `Style`. Parameters are float32 always
 normalisation, the embedding and softmax in float32 still.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 

@@ -127,7 +127,7 @@ class UNet(nnx.Module):
         if sigmas is not None and (not scale_by_sigma or len(sigmas) != 3):
             raise ValueError(f"sigmas = (first, last, number) says what scale_by_sigma divides by; got {sigmas}, {scale_by_sigma=}")
         self.shape, self.num_classes, self.centered, self.remat = tuple(shape), num_classes, centered, remat
-        self.scale_by_sigma, self.sigmas = scale_by_sigma, None if sigmas is None else tuple(sigmas)
+        self.resblock_type, self.scale_by_sigma, self.sigmas = resblock_type, scale_by_sigma, None if sigmas is None else tuple(sigmas)
         root2 = float(np.sqrt(2))
         style = Style(
             nonlinearity, groups, attention_groups, eps, root2 if skip_rescale else 1.0, dropout, init_scale, scale_shift, head_features,
