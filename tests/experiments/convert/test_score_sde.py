@@ -181,10 +181,14 @@ def write_pth(path, state):
             self.write(b"tR")
             numbers.append(a.tobytes())
 
+    def wrapped(value):  # in the order given, which jax.tree.map does not keep
+        if isinstance(value, dict):
+            return {k: wrapped(v) for k, v in value.items()}
+        return [wrapped(v) for v in value] if isinstance(value, list) else Tensor(value) if isinstance(value, np.ndarray) else value
+
     with zipfile.ZipFile(path, "w") as archive:
-        wrapped = jax.tree.map(lambda a: Tensor(a) if isinstance(a, np.ndarray) else a, state)
         with archive.open("archive/data.pkl", "w") as file:
-            Pickler(file, 2).dump(wrapped)
+            Pickler(file, 2).dump(wrapped(state))
         for i, raw in enumerate(numbers):
             archive.writestr(f"archive/data/{i}", raw)
 
