@@ -90,7 +90,7 @@ class Resample(nnx.Module):
             return self.conv(filtered(x, self.fir, ((excess + 1) // 2, excess // 2)))
         excess = len(self.fir) - 4
         dtype = self.conv.dtype or jnp.result_type(x, self.conv.kernel[...])
-        x, kernel, bias = (a.astype(dtype) for a in (x, self.conv.kernel[...], self.conv.bias[...]))
+        x, kernel, bias = (a.astype(dtype) for a in (x, self.conv.kernel[...], self.conv.bias[...]))  # pyright: ignore[reportOptionalSubscript]
         x = jax.lax.conv_general_dilated(x, kernel, (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS)
         # the bias belongs behind the filter, which sees zeros beyond the border; 4 for the zeros between the pixels
         return 4 * filtered(x, self.fir, ((excess + 1) // 2 + 1, excess // 2 + 1)) + bias[None, None, None]

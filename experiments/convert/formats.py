@@ -9,12 +9,16 @@ import numpy as np
 from flax import nnx
 from flax.serialization import msgpack_restore
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 import models
 
 from ..build import make
+from ..configs.common import base_config
 from ..errors import RunError
+from . import diffusers as unet2d
 from . import rules
+from .safetensors import read_safetensors
 from .score_sde import jax_rules, pytorch_rules
 from .settings import from_score_sde
 from .torch_file import read_torch
@@ -81,7 +85,7 @@ def score_sde(path: Path, spec: str | None) -> Converted:
     config = load_config(_given(spec))
     net = abstract_network(config)
     try:
-        state = msgpack_restore(path.read_bytes())
+        state: Any = msgpack_restore(path.read_bytes())
         raw, ema, step = state["optimizer"]["target"], state["params_ema"], int(state["step"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} is no training state of score_sde: {error!r}") from error
@@ -90,10 +94,35 @@ def score_sde(path: Path, spec: str | None) -> Converted:
     return Converted(config, rules.read(names, raw, template), rules.read(names, ema, template), step)
 
 
+def diffusers(path: Path, spec: str | None) -> Converted:
+    """Read a `UNet2DModel` that diffusers saved (`.safetensors`), its config.json and, if it is there, scheduler_config.json beside it."""
+    own = Path(spec) if spec else path.with_suffix(".config.json")
+    settings = _json(own if own.exists() else path.parent / "config.json")
+    near = (path.parent / "scheduler_config.json", path.parent.parent / "scheduler" / "scheduler_config.json")
+    scheduler = next((_json(file) for file in near if file.exists()), {})
+    net, found, config = unet2d.network(settings), unet2d.process(settings, scheduler), base_config()
+    shape = net.pop("shape")
+    config.net, config.sde = net, found["sde"]
+    config.denoiser.update({**found["denoiser"], "sigma_data": 0.5})
+    config.facts = {"shape": shape, "levels": 256, "num_classes": 0, "sd": 0.5}
+    config.data = {"name": "Files", "path": placeholder(str)}
+    abstract = _unet(abstract_network(config))
+    names = unet2d.diffusers_rules(abstract, settings.get("flip_sin_to_cos", True))
+    params = rules.read(names, unet2d.modern(read_safetensors(path)), template_of(abstract))
+    return Converted(config, params, params, 0)
+
+
 FORMATS: dict[str, Callable[[Path, str | None], Converted]] = {
     "score_sde_pytorch": score_sde_pytorch,
     "score_sde": score_sde,
+    "diffusers": diffusers,
 }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise RunError(f"there is no {path}; name the network's config.json with --config")
+    return json.loads(path.read_text())
 
 
 def _given(spec: str | None) -> str:
