@@ -109,8 +109,11 @@ def measure(config: ConfigDict, dataset: data.DataSet) -> Facts:
     return facts
 
 
-def build(config: ConfigDict, facts: Facts | None = None) -> Run:
-    """Return the objects of a configuration; without `facts` it must declare them, as a saved one does."""
+def build(config: ConfigDict, facts: Facts | None = None, *, abstract: bool = False) -> Run:
+    """Return the objects of a configuration; without `facts` it must declare them, as a saved one does.
+
+    `abstract`: the parameters are shapes without numbers, which takes neither time nor memory.
+    """
     if facts is None:
         if not config.facts:
             raise ValueError("the configuration declares no facts about its data; measure them first")
@@ -122,7 +125,8 @@ def build(config: ConfigDict, facts: Facts | None = None) -> Run:
     classes = facts.num_classes if config.train.conditional else 0
     if config.train.conditional and not classes:
         raise ValueError("config.train.conditional is set, but the data have no labels")
-    net = make(models, config.net, nnx.Module, shape=facts.shape, num_classes=classes, rngs=nnx.Rngs(config.seed))
+    make_net = lambda: make(models, config.net, nnx.Module, shape=facts.shape, num_classes=classes, rngs=nnx.Rngs(config.seed))  # noqa: E731
+    net = nnx.eval_shape(make_net) if abstract else make_net()
     return Run(config.lock(), facts, sde, models.split(net), make_optimizer(**config.optim))
 
 
@@ -145,7 +149,7 @@ def load(workdir: str | Path, step: int | None = None) -> Loaded:
     workdir = Path(workdir)
     if not (workdir / "config.json").exists():
         raise RunError(f"{workdir} is no run directory: it has no config.json. Train one with --mode=train --workdir={workdir}")
-    run = build(ConfigDict(json.loads((workdir / "config.json").read_text())))
+    run = build(ConfigDict(json.loads((workdir / "config.json").read_text())), abstract=True)
     state = jax.eval_shape(lambda params: init_state(jax.random.key(0), params, run.tx), run.split.params)
     template = checkpoint.template_of(state, replicated(make_mesh(1, 1)))
     restored = checkpoint.restore(workdir, template, step).state

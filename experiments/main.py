@@ -41,7 +41,7 @@ def dry_run() -> None:
     """Print what a run would use."""
     config = FLAGS.config
     check_settings(config)
-    run = build(config, None if config.facts else measure(config, make_dataset(config)))
+    run = build(config, None if config.facts else measure(config, make_dataset(config)), abstract=True)
     check_run(run)
     print(run.config)
     print(f"{sum(p.size for p in jax.tree.leaves(run.split.params)):,} parameters")

@@ -123,6 +123,7 @@ class ResBlock(nnx.Module):
 
     As in BigGAN (Brock et al. 2019, arXiv:1809.11096) it can resample inside, between its first activation and its first convolution:
     `resample` is "none", "down" or "up". `attend` adds self-attention behind the block. `emb_features` 0: there is no embedding.
+    `groups_in`: groups of the first normalisation, if not those of the style.
     """
 
     def __init__(
@@ -134,10 +135,11 @@ class ResBlock(nnx.Module):
         *,
         resample: str = "none",
         attend: bool = False,
+        groups_in: int = 0,
         rngs: nnx.Rngs,
     ):
         self.style, self.resample = style, resample
-        self.norm0 = style.norm(features_in)
+        self.norm0 = GroupNorm(features_in, groups_in or style.groups, style.eps)
         self.conv0 = style.conv(features_in, features_out, 3, rngs)
         width = features_out * (1 + style.scale_shift)
         self.cond = nnx.Linear(emb_features, width, kernel_init=kernel_init(), rngs=rngs) if emb_features else None
@@ -151,7 +153,7 @@ class ResBlock(nnx.Module):
     def __call__(self, x: Array, emb: Array | None, rngs: nnx.Rngs | None) -> Array:
         style, resample = self.style, resampler(self.resample, self.style.fir)
         h = self.conv0(resample(style.act(self.norm0(x))))
-        if self.cond is None:
+        if self.cond is None or emb is None:
             h = self.norm1(h)
         else:
             told = self.cond(emb)[:, None, None, :].astype(h.dtype)

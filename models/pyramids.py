@@ -72,7 +72,7 @@ class OutputResidual(nnx.Module):
         self.up = None if first else resample_with(style, "up", features_pyramid, features, rngs=rngs)
 
     def __call__(self, pyramid: Array, h: Array) -> tuple[Array, Array]:
-        if self.up is None:
+        if self.norm is not None and self.conv is not None:
             return self.conv(self.style.act(self.norm(h))), h
-        h = self.style.residual_sum(self.up(pyramid), h)
+        h = self.style.residual_sum(self.up(pyramid), h)  # pyright: ignore[reportOptionalCall]
         return h, h

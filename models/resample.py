@@ -14,6 +14,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
 
 def downsample(x: Array) -> Array:
     """Halve height and width: mean over 2 x 2."""
@@ -37,7 +39,7 @@ def filtered(x: Array, fir: Sequence[float], pad: tuple[int, int], *, up: int = 
         window_strides=(down, down),
         padding=[(pad[0], pad[1] + up - 1)] * 2,  # lax puts no zeros behind the last pixel
         lhs_dilation=(up, up),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        dimension_numbers=DIMENSIONS,
         feature_group_count=channels,
     )
 
@@ -73,16 +75,9 @@ class Resample(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.direction, self.fir = direction, tuple(fir)
-        # (stride, zeros between the pixels, padding) by direction and filter
-        stride, dilation, pad = {
-            ("down", False): (2, 1, (int(symmetric), 1)),
-            ("down", True): (2, 1, (0, 0)),
-            ("up", False): (1, 1, (1, 1)),
-            ("up", True): (1, 2, (2, 2)),
-        }[direction, bool(fir)]
-        conv = partial(
-            nnx.Conv, strides=stride, input_dilation=dilation, padding=[pad] * 2, kernel_init=kernel_init, dtype=dtype, rngs=rngs
-        )
+        plain = {"strides": 2, "padding": [(int(symmetric), 1)] * 2} if direction == "down" else {"padding": [(1, 1)] * 2}
+        geometry = plain if not fir else {"strides": 2, "padding": "VALID"} if direction == "down" else {}
+        conv = partial(nnx.Conv, **geometry, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
         self.conv = conv(features_in, features_out, (3, 3)) if features_out else None
 
     def __call__(self, x: Array, emb: Array | None = None, rngs: nnx.Rngs | None = None) -> Array:
@@ -94,4 +89,8 @@ class Resample(nnx.Module):
             excess = len(self.fir)  # - 2 of the stride, + 2 of the convolution
             return self.conv(filtered(x, self.fir, ((excess + 1) // 2, excess // 2)))
         excess = len(self.fir) - 4
-        return 4 * filtered(self.conv(x), self.fir, ((excess + 1) // 2 + 1, excess // 2 + 1))  # 4: the zeros between
+        dtype = self.conv.dtype or jnp.result_type(x, self.conv.kernel[...])
+        x, kernel, bias = (a.astype(dtype) for a in (x, self.conv.kernel[...], self.conv.bias[...]))  # pyright: ignore[reportOptionalSubscript]
+        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS)
+        # the bias belongs behind the filter, which sees zeros beyond the border; 4 for the zeros between the pixels
+        return 4 * filtered(x, self.fir, ((excess + 1) // 2 + 1, excess // 2 + 1)) + bias[None, None, None]

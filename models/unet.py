@@ -51,15 +51,17 @@ class UNet(nnx.Module):
         label_into: what a label is added to, a name of LABEL_INTO.
         nonlinearity: a name of ACTIVATIONS.
         resblock_type: "biggan" resamples inside residual blocks; "ddpm" between them, with a convolution if `resamp_with_conv`.
+        down_steps, up_steps: the same level by level, for the step from each level to the one below, where levels differ.
         symmetric_down: that convolution pads on all sides, not only behind the image.
         resampled_shortcut: a "biggan" block that only resamples has a 1 x 1 convolution on its shortcut.
         fir, fir_kernel: resample with this filter instead of means and nearest neighbours.
         progressive, progressive_input, progressive_combine: the image beside the network on the way up and down, see `pyramids`.
-        skip_rescale: divide residual sums by sqrt 2; `middle_rescale` the same for the blocks in the middle (None: as the others).
+        skip_rescale: divide residual sums by sqrt 2; `middle_rescale` is the divisor of those in the middle (None: as the others).
         scale_by_sigma: divide the output by the noise input; by the sigma of an index if `sigmas` = (first, last, number) names a
             geometric sequence of which the noise input is the index.
         init_scale: scale of the kernels that end a residual branch or the network; 0 means 1e-10.
-        groups, eps: of GroupNorm, see `Style`; `middle_groups` of the middle and the output, `attention_groups` of attention elsewhere.
+        groups, eps: of GroupNorm, see `Style`; `middle_groups` of the middle and the output, `attention_groups` of attention elsewhere,
+            `attn_up_groups` of what enters a block on the way up at a level with attention.
         scale_shift: the embedding scales and shifts the normalised state, instead of being added before.
         head_features: channels of an attention head (0: one head). attn_up: behind which block of a level, on the way up.
         attn_up_resolutions: where attention stands on the way up, if not where it stands on the way down.
@@ -74,7 +76,7 @@ class UNet(nnx.Module):
         shape: Sequence[int],
         *,
         nf: int = 32,
-        ch_mult: Sequence[int] = (1, 2),
+        ch_mult: Sequence[float] = (1, 2),
         num_res_blocks: int = 2,
         attn_resolutions: Sequence[int] = (),
         dropout: float = 0.0,
@@ -84,6 +86,8 @@ class UNet(nnx.Module):
         label_into: str = "hidden",
         nonlinearity: str = "silu",
         resblock_type: str = "biggan",
+        down_steps: Sequence[str] | None = None,
+        up_steps: Sequence[str] | None = None,
         resamp_with_conv: bool = True,
         symmetric_down: bool = False,
         resampled_shortcut: bool = True,
@@ -93,13 +97,14 @@ class UNet(nnx.Module):
         progressive_input: str = "none",
         progressive_combine: str = "sum",
         skip_rescale: bool = True,
-        middle_rescale: bool | None = None,
+        middle_rescale: float | None = None,
         scale_by_sigma: bool = False,
         sigmas: Sequence[float] | None = None,
         init_scale: float = 0.0,
         groups: int = 0,
         middle_groups: int | None = None,
         attention_groups: int = 0,
+        attn_up_groups: int = 0,
         eps: float = 1e-6,
         scale_shift: bool = False,
         head_features: int = 0,
@@ -127,13 +132,13 @@ class UNet(nnx.Module):
         if sigmas is not None and (not scale_by_sigma or len(sigmas) != 3):
             raise ValueError(f"sigmas = (first, last, number) says what scale_by_sigma divides by; got {sigmas}, {scale_by_sigma=}")
         self.shape, self.num_classes, self.centered, self.remat = tuple(shape), num_classes, centered, remat
-        self.scale_by_sigma, self.sigmas = scale_by_sigma, None if sigmas is None else tuple(sigmas)
+        self.resblock_type, self.scale_by_sigma, self.sigmas = resblock_type, scale_by_sigma, None if sigmas is None else tuple(sigmas)
         root2 = float(np.sqrt(2))
         style = Style(
             nonlinearity, groups, attention_groups, eps, root2 if skip_rescale else 1.0, dropout, init_scale, scale_shift, head_features,
             tuple(fir_kernel) if fir else (), resampled_shortcut, None if dtype == "float32" else jnp.dtype(dtype),
         )  # fmt: skip
-        middle = style if middle_rescale is None else style._replace(rescale=root2 if middle_rescale else 1.0)
+        middle = style if middle_rescale is None else style._replace(rescale=float(middle_rescale))
         if middle_groups is not None:
             middle = middle._replace(groups=middle_groups, attention_groups=0)
         self.style = style
@@ -143,8 +148,14 @@ class UNet(nnx.Module):
         emb_features = 4 * nf if self.conditioning is not None else 0
         block = partial(ResBlock, emb_features=emb_features, rngs=rngs)
 
-        def step(direction, features):
-            if resblock_type == "biggan":
+        steps = {"down": down_steps, "up": up_steps}
+        for direction, kinds in steps.items():
+            kinds = steps[direction] = [resblock_type] * (levels - 1) if kinds is None else list(kinds)
+            if len(kinds) != levels - 1 or not set(kinds) <= set(CHOICES["resblock_type"]):
+                raise ValueError(f"need {levels - 1} {direction}_steps, each biggan or ddpm, got {kinds}")
+
+        def step(direction, features, level):
+            if steps[direction][level] == "biggan":
                 return block(features, features, style=style, resample=direction)
             learned = {"features_in": features, "features_out": features, "symmetric": symmetric_down} if resamp_with_conv else {}
             return resample_with(style, direction, **learned, rngs=rngs)
@@ -154,13 +165,13 @@ class UNet(nnx.Module):
         self.conv_in = style.conv(channels, nf, 3, rngs)
         features, kept, down, up, image = nf, [nf], [], [], channels
         for level in range(levels):
-            blocks, resample, merge, width = [], None, None, nf * ch_mult[level]
+            blocks, resample, merge, width = [], None, None, round(nf * ch_mult[level])
             for _ in range(num_res_blocks):
                 blocks.append(block(features, width, style=style, attend=resolutions[level] in attn_resolutions))
                 features = width
                 kept.append(features)
             if level < levels - 1:
-                resample = step("down", features)
+                resample = step("down", features, level)
                 if progressive_input == "input_skip":
                     merge = InputSkip(channels, features, style, progressive_combine, rngs=rngs)
                     features *= 1 + (progressive_combine == "cat")
@@ -172,17 +183,18 @@ class UNet(nnx.Module):
         self.middle1 = block(features, features, style=middle)
         image = 0
         for level in reversed(range(levels)):
-            blocks, merge, width, first = [], None, nf * ch_mult[level], level == levels - 1
+            blocks, merge, width, first = [], None, round(nf * ch_mult[level]), level == levels - 1
             for i in range(num_res_blocks + 1):
-                attend = resolutions[level] in attend_up and (attn_up == "every" or i == num_res_blocks)
-                blocks.append(block(features + kept.pop(), width, style=style, attend=attend))
+                here = resolutions[level] in attend_up
+                attend = here and (attn_up == "every" or i == num_res_blocks)
+                blocks.append(block(features + kept.pop(), width, style=style, attend=attend, groups_in=here * attn_up_groups))
                 features = width
             out = middle if level == 0 else style
             if progressive == "output_skip":
                 merge = OutputSkip(features, channels, out, first=first, rngs=rngs)
             elif progressive == "residual":
                 merge, image = OutputResidual(image, features, style, first=first, rngs=rngs), features
-            up.append(Level(blocks, step("up", features) if level > 0 else None, merge))
+            up.append(Level(blocks, step("up", features, level - 1) if level > 0 else None, merge))
         self.down, self.up = nnx.List(down), nnx.List(up)
         own_output = progressive != "output_skip"  # the image that grew on the way up is the output otherwise
         self.norm_out = middle.norm(features) if own_output else None
@@ -213,7 +225,7 @@ class UNet(nnx.Module):
                 pyramid, h = level.merge(pyramid, h)
             if level.resample is not None:
                 h = self.run(level.resample, h, emb, rngs)
-        if self.conv_out is None:
+        if self.conv_out is None or self.norm_out is None:
             h = pyramid
         else:
             h = self.conv_out(self.style.act(self.norm_out(h.astype(jnp.promote_types(h.dtype, jnp.float32)))))
