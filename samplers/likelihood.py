@@ -114,7 +114,7 @@ def log_likelihood(
         return value, estimate(product, rows[0])[None]
 
     (first, scale), (last, end_scale) = angle(sde, sde.t_min), angle(sde, 1.0)
-    independent = jax.eval_shape(estimate, lambda rows: rows, rows[0]).shape[0]
+    independent = jax.eval_shape(lambda rows: estimate(lambda v: v, rows), rows[0]).shape[0]
     start = (x / scale, jnp.zeros((len(x), independent), x.dtype))
 
     def at_tolerance(factor):
