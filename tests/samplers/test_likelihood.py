@@ -162,7 +162,7 @@ def test_nfe_counts_both_solves_and_the_refinement_is_the_error_of_the_coarser()
     jax.effects_barrier()
     assert len(calls) == int(found.nfe)
     with jax.enable_x64(True):
-        exact = data.model_log_prob(sde, jnp.asarray(np.asarray(x), float), sde.t_min)
+        exact = np.asarray(data.model_log_prob(sde, jnp.asarray(np.asarray(x), float), sde.t_min))
     np.testing.assert_allclose(found.log_prob, exact, atol=1e-3 * 16)  # in float32, at the default tolerances
     coarse = log_likelihood(KEY, denoise, sde, x, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found.refinement, found.log_prob - coarse.log_prob, atol=2e-3)
