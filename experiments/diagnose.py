@@ -21,7 +21,7 @@ from .sample import draw
 from .state import init_state
 from .writing import write_json
 
-LEVELS, EXAMPLES, POINTS, SAMPLES = 12, 256, 16, 128
+LEVELS, EXAMPLES, POINTS, SAMPLES = 12, 256, 64, 128
 
 
 class Check(NamedTuple):
@@ -138,13 +138,13 @@ def judge(curves: dict[str, np.ndarray], memory: dict[str, float]) -> list[Check
     def bounds(low, high):
         return f"{low:g} to {high:g}" if np.isfinite(low) else f"up to {high:g}"
 
-    informed = (curves["linear"] > 0.02) & (curves["linear"] < 0.98)  # elsewhere every denoiser knows all, or nothing
+    informed = (curves["linear"] > 0.01) & (curves["linear"] < 0.95)  # elsewhere every denoiser knows all, or nothing
     nearest = memory["samples"] / max(memory["training"], 1e-12)
     return [
         worst("over_linear", -np.inf, 1.05, "loss over that of the best linear denoiser", informed),
         worst("over_raw", -np.inf, 1.1, "loss of the averaged weights over that of the raw ones", informed),
         worst("slope", 0.8, 1.25, "slope of the noise on its estimate", informed),
-        worst("calibration", 0.6, 1.6, "error over the error that the denoiser predicts", informed),
+        worst("calibration", 0.8, 1.5, "error over the error that the denoiser predicts", informed),
         worst("asymmetry", -np.inf, 0.3, "asymmetry of the Jacobian", informed),
         worst("fokker_planck", -np.inf, 1.0, "residual of the Fokker-Planck equation", informed),
         Check(
