@@ -56,6 +56,13 @@ WEIGHTINGS: dict[str, Callable] = {
     "likelihood": lambda sde, t, det: (sde.coefficients(t)[1] / sde.marginal(t)[1] * sde.marginal(t)[0] / det) ** 2,
 }
 
+WEIGHTINGS |= {
+    # gamma = 5 (Hang et al. 2023, arXiv:2303.09556, eq. 6)
+    "min_snr": lambda sde, t, det: jnp.minimum(jnp.exp(sde.log_snr(t)), 5.0) * WEIGHTINGS["x0"](sde, t, det),
+    # bias 2, made for times uniform in the log-SNR (Kingma and Gao 2023, arXiv:2303.00848, section 4)
+    "sigmoid": lambda sde, t, det: jax.nn.sigmoid(2.0 - sde.log_snr(t)) * WEIGHTINGS["noise"](sde, t, det),
+}
+
 # name -> (scale of x: (sde, t, sd) -> array like t, time signal: (sde, t) -> array like t).
 INPUTS: dict[str, tuple[Callable, Callable]] = {
     "edm": (lambda sde, t, sd: 1 / jnp.hypot(sde.marginal(t)[1], sde.marginal(t)[0] * sd), lambda sde, t: -sde.log_snr(t) / 8),
