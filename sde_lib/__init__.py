@@ -46,7 +46,7 @@ from .uncertainty import uncertainty as uncertainty
 from .ve import VE as VE
 from .vp import VP as VP
 
-if jax.lib.__version__ == "0.10.2":
+if jax.lib.__version__ == "0.10.2":  # pyright: ignore[reportPrivateImportUsage]
     warnings.warn(
         "jaxlib 0.10.2 computes some vmapped matrix products wrongly on CPU (jax-ml/jax issue 39103); install another version",
         stacklevel=2,
