@@ -19,7 +19,7 @@ from experiments.errors import RunError
 from experiments.train import train
 
 CONFIGS = Path(building.__file__).parent / "configs"
-NAMES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("__init__", "common"))
+NAMES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("__init__", "common", "score_sde"))
 DENSITIES = ["checkerboard", "swiss_roll", "mixture", "moons"]
 # The words that each understands beside an SDE's.
 WORDS = {"cifar10": ["", "cond"], "digits": ["", "cond"], "files": ["", "cond", "vectors"], "toy": DENSITIES}
