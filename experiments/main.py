@@ -17,7 +17,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from .build import build, load, make_dataset, measure
+from .build import build, flops, load, make_dataset, measure
 from .check import check_run, check_settings
 from .devices import set_up_jax
 from .diagnose import diagnose
@@ -37,7 +37,7 @@ config_flags.DEFINE_config_file(
 )
 flags.DEFINE_string("workdir", None, "Run directory: checkpoints, logs and results; made if missing.")
 flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "likelihood", "diagnose"], "What to do.")
-flags.DEFINE_bool("dry_run", False, "Print the resolved configuration and the number of parameters, then stop.")
+flags.DEFINE_bool("dry_run", False, "Print the resolved configuration, the number of parameters and of operations per image, then stop.")
 
 
 def dry_run() -> None:
@@ -47,7 +47,8 @@ def dry_run() -> None:
     run = build(config, None if config.facts else measure(config, make_dataset(config)), abstract=True)
     check_run(run)
     print(run.config)
-    print(f"{sum(p.size for p in jax.tree.leaves(run.split.params)):,} parameters")
+    count = sum(p.size for p in jax.tree.leaves(run.split.params))
+    print(f"{count:,} parameters, {flops(run):.3g} floating-point operations per image in one evaluation")
 
 
 def execute() -> None:
