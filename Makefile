@@ -22,7 +22,7 @@ demo: $(STAMP)
 	$(BIN)/python -m experiments.demo $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile $(ARGS)
 
 lint: ruff
 	$(BIN)/pyright

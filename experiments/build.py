@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 from jaxtyping import Array, Key
@@ -20,11 +21,15 @@ from ml_collections import ConfigDict
 import models
 import sde_lib
 from sde_lib import SDE, Denoiser
+from sde_lib.uncertainty import FEATURES
 
 from . import checkpoint, data
+from .configs.common import base_config
 from .devices import make_mesh, replicated
 from .errors import RunError
 from .state import init_state, make_optimizer
+
+UNCERTAINTY = "learned_uncertainty"  # its place among the parameters
 
 
 class Network(eqx.Module):
@@ -57,9 +62,16 @@ class Run(NamedTuple):
     split: models.Split
     tx: optax.GradientTransformation
 
+    def parameters(self) -> dict[str, Any]:
+        """Return what training starts from: the network's parameters, and beside them those of the learned uncertainty, if there is one."""
+        if not self.config.objective.uncertainty:
+            return self.split.params
+        return {**self.split.params, UNCERTAINTY: jnp.zeros(FEATURES)}
+
     def denoiser(self, params: Any, dropout: Key[Array, ""] | None = None) -> Denoiser:
         """Return the denoiser with these parameters: deterministic, or for training with a dropout key."""
         graphdef = self.split.evaluate if dropout is None else self.split.train
+        params = {name: value for name, value in params.items() if name != UNCERTAINTY}
         return Denoiser(Network(graphdef, params, dropout), self.sde, **self.config.denoiser)
 
 
@@ -109,8 +121,11 @@ def measure(config: ConfigDict, dataset: data.DataSet) -> Facts:
     return facts
 
 
-def build(config: ConfigDict, facts: Facts | None = None) -> Run:
-    """Return the objects of a configuration; without `facts` it must declare them, as a saved one does."""
+def build(config: ConfigDict, facts: Facts | None = None, *, abstract: bool = False) -> Run:
+    """Return the objects of a configuration; without `facts` it must declare them, as a saved one does.
+
+    `abstract`: the parameters are shapes without numbers, which takes neither time nor memory.
+    """
     if facts is None:
         if not config.facts:
             raise ValueError("the configuration declares no facts about its data; measure them first")
@@ -122,7 +137,8 @@ def build(config: ConfigDict, facts: Facts | None = None) -> Run:
     classes = facts.num_classes if config.train.conditional else 0
     if config.train.conditional and not classes:
         raise ValueError("config.train.conditional is set, but the data have no labels")
-    net = make(models, config.net, nnx.Module, shape=facts.shape, num_classes=classes, rngs=nnx.Rngs(config.seed))
+    make_net = lambda: make(models, config.net, nnx.Module, shape=facts.shape, num_classes=classes, rngs=nnx.Rngs(config.seed))  # noqa: E731
+    net = nnx.eval_shape(make_net) if abstract else make_net()
     return Run(config.lock(), facts, sde, models.split(net), make_optimizer(**config.optim))
 
 
@@ -145,8 +161,17 @@ def load(workdir: str | Path, step: int | None = None) -> Loaded:
     workdir = Path(workdir)
     if not (workdir / "config.json").exists():
         raise RunError(f"{workdir} is no run directory: it has no config.json. Train one with --mode=train --workdir={workdir}")
-    run = build(ConfigDict(json.loads((workdir / "config.json").read_text())))
-    state = jax.eval_shape(lambda params: init_state(jax.random.key(0), params, run.tx), run.split.params)
+    run = build(_filled(json.loads((workdir / "config.json").read_text())), abstract=True)
+    state = jax.eval_shape(lambda params: init_state(jax.random.key(0), params, run.tx), run.parameters())
     template = checkpoint.template_of(state, replicated(make_mesh(1, 1)))
     restored = checkpoint.restore(workdir, template, step).state
     return Loaded(run.sde, run.denoiser(restored.ema), run.config, run, int(restored.step))
+
+
+def _filled(saved: dict) -> ConfigDict:
+    """Return a saved configuration; settings that are newer than it take their defaults."""
+    for section, defaults in base_config().items():
+        if isinstance(defaults, ConfigDict) and "name" not in defaults and section != "samplers":
+            saved[section] = {**json.loads(defaults.to_json()), **saved.get(section, {})}
+    saved["objective"] = {**json.loads(base_config().objective.to_json()), **saved["objective"]}
+    return ConfigDict(saved)

@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import sde_lib
+from samplers import TRACES
 from sde_lib import TimeDistribution, check_name
 
 from .build import Run, make
@@ -31,6 +32,7 @@ AT_LEAST = {
     "eval.batch_size": 1,
     "eval.number": 1,
     "eval.probes": 0,
+    "eval.bound_draws": 0,
 }
 
 
@@ -56,6 +58,8 @@ def check_run(run: Run) -> None:
     run.denoiser(run.split.params)
     make(sde_lib, config.objective.times, TimeDistribution)
     check_name("weighting", config.objective.weighting, sde_lib.WEIGHTINGS)
+    check_name("objective", config.objective.name, sde_lib.OBJECTIVES)
+    check_name("trace", config.eval.trace, TRACES)
     for setting in config.samplers.values():
         make_walk(setting, run.sde)
     for name in (config.sampling.sampler, *config.eval.samplers):

@@ -1,19 +1,13 @@
 """Evaluating a run: bits per dimension of held-out data, and how samples compare with real data. Writes `evaluation.json` and prints it."""
 
-import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-
-from samplers import log_likelihood
 
 from . import data, metrics
 from .build import Loaded, make_dataset
-from .devices import fitting_mesh, replicate, share
-from .errors import RunError
-from .log import progress
+from .likelihood import measure, sentence
 from .sample import draw_many
 from .writing import write_json
 
@@ -36,45 +30,12 @@ def evaluate(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     return report
 
 
-def likelihood(loaded: Loaded, dataset: data.DataSet) -> dict[str, float]:
-    """Return bits/dim of the held-out split: mean, standard error over images, that of the trace estimate, refinement difference.
+def likelihood(loaded: Loaded, dataset: data.DataSet) -> dict[str, Any]:
+    """Return bits/dim of the held-out split: mean, standard error over images, that of the trace estimate, refinement, prior mismatch.
 
-    The refinement difference repeats the solve, with the same probes, at a tenth of the tolerance.
+    The refinement repeats the solve, with the same probes, at a tenth of the tolerance `config.eval.rtol`.
     """
-    run, settings = loaded.run, loaded.run.config.eval
-    source, dim = dataset.source(settings.split), int(np.prod(run.facts.shape))
-    size = min(settings.batch_size, len(source))
-    mesh, start = fitting_mesh(size, run.config.devices), time.perf_counter()
-    denoiser = replicate(mesh, loaded.denoiser)
-    coarse, fine, errors, nfe = [], [], [], []
-    with progress(len(source), "likelihood", unit="image") as bar:
-        for number, batch in enumerate(data.batches(dataset, settings.split, size, seed=run.config.seed, train=False)):
-            count, index = len(batch["x"]), number * size + np.arange(size, dtype=np.int32)
-            padded = share(mesh, {k: np.concatenate([v, np.repeat(v[:1], size - count, 0)]) for k, v in batch.items()})
-            cond = padded["label"] if run.config.train.conditional else None
-            for values, part in ((coarse, 1), (fine, 10)):
-                tolerance = np.float32(settings.rtol / part)  # an array, for a number would be compiled in
-                result = log_likelihood(
-                    jax.random.key(run.config.sampling.seed), denoiser, run.sde, padded["x"],
-                    probes=settings.probes or None, cond=cond, index=share(mesh, index), rtol=tolerance, atol=tolerance,
-                )  # fmt: skip
-                values.append(data.bits_per_dim(np.asarray(result.log_prob, np.float64)[:count], dim, run.facts.levels))
-            errors.append(np.asarray(result.std_error)[:count] / (dim * np.log(2)))
-            nfe.append(int(result.nfe))
-            bar.update(count)
-    coarse, fine, errors = (np.concatenate(a) for a in (coarse, fine, errors))
-    if not np.isfinite(fine).all():
-        raise RunError(f"the likelihood of {int((~np.isfinite(fine)).sum())} of {len(fine)} images did not finish; raise config.eval.rtol")
-    return {
-        "split": settings.split,
-        "images": len(fine),
-        "bits_per_dim": float(fine.mean()),
-        "std_error": float(fine.std(ddof=1) / np.sqrt(len(fine))),
-        "probe_std_error": float(np.sqrt(np.mean(errors**2) / len(fine))),
-        "refinement": float(np.mean(fine - coarse)),
-        "nfe": max(nfe),
-        "seconds": time.perf_counter() - start,
-    }
+    return measure(loaded, dataset)
 
 
 def compare(fake: np.ndarray, real: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:
@@ -117,11 +78,7 @@ def table(report: dict[str, Any]) -> str:
         distances = " | ".join(f"{row[k]:.2f}" for k in ("frechet_train", "frechet_held_out", "nearest_train_median"))
         seconds = f"{row['seconds']:.1f}" if row["seconds"] != "" else ""
         lines.append(f"| {name} | {row['nfe']} | {seconds} | {scores} | {distances} |")
-    bits = report["likelihood"]
-    line = (
-        f"{bits['split']} set, {bits['images']} examples: {bits['bits_per_dim']:.3f} ± {bits['std_error']:.3f} bits/dim (probes ± "
-        f"{bits['probe_std_error']:.4f}, refinement {bits['refinement']:+.4f}), NFE {bits['nfe']}, {bits['seconds']:.0f} s"
-    )
+    line = sentence(report["likelihood"])
     return "\n".join([line, "", *lines] if report["samplers"] else [line])
 
 

@@ -3,6 +3,7 @@
     python -m experiments.main --config=experiments/configs/digits.py:vp --workdir=runs/digits --mode=train
     python -m experiments.main --config=... --workdir=runs/digits --mode=sample --config.sampling.number=256
     python -m experiments.main --workdir=runs/digits --mode=evaluate
+    python -m experiments.main --workdir=runs/digits --mode=likelihood    # also diagnose
 
 Every setting of a configuration can be overridden: --config.train.steps=10000. --dry_run prints the resolved configuration and stops.
 """
@@ -19,8 +20,10 @@ from ml_collections import config_flags
 from .build import build, load, make_dataset, measure
 from .check import check_run, check_settings
 from .devices import set_up_jax
+from .diagnose import diagnose
 from .errors import RunError
 from .evaluate import evaluate
+from .likelihood import likelihood
 from .sample import sample, with_settings
 from .train import FREE, train
 
@@ -33,7 +36,7 @@ config_flags.DEFINE_config_file(
     accept_new_attributes=True,
 )
 flags.DEFINE_string("workdir", None, "Run directory: checkpoints, logs and results; made if missing.")
-flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate"], "What to do.")
+flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "likelihood", "diagnose"], "What to do.")
 flags.DEFINE_bool("dry_run", False, "Print the resolved configuration and the number of parameters, then stop.")
 
 
@@ -41,7 +44,7 @@ def dry_run() -> None:
     """Print what a run would use."""
     config = FLAGS.config
     check_settings(config)
-    run = build(config, None if config.facts else measure(config, make_dataset(config)))
+    run = build(config, None if config.facts else measure(config, make_dataset(config)), abstract=True)
     check_run(run)
     print(run.config)
     print(f"{sum(p.size for p in jax.tree.leaves(run.split.params)):,} parameters")
@@ -62,7 +65,7 @@ def execute() -> None:
     loaded = with_settings(load(workdir), FLAGS.config, FREE)
     check_settings(loaded.config)
     check_run(loaded.run)
-    {"sample": sample, "evaluate": evaluate}[FLAGS.mode](loaded, workdir)
+    {"sample": sample, "evaluate": evaluate, "likelihood": likelihood, "diagnose": diagnose}[FLAGS.mode](loaded, workdir)
 
 
 def parse(argv: list[str]) -> list[str]:

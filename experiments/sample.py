@@ -86,9 +86,9 @@ def make_walk(setting: Any, sde: SDE) -> tuple[Any, Any]:
         return recommended(sde, **settings)
     if missing := [k for k in ("grid", "steps", "end") if k not in settings]:
         raise ValueError(f"the sampler {settings.get('name')!r} needs a value for {', '.join(missing)}")
-    grid, steps, end = settings.pop("grid"), settings.pop("steps"), settings.pop("end")
+    grid, steps, start, end = settings.pop("grid"), settings.pop("steps"), settings.pop("start", 1.0), settings.pop("end")
     check_name("grid", grid, GRIDS)
-    return make(samplers, settings, Sampler), getattr(grids, grid)(sde, steps, end=end)
+    return make(samplers, settings, Sampler), getattr(grids, grid)(sde, steps, start=start, end=end)
 
 
 def labels(run: Run, index: Any) -> Any:
@@ -117,7 +117,7 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> Drawing:
     setting, size = config.samplers[name], min(config.sampling.batch_size, number)
     asked = {"checkpoint": loaded.step, "setting": json.loads(setting.to_json_best_effort()), "batch_size": size}
     asked |= {"seed": config.sampling.seed, "label": config.sampling.label}
-    _claim(folder, asked)
+    claim(folder, asked)
     seconds, nfe, parts = [], 0, []
     with progress(number, f"sample {name}", unit="image" if len(run.facts.shape) == 3 else "sample") as bar:
         for first in range(0, number, size):
@@ -131,7 +131,7 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> Drawing:
                 x, nfe = draw(run, loaded.denoiser, setting, first + np.arange(size), report)
                 if not np.isfinite(x).all():
                     raise RunError(f"{name!r} gave samples that are not finite, from number {first} on; try more steps or a smaller snr")
-                _save(path, x=x, nfe=nfe, seconds=time.perf_counter() - start)
+                save_arrays(path, x=x, nfe=nfe, seconds=time.perf_counter() - start)
             with np.load(path) as saved:
                 parts.append(saved["x"])
                 nfe, spent = int(saved["nfe"]), float(saved["seconds"])
@@ -152,12 +152,12 @@ def sample(loaded: Loaded, workdir: Path) -> None:
     drawing = draw_many(loaded, name, number, folder)
     raw = data.unscale(drawing.x, facts.levels)
     classes = {"label": np.asarray(labels(loaded.run, np.arange(number)))} if config.train.conditional else {}
-    _save(folder / "samples.npz", x=raw, **classes)
+    save_arrays(folder / "samples.npz", x=raw, **classes)
     pictures.save_png(folder / "grid.png", pictures.picture(drawing.x[: 64 if raw.ndim == 4 else None], facts.levels))
     summary = {"sampler": name, "checkpoint": loaded.step, "samples": number, "nfe": drawing.nfe, "seconds": drawing.seconds}
     write_json(folder / "summary.json", summary)
     if path is not None:
-        _save(folder / "walk.npz", x=path)
+        save_arrays(folder / "walk.npz", x=path)
         pictures.save_gif(folder / "walk.gif", path, facts.levels)
     print(f"{number} samples by {name}: {drawing.nfe} network evaluations each, {drawing.seconds:.1f} s; see {folder / 'grid.png'}")
 
@@ -172,17 +172,18 @@ def with_settings(loaded: Loaded, config: ConfigDict | None, sections: tuple[str
     return loaded._replace(config=merged, run=loaded.run._replace(config=merged))
 
 
-def _claim(folder: Path, asked: dict) -> None:
+def claim(folder: Path, asked: dict) -> None:
     """Make `folder` the place of this job; move aside what another checkpoint or setting left there."""
     note = folder / "job.json"
     if note.exists() and json.loads(note.read_text()) != asked:
         aside = next(p for i in itertools.count(1) if not (p := folder.with_name(f"{folder.name}.{i}")).exists())
         folder.rename(aside)
-        print(f"earlier samples, of another checkpoint or setting, are now in {aside}")
+        print(f"earlier results, of another checkpoint or setting, are now in {aside}")
     write_json(note, asked)
 
 
-def _save(path: Path, **arrays: Any) -> None:
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """Write arrays as .npz in one piece."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_bytes(path, buffer.getvalue())

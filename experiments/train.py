@@ -17,10 +17,10 @@ import optax
 from ml_collections import ConfigDict
 
 import sde_lib
-from sde_lib import LogUniform, TimeDistribution, denoising_loss, draw_times
+from sde_lib import LogUniform, TimeDistribution, balanced, denoising_loss, draw_quantiles, uncertainty
 
 from . import data, pictures
-from .build import Run, build, make, make_dataset, measure
+from .build import UNCERTAINTY, Run, build, make, make_dataset, measure
 from .check import check_run, check_settings
 from .checkpoint import Checkpoints, last_good, latest, restore, template_of
 from .devices import make_mesh, replicated, share
@@ -43,22 +43,27 @@ def make_loss(run: Run):
     objective = run.config.objective
     times = make(sde_lib, objective.times, TimeDistribution)
     sde_lib.check_name("weighting", objective.weighting, sde_lib.WEIGHTINGS)
+    loss_of = sde_lib.OBJECTIVES[objective.name]
 
     def loss_fn(params: Any, key: jax.Array, batch: dict) -> jax.Array:
         for_times, for_noise, for_labels, dropout = jax.random.split(key, 4)
-        t = draw_times(for_times, run.sde, len(batch["x"]), times, objective.stratified)
+        u = draw_quantiles(for_times, len(batch["x"]), objective.stratified)
+        t = times.quantile(run.sde, u)
         cond = None
         if run.config.train.conditional:
             dropped = jax.random.bernoulli(for_labels, run.config.train.label_dropout, t.shape)
             cond = jnp.where(dropped, run.facts.num_classes, batch["label"])
-        return jnp.mean(denoising_loss(for_noise, run.denoiser(params, dropout), batch["x"], t, cond, objective.weighting))
+        loss = loss_of(for_noise, run.denoiser(params, dropout), batch["x"], t, cond, objective.weighting)
+        if objective.uncertainty:
+            loss = balanced(loss, uncertainty(params[UNCERTAINTY], run.sde, t))
+        return jnp.mean(times.correction(u) * loss)
 
     return loss_fn
 
 
 def make_held_out_loss(run: Run, levels: int = 8):
     """Return the function (params, key, x) -> losses (levels,) at noise levels equally spaced in log-SNR, and their times."""
-    t = LogUniform().quantile(run.sde, (jnp.arange(levels) + 0.5) / levels)
+    t = LogUniform(log_snr_min=-10.0).quantile(run.sde, (jnp.arange(levels) + 0.5) / levels)
 
     def losses(params: Any, key: jax.Array, batch: dict) -> jax.Array:
         cond = batch["label"] if run.config.train.conditional else None
@@ -106,7 +111,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     mesh = make_mesh(batch_size, run.config.devices)
     stream = data.batches(dataset, settings.split, batch_size, seed=run.config.seed, train=True, flip=settings.flip)
     key = jax.random.fold_in(jax.random.key(run.config.seed), 1)
-    state = jax.device_put(init_state(key, run.split.params, run.tx), replicated(mesh))
+    state = jax.device_put(init_state(key, run.parameters(), run.tx), replicated(mesh))
     if latest(workdir) is not None:
         state, position = restore(workdir, template_of(state, replicated(mesh)))
         stream.set_state(position)

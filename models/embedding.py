@@ -2,28 +2,44 @@ r"""What a network is told beside x: how noisy x is, and perhaps a class label.
 
 The noise input :math:`c` (one number a sample) is spread over sines and cosines of fixed angular frequencies,
 
-.. math:: e(c) = [\sin(\omega_k c), \cos(\omega_k c)]_k, \qquad \omega_k = \omega_{\max} (\omega_{\min} / \omega_{\max})^{k / (K - 1)},
+.. math:: e(c) = [\sin(\omega_k c), \cos(\omega_k c)]_k,
 
-followed by Dense, SiLU, Dense. The frequencies are constants computed in the call, so they are no state and no parameter.
-A label adds a learned vector before the SiLU, so that label and noise level interact; one extra row stands for "no label".
+followed by Dense, activation, Dense. The frequencies of `SINUSOIDS` are constants computed in the call, so they are no state and no
+parameter. Those of `FOURIER` (Tancik et al. 2020, arXiv:2006.10739) were drawn once, :math:`\omega_k = 2 \pi w_k`; published networks store
+the :math:`w_k`, so they are kept with the parameters, but no gradient reaches them.
+A label adds a learned vector: to the hidden layer, so that label and noise level interact there, or to the embedding behind it, as ADM
+and diffusers do. One extra row stands for "no label".
 """
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
 from jax.core import Tracer
 
-# name -> (omega_max, omega_min). Sinusoids resolve inputs between 1 / omega_max and 1 / omega_min.
-EMBEDDINGS = {
-    "positional": (1.0, 1e-4),  # c = 999 t or an integer index (Vaswani et al. 2017, arXiv:1706.03762)
-    "log_noise": (8 * np.pi, np.pi / 8),  # c = log(sigma) / 4 in about [-2.5, 1.5]: from one e-fold of sigma to the whole range
+# name -> number of frequencies -> angular frequencies. Sinusoids resolve inputs between 1 / omega_max and 1 / omega_min.
+SINUSOIDS: dict[str, Callable[[int], np.ndarray]] = {
+    # c = 999 t or an integer index (Vaswani et al. 2017, arXiv:1706.03762), as in tensor2tensor: the last is 1e-4
+    "positional": lambda half: np.geomspace(1.0, 1e-4, half),
+    # the same without its end, as in OpenAI's networks
+    "positional_open": lambda half: 1e-4 ** (np.arange(half) / half),
+    # c = log(sigma) / 4 in about [-2.5, 1.5]: from one e-fold of sigma to the whole range
+    "log_noise": lambda half: np.geomspace(8 * np.pi, np.pi / 8, half),
 }
+# name -> what is done to c before the random frequencies see it.
+FOURIER: dict[str, Callable[[Array], Array]] = {
+    "fourier": jnp.log,  # c = sigma: NCSN++
+    "fourier_raw": lambda c: c,  # c = log(sigma / 2), say: EDM's version of it
+}
+EMBEDDINGS = (*SINUSOIDS, *FOURIER)
+LABEL_INTO = ("hidden", "embedding")
 
 
-def sinusoids(c: Array, features: int, omega_max: float, omega_min: float) -> Array:
-    """Return [sin, cos] of `c` (batch,) at features / 2 geometrically spaced angular frequencies: (batch, features)."""
-    omega = np.geomspace(omega_max, omega_min, features // 2).astype(np.float32)
+def waves(c: Array, omega: Array | np.ndarray) -> Array:
+    """Return [sin, cos] of `c` (batch,) at angular frequencies `omega` (half,): (batch, 2 half)."""
     angle = c[:, None] * omega[None]
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1)
 
@@ -31,26 +47,53 @@ def sinusoids(c: Array, features: int, omega_max: float, omega_min: float) -> Ar
 class Conditioning(nnx.Module):
     """Map noise input and label to the vector (batch, out_features) that every block sees."""
 
-    def __init__(self, features: int, out_features: int, *, embedding: str, num_classes: int, kernel_init, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        features: int,
+        out_features: int,
+        *,
+        embedding: str,
+        num_classes: int,
+        kernel_init,
+        rngs: nnx.Rngs,
+        activation: Callable[[Array], Array] = nnx.silu,
+        fourier_scale: float = 16.0,
+        label_into: str = "hidden",
+    ):
         if embedding not in EMBEDDINGS:
             raise ValueError(f"unknown embedding {embedding!r}; choose one of {', '.join(EMBEDDINGS)}")
+        if label_into not in LABEL_INTO:
+            raise ValueError(f"unknown label_into {label_into!r}; choose one of {', '.join(LABEL_INTO)}")
         if features < 4 or features % 2:
             raise ValueError(f"need an even number >= 4 of sinusoids to embed the noise level, got {features}")
         if num_classes < 0:
             raise ValueError(f"need num_classes >= 0 (0 = no labels), got {num_classes}")
-        self.features, self.embedding, self.num_classes = features, embedding, num_classes
+        self.embedding, self.num_classes, self.label_into = embedding, num_classes, label_into
+        self.activation, self.half = activation, features // 2
+        drawn = embedding in FOURIER  # `features` frequencies, for twice as many sinusoids
+        self.frequencies = nnx.Param(fourier_scale * jax.random.normal(rngs.params(), (features,))) if drawn else None
+        features *= 1 + drawn
         self.dense0 = nnx.Linear(features, out_features, kernel_init=kernel_init, rngs=rngs)
         self.dense1 = nnx.Linear(out_features, out_features, kernel_init=kernel_init, rngs=rngs)
         self.label = nnx.Embed(num_classes + 1, out_features, rngs=rngs) if num_classes else None
 
     def __call__(self, c_noise: Array, cond: Array | None) -> Array:
-        h = self.dense0(sinusoids(c_noise, self.features, *EMBEDDINGS[self.embedding]))
-        if self.label is not None:
-            no_label = jnp.full(c_noise.shape, self.num_classes)
-            # out of range, negative included, becomes NaN: a loud answer where a traced value cannot raise
-            label = no_label if cond is None else jnp.where(cond < 0, self.num_classes + 1, cond)
-            h = h + self.label(label)
-        return self.dense1(nnx.silu(h))
+        hidden = self.dense0(self.spread(c_noise))
+        if self.label is None:
+            return self.dense1(self.activation(hidden))
+        no_label = jnp.full(c_noise.shape, self.num_classes)
+        # out of range, negative included, becomes NaN: a loud answer where a traced value cannot raise
+        label = self.label(no_label if cond is None else jnp.where(cond < 0, self.num_classes + 1, cond))
+        if self.label_into == "hidden":
+            return self.dense1(self.activation(hidden + label))
+        return self.dense1(self.activation(hidden)) + label
+
+    def spread(self, c: Array) -> Array:
+        """Return the sinusoids of the noise input (batch,)."""
+        if self.frequencies is None:
+            return waves(c, SINUSOIDS[self.embedding](self.half).astype(np.float32))
+        omega = 2 * np.pi * jax.lax.stop_gradient(self.frequencies[...])
+        return waves(FOURIER[self.embedding](c), omega)
 
 
 def check_inputs(x: Array, c_noise: Array, cond: Array | None, shape: tuple[int, ...], num_classes: int) -> None:

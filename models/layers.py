@@ -1,8 +1,14 @@
-r"""The blocks of the DDPM++ / NCSN++ U-Net (Song et al. 2021, arXiv:2011.13456, appendix H), channels last.
+r"""The blocks of the score-SDE U-Nets (Song et al. 2021, arXiv:2011.13456, appendix H) and of their relatives, channels last.
 
-Every residual sum is :math:`(x + h) / \sqrt 2`, which keeps its variance. Kernels start uniform with variance scale / fan_avg;
-what ends a residual branch starts at scale 1e-10, so that a block begins as the identity.
+A residual sum is :math:`(x + h) / r`; :math:`r = \sqrt 2` keeps its variance, DDPM has r = 1. Kernels start uniform with variance
+scale / fan_avg; what ends a residual branch starts at scale 1e-10, so that a block begins as the identity.
+What the blocks of one network share is a `Style`. Parameters are float32 always; with a `dtype` convolutions and attention compute in it,
+normalisation, the embedding and softmax in float32 still.
 """
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,43 +16,79 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from .resample import resampler
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": nnx.silu,
+    "elu": nnx.elu,
+    "relu": nnx.relu,
+    "lrelu": partial(nnx.leaky_relu, negative_slope=0.2),
+    "gelu": partial(nnx.gelu, approximate=False),
+    "mish": lambda x: x * jnp.tanh(nnx.softplus(x)),
+}
+
 
 def kernel_init(scale: float = 1.0):
-    """Return the family's initialiser: uniform, variance scale / fan_avg."""
-    return nnx.initializers.variance_scaling(scale, "fan_avg", "uniform")
+    """Return the family's initialiser: uniform, variance scale / fan_avg, scale 0 meaning 1e-10."""
+    return nnx.initializers.variance_scaling(scale or 1e-10, "fan_avg", "uniform")
 
 
-BRANCH_END = kernel_init(1e-10)  # not 0: the reference's init_scale
+BRANCH_END = kernel_init(0.0)
 
 
-def rescaled_sum(x: Array, h: Array) -> Array:
-    """Return (x + h) / sqrt 2."""
-    return (x + h) * np.float32(np.sqrt(0.5))
+class Style(NamedTuple):
+    """What the blocks of a network have in common."""
 
+    activation: str = "silu"  # a name of ACTIVATIONS
+    groups: int = 0  # of GroupNorm; 0: one for every four channels, at most 32
+    attention_groups: int = 0
+    eps: float = 1e-6  # of GroupNorm
+    rescale: float = float(np.sqrt(2))  # residual sums are divided by it
+    dropout: float = 0.0
+    init_scale: float = 0.0  # of what ends a residual branch
+    scale_shift: bool = False  # the embedding scales and shifts what is normalised, instead of being added before
+    head_features: int = 0  # of attention; 0: one head
+    fir: tuple[float, ...] = ()  # filter for resampling
+    resampled_shortcut: bool = True  # a 1 x 1 convolution also where a block only resamples
+    dtype: Any = None  # of the computation; None: that of parameters and input
 
-def conv(features_in: int, features_out: int, size: int, rngs: nnx.Rngs, init=kernel_init()) -> nnx.Conv:  # noqa: B008
-    """Return a size x size convolution that keeps the resolution."""
-    return nnx.Conv(features_in, features_out, (size, size), kernel_init=init, rngs=rngs)
+    def act(self, x: Array) -> Array:
+        """Apply the activation."""
+        return ACTIVATIONS[self.activation](x)
+
+    def conv(self, features_in: int, features_out: int, size: int, rngs: nnx.Rngs, scale: float = 1.0) -> nnx.Conv:
+        """Return a size x size convolution that keeps the resolution."""
+        return nnx.Conv(features_in, features_out, (size, size), kernel_init=kernel_init(scale), dtype=self.dtype, rngs=rngs)
+
+    def norm(self, features: int) -> "GroupNorm":
+        """Return the normalisation of `features` channels."""
+        return GroupNorm(features, self.groups, self.eps)
+
+    def residual_sum(self, x: Array, h: Array) -> Array:
+        """Return (x + h) / r."""
+        return x + h if self.rescale == 1 else (x + h) * np.asarray(1 / self.rescale, x.dtype)
 
 
 class GroupNorm(nnx.Module):
     """Normalise each sample over its pixels and groups of channels (Wu and He 2018, arXiv:1803.08494), then scale and shift.
 
-    Groups have at least four channels and there are at most 32. Channels are averaged last, over sums that are already small:
+    `groups` 0: at least four channels a group, at most 32 groups. Channels are averaged last, over sums that are already small:
     on CPU this takes about half of nnx.GroupNorm's time, and the variance is that of the centred values, without cancellation.
     """
 
-    def __init__(self, features: int):
-        self.groups = min(features // 4, 32)
+    def __init__(self, features: int, groups: int = 0, eps: float = 1e-6):  # eps of the published networks
+        self.groups, self.eps = groups or min(features // 4, 32), eps
         if self.groups == 0 or features % self.groups:
-            raise ValueError(f"cannot share {features} channels among {self.groups} groups; take nf from multiples of 4, above 32 of 32")
+            remedy = "take multiples of it" if groups else "take nf from multiples of 4, above 32 of 32"
+            raise ValueError(f"cannot share {features} channels among {self.groups} groups; {remedy}")
         self.scale = nnx.Param(jnp.ones(features))
         self.bias = nnx.Param(jnp.zeros(features))
 
     def __call__(self, x: Array) -> Array:
-        centred = x - self.group_mean(x)
-        inverse_std = jax.lax.rsqrt(self.group_mean(centred**2) + 1e-6)  # eps of the published networks
-        return centred * (inverse_std * self.scale[None, None, None]) + self.bias[None, None, None]
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        centred = wide - self.group_mean(wide)
+        inverse_std = jax.lax.rsqrt(self.group_mean(centred**2) + self.eps)
+        return (centred * (inverse_std * self.scale[None, None, None]) + self.bias[None, None, None]).astype(x.dtype)
 
     def group_mean(self, x: Array) -> Array:
         """Return the mean over pixels and the channels of a group, (batch, 1, 1, channels)."""
@@ -55,63 +97,74 @@ class GroupNorm(nnx.Module):
         return jnp.repeat(mean, c // self.groups, axis=1)[:, None, None]
 
 
-def downsample(x: Array) -> Array:
-    """Halve height and width: mean over 2 x 2."""
-    b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
-
-
-def upsample(x: Array) -> Array:
-    """Double height and width: nearest neighbour."""
-    b, h, w, c = x.shape
-    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
-
-
-RESAMPLE = {"none": lambda x: x, "down": downsample, "up": upsample}
-
-
 class Attention(nnx.Module):
-    """Residual self-attention over all pixels: one head, logits scaled by channels^-1/2."""
+    """Residual self-attention over all pixels, logits scaled by (channels of a head)^-1/2."""
 
-    def __init__(self, features: int, *, rngs: nnx.Rngs):
-        self.norm = GroupNorm(features)
+    def __init__(self, features: int, style: Style = Style(), *, rngs: nnx.Rngs):  # noqa: B008
+        self.style, self.heads = style, features // (style.head_features or features)
+        if self.heads * (style.head_features or features) != features:
+            raise ValueError(f"cannot cut {features} channels into heads of {style.head_features}; choose a divisor as head_features")
+        linear = partial(nnx.Linear, features, dtype=style.dtype, rngs=rngs)
+        self.norm = GroupNorm(features, style.attention_groups or style.groups, style.eps)
         # q, k, v side by side; fan_avg of one is half that of the three, so 0.2 is the family's 0.1 for each
-        self.qkv = nnx.Linear(features, 3 * features, kernel_init=kernel_init(0.2), rngs=rngs)
-        self.out = nnx.Linear(features, features, kernel_init=BRANCH_END, rngs=rngs)
+        self.qkv = linear(3 * features, kernel_init=kernel_init(0.2))
+        self.out = linear(features, kernel_init=kernel_init(style.init_scale))
 
     def __call__(self, x: Array) -> Array:
         b, h, w, c = x.shape
-        q, k, v = jnp.split(self.qkv(self.norm(x).reshape(b, h * w, 1, c)), 3, axis=-1)
+        q, k, v = jnp.split(self.qkv(self.norm(x).reshape(b, h * w, c)), 3, axis=-1)
+        q, k, v = (a.reshape(b, h * w, self.heads, -1) for a in (q, k, v))
         mixed = jax.nn.dot_product_attention(q, k, v)
-        return rescaled_sum(x, self.out(mixed).reshape(x.shape))
+        return self.style.residual_sum(x, self.out(mixed.reshape(b, h * w, c)).reshape(x.shape))
 
 
 class ResBlock(nnx.Module):
-    """Residual block of BigGAN kind: it resamples inside, between its first activation and its first convolution.
+    """Residual block: norm, activation, convolution, twice, with the embedding in between.
 
-    `resample` is a name of RESAMPLE; `attend` adds self-attention behind the block.
+    As in BigGAN (Brock et al. 2019, arXiv:1809.11096) it can resample inside, between its first activation and its first convolution:
+    `resample` is "none", "down" or "up". `attend` adds self-attention behind the block. `emb_features` 0: there is no embedding.
+    `groups_in`: groups of the first normalisation, if not those of the style.
     """
 
     def __init__(
-        self, features_in: int, features_out: int, cond_features: int, *, dropout: float, rngs: nnx.Rngs, resample="none", attend=False
+        self,
+        features_in: int,
+        features_out: int,
+        emb_features: int,
+        style: Style = Style(),  # noqa: B008
+        *,
+        resample: str = "none",
+        attend: bool = False,
+        groups_in: int = 0,
+        rngs: nnx.Rngs,
     ):
-        self.resample = resample
-        self.norm0 = GroupNorm(features_in)
-        self.conv0 = conv(features_in, features_out, 3, rngs)
-        self.cond = nnx.Linear(cond_features, features_out, kernel_init=kernel_init(), rngs=rngs)
-        self.norm1 = GroupNorm(features_out)
-        self.dropout = nnx.Dropout(dropout)
-        self.conv1 = conv(features_out, features_out, 3, rngs, BRANCH_END)
-        self.shortcut = conv(features_in, features_out, 1, rngs) if features_in != features_out or resample != "none" else None
-        self.attention = Attention(features_out, rngs=rngs) if attend else None
+        self.style, self.resample = style, resample
+        self.norm0 = GroupNorm(features_in, groups_in or style.groups, style.eps)
+        self.conv0 = style.conv(features_in, features_out, 3, rngs)
+        width = features_out * (1 + style.scale_shift)
+        self.cond = nnx.Linear(emb_features, width, kernel_init=kernel_init(), rngs=rngs) if emb_features else None
+        self.norm1 = style.norm(features_out)
+        self.dropout = nnx.Dropout(style.dropout)
+        self.conv1 = style.conv(features_out, features_out, 3, rngs, style.init_scale)
+        project = features_in != features_out or (resample != "none" and style.resampled_shortcut)
+        self.shortcut = style.conv(features_in, features_out, 1, rngs) if project else None
+        self.attention = Attention(features_out, style, rngs=rngs) if attend else None
 
-    def __call__(self, x: Array, emb: Array, rngs: nnx.Rngs | None) -> Array:
-        resample = RESAMPLE[self.resample]
-        h = self.conv0(resample(nnx.silu(self.norm0(x))))
-        h = h + self.cond(emb)[:, None, None, :]
-        h = self.conv1(self.dropout(nnx.silu(self.norm1(h)), rngs=rngs))
+    def __call__(self, x: Array, emb: Array | None, rngs: nnx.Rngs | None) -> Array:
+        style, resample = self.style, resampler(self.resample, self.style.fir)
+        h = self.conv0(resample(style.act(self.norm0(x))))
+        if self.cond is None or emb is None:
+            h = self.norm1(h)
+        else:
+            told = self.cond(emb)[:, None, None, :].astype(h.dtype)
+            if style.scale_shift:
+                scale, shift = jnp.split(told, 2, axis=-1)
+                h = self.norm1(h) * (1 + scale) + shift
+            else:
+                h = self.norm1(h + told)
+        h = self.conv1(self.dropout(style.act(h), rngs=rngs))
         x = resample(x)
         if self.shortcut is not None:
             x = self.shortcut(x)
-        x = rescaled_sum(x, h)
+        x = style.residual_sum(x, h)
         return x if self.attention is None else self.attention(x)

@@ -7,6 +7,8 @@ from .base import Sampler as Sampler
 from .base import Samples as Samples
 from .base import draw_prior as draw_prior
 from .base import sample as sample
+from .bound import Bound as Bound
+from .bound import variational_bound as variational_bound
 from .ddim import DDIM as DDIM
 from .deis import DEIS as DEIS
 from .deis import LMS as LMS
@@ -25,8 +27,16 @@ from .euler_maruyama import EulerMaruyama as EulerMaruyama
 from .heun import Heun as Heun
 from .langevin import AnnealedLangevin as AnnealedLangevin
 from .langevin import Langevin as Langevin
-from .ode import LogLikelihood as LogLikelihood
-from .ode import log_likelihood as log_likelihood
+from .latent import decode as decode
+from .latent import encode as encode
+from .latent import nearest as nearest
+from .latent import outlier_scores as outlier_scores
+from .latent import slerp as slerp
+from .latent import temper as temper
+from .likelihood import TRACES as TRACES
+from .likelihood import LogLikelihood as LogLikelihood
+from .likelihood import log_likelihood as log_likelihood
+from .likelihood import prior_mismatch as prior_mismatch
 from .ode import probability_flow as probability_flow
 from .predictor_corrector import PredictorCorrector as PredictorCorrector
 from .recommended import Recommendation as Recommendation

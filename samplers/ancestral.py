@@ -5,7 +5,8 @@ With the forward transition :math:`x_t = A x_s + G z`,
 .. math:: x_s = A^{-1} \big(x_t + G^2 \nabla \log p_t(x_t)\big) + v z,
 
 where v is the posterior's own :math:`G \sigma_s / \sigma_t` (score_sde's choice for VE) or the transition's G (its choice for VP).
-The former is DDIM with eta = 1.
+The former is DDIM with eta = 1. In terms of the estimate, as computed here, the mean stays finite also where A = 0:
+:math:`\alpha_s \hat x_0 + A \sigma_s^2 / \sigma_t\,\hat\epsilon`.
 """
 
 import jax.numpy as jnp
@@ -35,4 +36,4 @@ class Ancestral(OneStep):
 
     def plan(self, sde: SDE, ts: Array) -> Row:
         p = transitions(sde, ts)
-        return Row(p.t, 1 / p.ratio, jnp.zeros_like(p.t), -p.variance / (p.sigma * p.ratio), VARIANCES[self.variance](p))
+        return Row(p.t, jnp.zeros_like(p.t), p.alpha_s, p.ratio * p.sigma_s**2 / p.sigma, VARIANCES[self.variance](p))

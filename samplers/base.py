@@ -98,18 +98,21 @@ def sample(
         cond: a pytree of conditions with leading axis `batch`, handed to `denoise`.
         index: the number (batch,) of each sample in its run; default 0, 1, ...
         keep: how many of the last states to return as `path`; None for all steps + 1.
-        denoise_last: return the expected clean data at `ts[-1]`, at the price of one more evaluation, instead of the noisy state.
+        denoise_last: return the expected clean data at `ts[-1]`, at the price of one more evaluation, instead of the noisy state; where
+            sigma is 0 there, the state is clean already.
         progress: called between chunks of steps with the number of steps done and their total.
 
     Raises:
-        ValueError: the grid does not decrease or leaves the range [t_min, 1] of the SDE, or the index does not fit the batch.
+        ValueError: the grid does not decrease or leaves the range [t_min, 1] of the SDE, the sampler has no finite coefficients on it, or
+            the index does not fit the batch.
     """
     grid = check_grid(sde, ts)
     index = jnp.arange(x.shape[0]) if index is None else index
     if index.shape != x.shape[:1]:
         raise ValueError(f"index numbers each of the {x.shape[0]} samples, so it has shape {x.shape[:1]}, got {index.shape}")
     steps, denoise = len(grid) - 1, Counted(denoise)
-    rows = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), in_float64(sampler.plan, sde, grid))
+    plan = check_plan(sampler, sde, in_float64(sampler.plan, sde, grid))
+    rows = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), plan)
     kept = min(steps + 1 if keep is None else keep, steps + 1)
     carry, nfe = (x, sampler.init(x), jnp.broadcast_to(x, (kept, *x.shape))), jnp.zeros((), jnp.int32)
     for start, stop in _chunks(steps, progress is not None):
@@ -119,7 +122,7 @@ def sample(
             jax.block_until_ready(carry)
             progress(int(stop), steps)
     x, _, path = carry
-    if denoise_last:
+    if denoise_last and not _is_clean(sde, grid):
         x, spent = _final(denoise, x, jnp.asarray(grid[-1], x.dtype), cond)
         nfe += spent
     return Samples(x, nfe, path if kept else None)
@@ -136,6 +139,24 @@ def check_grid(sde: SDE, ts: ArrayLike) -> Any:
     if ts[0] > 1 + 1e-6 or ts[-1] < low:
         raise ValueError(f"the grid runs from {ts[0]:g} to {ts[-1]:g}; this SDE covers times from 1 down to t_min = {sde.t_min}")
     return ts
+
+
+def check_plan(sampler: Sampler, sde: SDE, plan: Any) -> Any:
+    """Return the plan; raise a ValueError if it is concrete and not finite, as where a process has no signal left at t = 1."""
+    for leaf in jax.tree.leaves(plan):
+        if not isinstance(leaf, Tracer) and not np.all(np.isfinite(leaf)):
+            first = int(np.argmin(np.isfinite(leaf).reshape(len(leaf), -1).all(1)))
+            raise ValueError(
+                f"{type(sampler).__name__} has no finite coefficients in step {first} of this grid on {type(sde).__name__}; if no signal "
+                "is left at t = 1, start the grid below 1 (start=0.99), or take a sampler that can start there, such as DDIM or DPMpp2M"
+            )
+    return plan
+
+
+def _is_clean(sde: SDE, grid: Any) -> bool:
+    """Tell whether the grid is known to end where sigma is 0."""
+    sigma = in_float64(lambda sde, t: sde.marginal(t)[1], sde, grid[-1])
+    return not isinstance(sigma, Tracer) and not np.any(sigma)
 
 
 class Counted(eqx.Module):

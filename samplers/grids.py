@@ -6,6 +6,7 @@ Where sampling ends is the grid's business: the papers stop at 1e-3 for VP and s
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from sde_lib import SDE, in_float64
 
@@ -68,6 +69,12 @@ def centred(
 def _times(sde, n, start, end, warp, unwarp) -> np.ndarray:
     """Space sigma / alpha equally under `warp` and find the times, in float64; the ends are exact."""
     fractions = _fractions(n, start, end)
+    ratios = in_float64(lambda sde, ends: sde.log_snr(ends), sde, np.array([start, end]))
+    if not isinstance(ratios, Tracer) and not np.all(np.isfinite(ratios)):
+        raise ValueError(
+            f"the log-SNR of {type(sde).__name__} is {ratios[0]:g} at start = {start} and {ratios[1]:g} at end = {end}; this grid needs it "
+            "finite: start below 1 or end above 0, or take the uniform or quadratic grid"
+        )
 
     def times(sde, ends):
         first, last = warp(jnp.exp(-0.5 * sde.log_snr(ends)))

@@ -46,7 +46,7 @@ def in_float64(fn: Callable, *args: Any) -> Any:
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((fn, args))):
         return fn(*args)
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True), np.errstate(all="ignore"):  # infinite log-SNRs are for callers to refuse
         wide = jax.tree.map(lambda a: np.asarray(a, np.float64) if eqx.is_inexact_array_like(a) else a, args)
         return jax.tree.map(np.asarray, fn(*wide))
 
@@ -94,8 +94,14 @@ class SDE(eqx.Module):
         return 2 * (jnp.log(alpha) - jnp.log(sigma))
 
     def time(self, log_snr: Array) -> Array:
-        """Return the t in [0, 1] of a log-SNR, elementwise, by bisection; values out of range give the nearer end."""
-        log_snr = jnp.asarray(log_snr, jnp.result_type(float))
+        """Return the t in [0, 1] of a log-SNR, elementwise; values out of range give the nearer end.
+
+        It can be differentiated in the log-SNR and in the parameters of the process, as a grid or a schedule that is learned needs.
+        """
+        return _time(self, jnp.asarray(log_snr, jnp.result_type(float)))
+
+    def inverse(self, log_snr: Array) -> Array:
+        """Return the t of a log-SNR, elementwise, for `time`: by bisection, which a closed form may replace. It need pass no gradient."""
 
         def halve(_, ends):
             low, high = ends
@@ -105,6 +111,19 @@ class SDE(eqx.Module):
 
         low, high = jax.lax.fori_loop(0, 64, halve, (jnp.zeros_like(log_snr), jnp.ones_like(log_snr)))
         return (low + high) / 2
+
+    def levels(self, n: int) -> tuple[Array, Array]:
+        """Return log alpha and sigma (n,) of n noise levels, cleanest first, as a network trained on a table would have them.
+
+        Unless the process has a table of its own: its marginal at the times 1/n, 2/n .. 1.
+        """
+        alpha, sigma = self.marginal(jnp.arange(1, n + 1) / n)
+        return jnp.log(alpha), sigma
+
+    def label(self, t: Array) -> Array:
+        """Return the number of the noise level at `t`, elementwise; only `Discrete` has any."""
+        name = type(self).__name__
+        raise ValueError(f"{name} has no numbered noise levels to tell a network; wrap it: Discrete({name}(), n) with the network's n")
 
     def perturb(self, key: Key[Array, ""], x0: Float[Array, "batch ..."], t: ArrayLike) -> tuple[Array, Array]:
         """Draw x_t given x0; return it with the standard normal noise it contains."""
@@ -138,3 +157,21 @@ class SDE(eqx.Module):
         """
         f, g = self.coefficients(expand(t, x))
         return f * x - 0.5 * (1 + eta**2) * g**2 * score, eta * g
+
+
+@eqx.filter_custom_jvp
+def _time(sde: SDE, log_snr: Array) -> Array:
+    return jnp.clip(sde.inverse(log_snr), 0.0, 1.0)
+
+
+@_time.def_jvp
+def _time_jvp(primals, tangents):
+    """Differentiate the equation that t solves, log_snr(t; parameters) = log_snr; beyond the ends t stays where it is."""
+    (sde, log_snr), (sde_rate, log_snr_rate) = primals, tangents
+    t = _time(sde, log_snr)
+    slope = jax.jvp(sde.log_snr, (t,), (jnp.ones_like(t),))[1]
+    rate = jnp.zeros_like(t) if log_snr_rate is None else log_snr_rate
+    if jax.tree.leaves(sde_rate):
+        rate -= eqx.filter_jvp(lambda sde: sde.log_snr(t), (sde,), (sde_rate,))[1]
+    inside = (t > 0) & (t < 1)
+    return t, jnp.where(inside, rate / jnp.where(inside, slope, 1.0), 0.0)

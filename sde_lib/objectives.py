@@ -1,67 +1,25 @@
-r"""Denoising score matching in continuous time, and the distributions of its times.
+r"""Score matching in continuous time (times: `times.py`).
 
-For x0 from the data, t from a time distribution and x_t = alpha x0 + sigma noise, the loss of one sample is
+For x0 from the data, t from a time distribution and x_t = alpha x0 + sigma noise, the denoising loss of one sample is
 
 .. math:: w_t \, \tfrac1d \| F(x_t, t) - (a_t x_0 + b_t \epsilon) \|^2,
 
-F the network output, (a, b) the prediction and w the weighting of `denoiser.py` (Song et al. 2021, arXiv:2011.13456, eq. 7).
-A time distribution is its quantile function, so that stratified draws need no further code.
+F the network output, (a, b) the prediction and w the weighting of `denoiser.py` (Song et al. 2021, arXiv:2011.13456, eq. 7). It is flow
+matching for prediction "velocity" and weighting "prediction" on `Rectified`, DDPM's and SMLD's loss for weighting "noise" on `Discrete`.
+The sliced loss needs no noise to compare with: by integration by parts, with the noise estimate and random directions v,
+
+.. math:: E \| \epsilon - \hat\epsilon \|^2 = E \big[ \| \hat\epsilon \|^2 - 2 \sigma\, v^T \partial_x \hat\epsilon\, v \big] + d .
 """
 
-import abc
+from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from .base import SDE, expand
+from .base import expand
 from .denoiser import WEIGHTINGS, Denoiser, check_name
-
-
-class TimeDistribution(eqx.Module):
-    """Where in [t_min, 1] training times fall."""
-
-    @abc.abstractmethod
-    def quantile(self, sde: SDE, u: Array) -> Array:
-        """Return the time below which a fraction `u` of the draws lies, elementwise."""
-
-
-class Uniform(TimeDistribution):
-    """Uniform in t (Song et al. 2021)."""
-
-    def quantile(self, sde: SDE, u: Array) -> Array:
-        return sde.t_min + (1 - sde.t_min) * u
-
-
-class LogUniform(TimeDistribution):
-    """Uniform in the log-SNR, between those of t_min and 1."""
-
-    def quantile(self, sde: SDE, u: Array) -> Array:
-        clean, noisy = sde.log_snr(jnp.asarray(sde.t_min, u.dtype)), sde.log_snr(jnp.ones((), u.dtype))
-        return jnp.maximum(sde.time(clean + u * (noisy - clean)), sde.t_min)
-
-
-class LogNormal(TimeDistribution):
-    """Normal in log(sigma / alpha), cut to [t_min, 1] (Karras et al. 2022, arXiv:2206.00364, table 1: mean -1.2, std 1.2)."""
-
-    mean: float = -1.2
-    std: float = 1.2
-
-    def quantile(self, sde: SDE, u: Array) -> Array:
-        ends = -0.5 * sde.log_snr(jnp.asarray([sde.t_min, 1.0], u.dtype))
-        low, high = jax.scipy.stats.norm.cdf((ends - self.mean) / self.std)
-        level = self.mean + self.std * jax.scipy.stats.norm.ppf(low + u * (high - low))
-        return jnp.maximum(sde.time(-2 * level), sde.t_min)
-
-
-def draw_times(
-    key: Key[Array, ""], sde: SDE, batch: int, distribution: TimeDistribution, stratified: bool = True
-) -> Float[Array, " batch"]:
-    """Draw one time a sample; stratified draws put one in each of `batch` equal parts of the distribution, which cuts the variance."""
-    u = jax.random.uniform(key, (batch,))
-    return distribution.quantile(sde, (jnp.arange(batch) + u) / batch if stratified else u)
 
 
 def denoising_loss(
@@ -83,3 +41,32 @@ def denoising_loss(
     weight = WEIGHTINGS[weighting](sde, time, b * alpha - a * sigma)
     error = denoiser.output(x, t, cond) - (a * x0 + b * noise)
     return jnp.mean(weight * error**2, axis=tuple(range(1, x0.ndim)))
+
+
+def sliced_loss(
+    key: Key[Array, ""],
+    denoiser: Denoiser,
+    x0: Float[Array, "batch ..."],
+    t: Float[Array, " batch"],
+    cond: Any = None,
+    weighting: str = "noise",
+) -> Float[Array, " batch"]:
+    """Return the sliced score-matching loss of each sample (Song et al. 2019, arXiv:1905.07088, eq. 8), a mean over its dimensions.
+
+    Its expectation is that of `denoising_loss` but for a constant that no network changes: its weight at noise level 1. It is noisier, and
+    takes a derivative in one Rademacher direction, about twice the price.
+    """
+    check_name("weighting", weighting, WEIGHTINGS)
+    noise_key, slice_key = jax.random.split(key)
+    sde, time = denoiser.sde, expand(t, x0)
+    x, _ = sde.perturb(noise_key, x0, t)
+    (alpha, sigma), (a, b) = sde.marginal(time), denoiser.combination(time)
+    det = b * alpha - a * sigma
+    weight = WEIGHTINGS[weighting](sde, time, det) * (det / alpha) ** 2
+    v = jax.random.rademacher(slice_key, x.shape, x.dtype)
+    noise, slope = jax.jvp(lambda x: denoiser(x, t, cond).noise, (x,), (v,))
+    return jnp.mean(weight * (noise**2 - 2 * sigma * v * slope), axis=tuple(range(1, x0.ndim)))
+
+
+# name -> loss, for configurations.
+OBJECTIVES: dict[str, Callable] = {"denoising": denoising_loss, "sliced": sliced_loss}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .base import SDE, check_increasing
-from .vp import log_alpha
+from .vp import log_alpha, time_of
 
 
 class SubVP(SDE):
@@ -24,6 +24,10 @@ class SubVP(SDE):
     def marginal(self, t: Array) -> tuple[Array, Array]:
         log_mean = log_alpha(t, self.beta_min, self.beta_max)
         return jnp.exp(log_mean), -jnp.expm1(2 * log_mean)  # expm1: 1 - exp loses 1.2 % at t = 1e-5
+
+    def inverse(self, log_snr: Array) -> Array:
+        # sigma / alpha = 1 / alpha - alpha = 2 sinh(-log alpha)
+        return time_of(2 * jnp.arcsinh(0.5 * jnp.exp(-0.5 * log_snr)), self.beta_min, self.beta_max)
 
     def prior_std(self) -> float:
         return 1.0

@@ -17,6 +17,12 @@ def log_alpha(t: Array, beta_min: float, beta_max: float) -> Array:
     return -0.25 * t**2 * (beta_max - beta_min) - 0.5 * t * beta_min
 
 
+def time_of(integral: Array, beta_min: float, beta_max: float) -> Array:
+    """Return the time by which the integral of beta has reached a value, at most 1."""
+    integral = jnp.minimum(integral, 0.5 * (beta_min + beta_max))
+    return 2 * integral / (beta_min + jnp.sqrt(beta_min**2 + 2 * (beta_max - beta_min) * integral))
+
+
 class VP(SDE):
     """Variance preserving process with a linear beta; its prior is N(0, I)."""
 
@@ -33,6 +39,14 @@ class VP(SDE):
     def coefficients(self, t: Array) -> tuple[Array, Array]:
         beta = self.beta_min + t * (self.beta_max - self.beta_min)  # the general form is 0 / 0 at t = 0
         return -0.5 * beta, jnp.sqrt(beta)
+
+    def inverse(self, log_snr: Array) -> Array:
+        return time_of(jnp.logaddexp(0.0, -log_snr), self.beta_min, self.beta_max)  # -2 log alpha
+
+    def levels(self, n: int) -> tuple[Array, Array]:
+        """Return the table of DDPM, the product of 1 - beta_i with n equally spaced betas (arXiv:2006.11239; arXiv:2011.13456, app. B)."""
+        log_mean = 0.5 * jnp.cumsum(jnp.log1p(-jnp.linspace(self.beta_min / n, self.beta_max / n, n)))
+        return log_mean, jnp.sqrt(-jnp.expm1(2 * log_mean))
 
     def prior_std(self) -> float:
         return 1.0

@@ -16,14 +16,19 @@ class Timing(NamedTuple):
 
 
 def interleaved(candidates: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, Timing]:
-    """Time each candidate once a round, in turn, after one call to compile it."""
-    for call in candidates.values():
-        jax.block_until_ready(call())
+    """Time each candidate once a round, in turn, after one call to compile it, which is reported."""
+    for name, call in candidates.items():
+        print(f"  compiled {name} in {seconds_of(call):.1f} s", flush=True)
     seconds = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, call in candidates.items():
-            start = time.perf_counter()
-            jax.block_until_ready(call())
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(seconds_of(call))
     quartiles = {name: np.quantile(values, [0.25, 0.5, 0.75]) for name, values in seconds.items()}
     return {name: Timing(q[1], (q[2] - q[0]) / 2) for name, q in quartiles.items()}
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """Return the seconds until the result of a call is there."""
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start

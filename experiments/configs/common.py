@@ -9,6 +9,9 @@ SDES = {
     "vp": {"name": "VP"},
     "ve": {"name": "VE", "sigma_min": 0.02, "sigma_max": 100.0},  # the published 0.01 and 50, for data in [-1, 1] instead of [0, 1]
     "subvp": {"name": "SubVP"},
+    "cosine": {"name": "Cosine"},
+    "rectified": {"name": "Rectified"},
+    "edm": {"name": "EDM"},
 }
 
 
@@ -23,7 +26,13 @@ def base_config() -> ConfigDict:
             "sde": {"name": "VP"},
             "net": {},
             "denoiser": {"prediction": "edm", "inputs": "edm", "sigma_data": 0.0},  # 0: measured
-            "objective": {"weighting": "prediction", "times": {"name": "Uniform"}, "stratified": True},
+            "objective": {
+                "name": "denoising",  # or sliced
+                "weighting": "prediction",
+                "times": {"name": "Uniform"},
+                "stratified": True,
+                "uncertainty": False,  # learn the weights of the noise levels as well
+            },
             "optim": {"lr": 2e-4, "warmup": 5000, "clip": 1.0, "decay_steps": 0},
             "ema": 0.999,
             "train": {
@@ -60,6 +69,8 @@ def base_config() -> ConfigDict:
                 "train_split": "train",
                 "batch_size": 256,
                 "probes": 4,  # 0: exact trace
+                "trace": "rademacher",
+                "bound_draws": 64,  # of the variational bound; 0: none
                 "rtol": 1e-4,
                 "samplers": ("pc", "ddim", "ode"),
                 "number": 1000,

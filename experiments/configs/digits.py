@@ -16,8 +16,10 @@ def get_config(variant: str = "vp"):
     config.objective.times = {"name": "LogNormal", "mean": -1.2, "std": 1.4}
     config.optim.update({"lr": 1e-3, "warmup": 200, "decay_steps": 1800})
     config.train.update({"steps": 1800, "held_out_every": 250, "checkpoint_every": 500, "conditional": "cond" in words})
-    config.samplers.pc.update({"predictor": {"name": "Ancestral"}, "grid": "quadratic", "steps": 60})
+    # chosen on the last 200 training digits: DDIM as the predictor keeps the variance that Ancestral loses at so few steps
+    config.samplers.pc.update({"predictor": {"name": "DDIM"}, "grid": "quadratic", "steps": 30})
     config.samplers.ddim.steps = 30
-    config.eval.update({"batch_size": 150, "probes": 2, "rtol": 1e-3, "number": 1500})
+    config.samplers.ode.update({"rtol": 1e-2, "atol": 1e-2})
+    config.eval.update({"batch_size": 150, "probes": 2, "rtol": 3e-3, "number": 1500})
     config.sampling.batch_size = 500
     return config

@@ -9,8 +9,7 @@ import optax
 import pytest
 
 from experiments.state import TrainState, init_state, make_optimizer, make_train_step
-from sde_lib import VP, Denoiser, denoising_loss, draw_times
-from sde_lib.objectives import Uniform
+from sde_lib import VP, Denoiser, Uniform, denoising_loss, draw_times
 
 REFERENCE = np.load(Path(__file__).parents[1] / "fixtures" / "optim_ema.npz")
 

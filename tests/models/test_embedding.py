@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.embedding import EMBEDDINGS, sinusoids
+from models.embedding import SINUSOIDS, waves
 
 
 def test_positional_is_the_published_embedding():
@@ -12,13 +12,15 @@ def test_positional_is_the_published_embedding():
     t = np.array([0.0, 1.0, 999.0])
     angle = t[:, None] * 10000 ** (-np.arange(8) / 7)
     want = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
-    np.testing.assert_allclose(sinusoids(jnp.asarray(t, jnp.float32), 16, *EMBEDDINGS["positional"]), want, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        waves(jnp.asarray(t, jnp.float32), SINUSOIDS["positional"](8).astype(np.float32)), want, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name, levels, fine", [("log_noise", np.linspace(-2.5, 1.5, 161), 0.025), ("positional", np.arange(1000.0), 1.0)])
 def test_neighbours_differ_a_little_and_no_two_levels_coincide(name, levels, fine):
     """Root-mean-square distance of embeddings: clear between neighbours (a tenth of an e-fold of sigma, one index), never small beyond."""
-    e = np.asarray(sinusoids(jnp.asarray(levels, jnp.float32), 32, *EMBEDDINGS[name]))
+    e = np.asarray(waves(jnp.asarray(levels, jnp.float32), SINUSOIDS[name](16).astype(np.float32)))
     distance = np.sqrt(((e[:, None] - e[None]) ** 2).mean(-1))
     apart = np.abs(levels[:, None] - levels[None])
     assert np.all(distance[np.isclose(apart, fine)] > 0.05)

@@ -9,14 +9,39 @@ import models
 
 
 def count(**settings):
-    net = nnx.eval_shape(lambda: models.UNet(rngs=nnx.Rngs(0), embedding="positional", **settings))
+    net = nnx.eval_shape(lambda: models.UNet(rngs=nnx.Rngs(0), **settings))
     return sum(p.size for p in jax.tree.leaves(nnx.state(net)))
 
 
-def test_ddpmpp_has_the_published_number_of_parameters():
-    """DDPM++ of Song et al. 2021 (arXiv:2011.13456) for 32 x 32 x 3; counted there with the reference code."""
-    settings = {"nf": 128, "ch_mult": (1, 2, 2, 2), "num_res_blocks": 4, "attn_resolutions": (16,)}
-    assert count(shape=(32, 32, 3), **settings) == 61_804_419
+SMALL = {"shape": (32, 32, 3), "nf": 128, "ch_mult": (1, 2, 2, 2), "num_res_blocks": 4, "attn_resolutions": (16,)}
+POSITIONAL = {"embedding": "positional"}
+NCSNPP = SMALL | {"embedding": "fourier", "fir": True, "progressive_input": "residual"}
+PYRAMIDS = {"embedding": "fourier", "fir": True, "progressive_input": "input_skip", "progressive": "output_skip"}
+DDPM = SMALL | POSITIONAL | {"num_res_blocks": 2, "resblock_type": "ddpm", "skip_rescale": False, "groups": 32}
+LARGE = {"shape": (256, 256, 3), "num_res_blocks": 2}
+
+
+@pytest.mark.parametrize(
+    "settings, published",
+    [
+        (NCSNPP, 62_758_915),
+        (NCSNPP | {"num_res_blocks": 8}, 107_587_075),
+        (NCSNPP | POSITIONAL, 62_693_251),
+        (SMALL | POSITIONAL, 61_804_419),
+        (SMALL | POSITIONAL | {"num_res_blocks": 8}, 106_632_579),
+        (DDPM, 35_218_947),
+        (DDPM | {"embedding": "none"}, 32_329_347),
+        (SMALL | LARGE | PYRAMIDS | {"ch_mult": (1, 1, 2, 2, 2, 2, 2)}, 65_574_549),
+        (
+            SMALL | PYRAMIDS | {"shape": (1024, 1024, 3), "nf": 16, "ch_mult": (1, 2, 4, 8, 16, 32, 32, 32), "num_res_blocks": 1},
+            105_785_896,
+        ),
+        (DDPM | LARGE | {"ch_mult": (1, 1, 2, 2, 4, 4)}, 111_569_923),
+    ],
+)
+def test_the_published_networks_have_their_number_of_parameters(settings, published):
+    """Song et al. 2021 (arXiv:2011.13456), counted there with the reference code."""
+    assert count(**settings) == published
 
 
 @pytest.mark.parametrize("shape, ch_mult", [((8, 8, 1), (1, 2)), ((8, 12, 3), (1, 1, 1)), ((6, 10, 1), (1,)), ((16, 16, 2), (1, 2, 2))])
@@ -35,7 +60,16 @@ def test_a_size_that_does_not_halve_names_the_remedy():
 
 
 @pytest.mark.parametrize(
-    "settings, message", [({"ch_mult": ()}, "ch_mult"), ({"num_res_blocks": 0}, "num_res_blocks"), ({"nf": 10}, "channels")]
+    "settings, message",
+    [
+        ({"ch_mult": ()}, "ch_mult"),
+        ({"num_res_blocks": 0}, "num_res_blocks"),
+        ({"nf": 10}, "channels"),
+        ({"progressive": "skip"}, "unknown progressive 'skip'; choose one of none, output_skip, residual"),
+        ({"head_features": 7}, "heads of 7"),
+        ({"embedding": "none", "num_classes": 3}, "takes no labels"),
+        ({"sigmas": (50, 0.01, 1000)}, "says what scale_by_sigma divides by"),
+    ],
 )
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):

@@ -86,7 +86,10 @@ def label(sampler) -> str:
     return f"{type(sampler).__name__}({','.join(settings)})"
 
 
-SDES = [c() for c in concrete(sde_lib, sde_lib.SDE)]
+# Compiling takes seconds a pair: three processes meet every sampler in every test; the others every sampler in test_processes.py,
+# every grid, the adaptive flow and the likelihood.
+SDES = [sde_lib.SubVP(), sde_lib.VE(), sde_lib.VP()]
+OTHERS = [c() for c in concrete(sde_lib, sde_lib.SDE) if c is not sde_lib.Discrete and c not in map(type, SDES)]
 SAMPLERS = [s for c in concrete(samplers, samplers.Sampler) for s in built(c)] + VARIANTS
 
 
@@ -112,6 +115,16 @@ def compiled_programs_last_a_file():
 
 @pytest.fixture(params=SDES, ids=lambda s: type(s).__name__)
 def sde(request):
+    return request.param
+
+
+@pytest.fixture(params=SDES + OTHERS, ids=lambda s: type(s).__name__)
+def any_sde(request):
+    return request.param
+
+
+@pytest.fixture(params=OTHERS, ids=lambda s: type(s).__name__)
+def other_sde(request):
     return request.param
 
 

@@ -109,6 +109,21 @@ def test_published_networks_are_told_their_own_time(sde):
         np.testing.assert_allclose(seen[0][1], signal, rtol=1e-5, atol=1e-5)
 
 
+def test_a_network_of_images_in_the_unit_range_is_fed_and_understood_in_its_own_units():
+    """Of x in [-1, 1] at sigma, it gets (x + 1) / 2 at sigma / 2, and its score is minus the noise over that."""
+    sde, t, noise = VE(0.02, 100.0), jnp.array([0.1, 0.9]), jnp.array([[1.0, -2.0], [0.5, 3.0]])
+    sigma = in_float64(sde.marginal, t)[1].astype(np.float32)
+    x = 0.25 + sigma[:, None] * noise
+
+    def net(unit, signal, cond):
+        np.testing.assert_allclose(unit, (x + 1) / 2, rtol=1e-6)
+        np.testing.assert_allclose(signal, sigma / 2, rtol=1e-5)
+        return -noise / signal[:, None]
+
+    estimate = Denoiser(net, sde, "unit_score", "unit_sigma")(x, t)
+    np.testing.assert_allclose(estimate.noise, noise, rtol=1e-5)
+
+
 @pytest.mark.parametrize("inputs", INPUTS)
 def test_the_network_gets_one_number_a_sample_and_the_condition(inputs):
     seen = []
@@ -145,7 +160,7 @@ def test_a_call_counts_as_one_evaluation():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prediction": "epsilon"}, "unknown prediction 'epsilon'; choose one of edm, noise, score, v, velocity, x0"),
+        ({"prediction": "epsilon"}, "unknown prediction 'epsilon'; choose one of edm, noise, score, unit_score, v, velocity, x0"),
         ({"inputs": "x"}, "unknown inputs 'x'"),
     ],
 )

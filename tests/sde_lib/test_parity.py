@@ -1,4 +1,4 @@
-"""The continuous processes and losses of the reference implementation of Song et al. 2021, see tests/fixtures/README.md."""
+"""The processes, tables and losses of the reference implementation of Song et al. 2021, see tests/fixtures/README.md."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sde_lib import VE, VP, Denoiser, SubVP, denoising_loss, expand
+from sde_lib import VE, VP, Denoiser, Discrete, SubVP, denoising_loss, expand, in_float64
 
 REFERENCE = np.load(Path(__file__).parents[1] / "fixtures" / "sde_lib.npz")
 X, T = jnp.asarray(REFERENCE["x"]), jnp.asarray(REFERENCE["t"])
@@ -65,3 +65,52 @@ def test_continuous_loss(name, weighting, key, monkeypatch):
     loss = denoising_loss(jax.random.key(0), denoiser, batch, t, weighting=weighting)
     np.testing.assert_allclose(jnp.mean(loss), REFERENCE[f"loss/{name}/reduce_mean1/{key}"], rtol=1e-5)
     np.testing.assert_allclose(jnp.mean(loss) * z[0].size / 2, REFERENCE[f"loss/{name}/reduce_mean0/{key}"], rtol=1e-5)
+
+
+def steps(name, n):
+    """Return what the reference reads off its tables for each row of X, at the index int(t (n - 1)): A and G, float64 (11, 1, 1, 1)."""
+    if name == "subvp":  # it has no table: an Euler-Maruyama step of the continuous process
+        f, g = in_float64(SDES[name].coefficients, np.asarray(T, np.float64))
+        a, spread = 1 + f / n, g / np.sqrt(n)
+    else:
+        i = np.trunc(np.asarray(T) * np.float32(n - 1)).astype(int)
+        log_alpha, _, variance = Discrete(SDES[name], n).tables()
+        a, spread = np.exp(np.diff(log_alpha))[i], np.sqrt(variance)[i]
+    return tuple(v.reshape(-1, 1, 1, 1) for v in (a, spread))
+
+
+@pytest.mark.parametrize("n", [100, 1000])
+def test_discretisation(name, n):
+    def close(got, key, slack):
+        expected = REFERENCE[f"{name}/N{n}/{key}"]
+        got, expected = (np.asarray(v)[REACHED[name]] for v in (got, expected))
+        np.testing.assert_allclose(got, expected, rtol=4e-5, atol=slack)  # VE: differences of squares that agree to 1.7 %
+
+    a, spread = steps(name, n)
+    x, t = np.asarray(X, np.float64), np.asarray(T, np.float64).reshape(-1, 1, 1, 1)
+    # In float32 sqrt(1 - beta) x - x is off by an ulp of x, and sigma_i^2 - sigma_{i-1}^2 by one of sigma_i^2.
+    slack, score = 1e-7 * np.abs(x).max(), -0.3 * x - 0.1 * t
+    g_slack = 1e-5 * np.abs(spread).max()
+    close((a - 1) * x, "disc_f", slack)
+    close(spread[:, 0, 0, 0], "disc_G", g_slack)
+    close((a - 1) * x - spread**2 * score, "reverse_pf0/disc_f", 10 * slack)
+    close(spread[:, 0, 0, 0], "reverse_pf0/disc_G", g_slack)
+    close((a - 1) * x - 0.5 * spread**2 * score, "reverse_pf1/disc_f", 10 * slack)
+    assert not REFERENCE[f"{name}/N{n}/reverse_pf1/disc_G"].any()
+
+
+@pytest.mark.parametrize(
+    ("key", "sde", "prediction", "inputs", "level"),
+    [
+        ("legacy_ddpm", VP(), "noise", "label", lambda label: label + 1),
+        ("legacy_smld", VE(), "score", "reversed_label", lambda label: 1000 - label),
+    ],
+)
+def test_loss_at_the_levels_of_a_table(key, sde, prediction, inputs, level, monkeypatch):
+    z, t = jnp.asarray(REFERENCE["loss/z"]), jnp.asarray(level(REFERENCE["loss/labels"]) / 1000, jnp.float32)
+    monkeypatch.setattr(jax.random, "normal", lambda key, shape, dtype=None: z)
+    denoiser = Denoiser(lambda x, label, cond: 0.2 * x + 0.001 * expand(label, x), Discrete(sde, 1000), prediction, inputs)
+    loss = denoising_loss(jax.random.key(0), denoiser, jnp.asarray(REFERENCE["loss/batch"]), t, weighting="noise")
+    np.testing.assert_allclose(jnp.mean(loss), REFERENCE[f"loss/{key}/reduce_mean1"], rtol=1e-5)
+    # Summed over dimensions, SMLD's has a factor 1/2 and DDPM's, like here, too.
+    np.testing.assert_allclose(jnp.mean(loss) * z[0].size / 2, REFERENCE[f"loss/{key}/reduce_mean0"], rtol=1e-5)

@@ -9,12 +9,23 @@ import pytest
 from scipy import stats
 
 import sde_lib
-from sde_lib import SDE, VE, VP, Gaussian, SubVP, in_float64
+from sde_lib import EDM, SDE, VE, VP, Cosine, Discrete, Gaussian, Rectified, SubVP, in_float64
 
 TIMES = np.geomspace(1e-5, 1, 60).astype(np.float32)
 INSIDE = np.geomspace(1e-3, 0.98, 40)
 # Where a value is exp(u), its relative error is the absolute error of u: up to four roundings of numbers below 10 (VE: u = -4.6 + 8.5 t).
 RTOL = 4e-6
+
+
+class Quarter(SDE):
+    """A quarter of a circle, left just before alpha is 0, by its marginal alone."""
+
+    angle: float = 1.5
+
+    def marginal(self, t):
+        return jnp.cos(self.angle * t), jnp.sin(self.angle * t)
+
+
 DATA = Gaussian([0.7, -0.4], [[0.25, 0.06], [0.06, 0.04]])
 
 
@@ -31,7 +42,7 @@ def test_the_exported_processes_are_found(sde):
 
 def test_signal_falls_and_noise_grows_from_clean_to_noisy(sde):
     alpha, sigma = in_float64(sde.marginal, np.linspace(0, 1, 101))
-    assert alpha[0] == 1 and sigma[0] < 0.02 and np.all(alpha >= 0)
+    assert abs(alpha[0] - 1) < 1e-15 and sigma[0] < 0.02 and np.all(alpha >= 0)
     assert np.all(np.diff(alpha) <= 0) and np.all(np.diff(sigma) > 0)
 
 
@@ -156,6 +167,26 @@ def test_time_inverts_log_snr(sde):
     assert np.all(error < 8 * RTOL / np.abs(slope) + 1e-7)
 
 
+def test_time_can_be_differentiated(sde):
+    # dt / d log-SNR is one over the slope of the log-SNR; beyond the ends t stays.
+    with jax.enable_x64(True):
+        values = sde.log_snr(jnp.asarray([0.03, 0.3, 0.9]))
+        slope = jax.vmap(jax.grad(sde.time))(jnp.append(values, jnp.array([1e9, -1e9])))
+        step = 1e-4
+        numeric = (np.asarray(sde.time(values + step)) - np.asarray(sde.time(values - step))) / (2 * step)
+        np.testing.assert_allclose(slope[:3], numeric, rtol=1e-6)
+        np.testing.assert_allclose(slope[3:], 0, atol=1e-15)
+
+
+@pytest.mark.parametrize("make", [lambda b: VP(beta_max=20 * b), lambda b: Quarter(1.5 * b)], ids=["closed form", "bisection"])
+def test_time_can_be_differentiated_in_what_a_schedule_learns(make):
+    with jax.enable_x64(True):
+        value, step = make(1.0).log_snr(jnp.asarray(0.4)), 1e-4
+        slope = jax.grad(lambda b: make(b).time(value))(1.0)
+        numeric = (make(1 + step).time(value) - make(1 - step).time(value)) / (2 * step)
+        np.testing.assert_allclose(slope, numeric, rtol=1e-6)
+
+
 def test_log_snrs_out_of_range_give_the_nearer_end(sde):
     np.testing.assert_allclose(sde.time(jnp.array([1e9, jnp.inf, -1e9, -jnp.inf])), [0, 0, 1, 1], atol=1e-6)
     assert np.all(np.diff(in_float64(sde.log_snr, TIMES)) < 0)
@@ -202,6 +233,11 @@ def test_a_schedule_can_be_learned():
         (lambda: VE(sigma_max=float("nan")), "sigma_min < sigma_max"),
         (lambda: VP(t_min=1.0), "need 0 <= t_min < 1, got 1.0"),
         (lambda: VE(t_min=-1e-3), "0 <= t_min < 1"),
+        (lambda: Cosine(s=-0.1), "need 0 <= s < 1, got -0.1"),
+        (lambda: EDM(sigma_max=0.0), "0 < sigma_max, got 0.0"),
+        (lambda: Discrete(VP(), 1), "need at least two noise levels, got n = 1"),
+        (lambda: Discrete(VP(), 20), "VP at n = 20 levels has a step that leaves no signal.*n > beta_max"),
+        (lambda: Discrete(Rectified(), 20), "a process that ends with some signal"),
     ],
 )
 def test_impossible_settings_are_refused(make, message):

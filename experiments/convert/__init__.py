@@ -1,0 +1,9 @@
+"""Checkpoints of other projects, in and out: python -m experiments.convert --help.
+
+Nothing in a foreign file is executed, and nothing in it is silently skipped.
+"""
+
+from .formats import FORMATS as FORMATS
+from .formats import Converted as Converted
+from .run import convert as convert
+from .run import write_run as write_run

@@ -1,0 +1,53 @@
+"""A converted checkpoint as an ordinary run directory: `config.json` and one checkpoint, as training leaves them behind."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from ..build import Run, build
+from ..check import check_run, check_settings
+from ..checkpoint import Checkpoints, latest
+from ..errors import RunError
+from ..state import TrainState, init_state
+from ..writing import write_json
+from .formats import FORMATS, Converted
+
+
+def convert(source: str | Path, format: str, workdir: str | Path, config: str | None = None) -> Run:
+    """Make a run directory of a foreign checkpoint, which sampling, evaluation and `load` open like any other.
+
+    The optimizer starts anew: of a foreign file only the weights and their moving average are read.
+
+    Args:
+        source: the foreign file.
+        format: a name of FORMATS.
+        workdir: the run directory, which must not hold a run yet.
+        config: file of the network's configuration: one of ours with an optional variant, or the foreign one as JSON where the format
+            has one.
+
+    Raises:
+        RunError: the file cannot be read, or does not fit the configuration.
+    """
+    if format not in FORMATS:
+        raise RunError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}")
+    source, workdir = Path(source), Path(workdir)
+    if not source.is_file():
+        raise RunError(f"there is no file {source} to convert")
+    if latest(workdir) is not None:
+        raise RunError(f"{workdir} already holds a run; name another --workdir")
+    return write_run(FORMATS[format](source, config), workdir)
+
+
+def write_run(converted: Converted, workdir: Path) -> Run:
+    """Write a converted checkpoint as a run directory; return the run."""
+    check_settings(converted.config)
+    run = build(converted.config, abstract=True)
+    check_run(run)
+    fresh = init_state(jax.random.fold_in(jax.random.key(run.config.seed), 1), jax.tree.map(jnp.asarray, converted.params), run.tx)
+    state = TrainState(jnp.asarray(converted.step, jnp.int32), fresh.params, jax.tree.map(jnp.asarray, converted.ema), fresh.opt, fresh.key)
+    write_json(workdir / "config.json", json.loads(run.config.to_json_best_effort()))
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(converted.step, state, None)
+    return run

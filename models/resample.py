@@ -1,0 +1,96 @@
+r"""Changing the resolution of images, channels last, by a factor of two.
+
+Plain: mean over 2 x 2 on the way down, nearest neighbour on the way up. With a FIR filter (Zhang 2019, arXiv:1904.11486; Karras et al.
+2019, arXiv:1912.04958) images are low-pass filtered by :math:`k k^\top / (\sum k)^2` instead, before every second pixel is kept, or
+after zeros are put between the pixels (then times four), so that no pattern aliases. Beyond its border an image is zero.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def downsample(x: Array) -> Array:
+    """Halve height and width: mean over 2 x 2."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def upsample(x: Array) -> Array:
+    """Double height and width: nearest neighbour."""
+    b, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+def filtered(x: Array, fir: Sequence[float], pad: tuple[int, int], *, up: int = 1, down: int = 1) -> Array:
+    """Put up - 1 zeros between the pixels of `x`, pad, filter with `fir` along both axes at gain up^2, keep every `down`-th pixel."""
+    kernel = np.outer(fir, fir)[::-1, ::-1] / np.sum(fir) ** 2 * up**2  # reversed: a convolution, where lax correlates
+    channels = x.shape[-1]
+    return jax.lax.conv_general_dilated(
+        x,
+        jnp.broadcast_to(jnp.asarray(kernel, x.dtype)[:, :, None, None], (*kernel.shape, 1, channels)),
+        window_strides=(down, down),
+        padding=[(pad[0], pad[1] + up - 1)] * 2,  # lax puts no zeros behind the last pixel
+        lhs_dilation=(up, up),
+        dimension_numbers=DIMENSIONS,
+        feature_group_count=channels,
+    )
+
+
+def resampler(direction: str, fir: Sequence[float] = ()) -> Callable[[Array], Array]:
+    """Return the function that takes images "down" or "up" by two; "none" leaves them. No `fir`: plain."""
+    excess = len(fir) - 2
+    filters = {
+        "down": lambda x: filtered(x, fir, ((excess + 1) // 2, excess // 2), down=2),
+        "up": lambda x: filtered(x, fir, ((excess + 1) // 2 + 1, excess // 2), up=2),
+    }
+    plain = {"none": lambda x: x, "down": downsample, "up": upsample}
+    return (plain if not fir or direction == "none" else filters)[direction]
+
+
+class Resample(nnx.Module):
+    """Take images "down" or "up" by two, learned with a 3 x 3 convolution if `features_out` is given.
+
+    Plainly down, the convolution has stride two and, as TensorFlow's, pads behind the image only, or with `symmetric` on both sides;
+    up, it follows the nearest neighbours. With `fir` the filter comes first on the way down, and last on the way up.
+    """
+
+    def __init__(
+        self,
+        direction: str,
+        features_in: int = 0,
+        features_out: int = 0,
+        *,
+        fir: Sequence[float] = (),
+        symmetric: bool = False,
+        kernel_init: Callable,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        self.direction, self.fir = direction, tuple(fir)
+        plain = {"strides": 2, "padding": [(int(symmetric), 1)] * 2} if direction == "down" else {"padding": [(1, 1)] * 2}
+        geometry = plain if not fir else {"strides": 2, "padding": "VALID"} if direction == "down" else {}
+        conv = partial(nnx.Conv, **geometry, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+        self.conv = conv(features_in, features_out, (3, 3)) if features_out else None
+
+    def __call__(self, x: Array, emb: Array | None = None, rngs: nnx.Rngs | None = None) -> Array:
+        if self.conv is None:
+            return resampler(self.direction, self.fir)(x)
+        if not self.fir:
+            return self.conv(x if self.direction == "down" else upsample(x))
+        if self.direction == "down":
+            excess = len(self.fir)  # - 2 of the stride, + 2 of the convolution
+            return self.conv(filtered(x, self.fir, ((excess + 1) // 2, excess // 2)))
+        excess = len(self.fir) - 4
+        dtype = self.conv.dtype or jnp.result_type(x, self.conv.kernel[...])
+        x, kernel, bias = (a.astype(dtype) for a in (x, self.conv.kernel[...], self.conv.bias[...]))  # pyright: ignore[reportOptionalSubscript]
+        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS)
+        # the bias belongs behind the filter, which sees zeros beyond the border; 4 for the zeros between the pixels
+        return 4 * filtered(x, self.fir, ((excess + 1) // 2 + 1, excess // 2 + 1)) + bias[None, None, None]

@@ -1,0 +1,51 @@
+r"""Cosine schedule (Nichol and Dhariwal 2021, arXiv:2102.09672, eq. 17), variance preserving.
+
+.. math:: \alpha_t = \frac{\cos \varphi_t}{\cos \varphi_0}, \qquad \sigma_t^2 = 1 - \alpha_t^2, \qquad
+    \varphi_t = \frac\pi2 \frac{t + s}{1 + s} = \varphi_0 + a t .
+
+With s = 0 it is the quarter circle of Salimans and Ho (2022, arXiv:2202.00512). At t = 1 no signal is left: the log-SNR, f and g are
+infinite there. As :math:`\varphi_0 + a = \pi/2`, cosines of :math:`\varphi_t` are sines of :math:`a (1 - t)`, which vanish exactly.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+from jax.core import Tracer
+
+from .base import SDE
+
+
+class Cosine(SDE):
+    """Variance preserving process whose angle arctan(sigma / alpha) grows about evenly; its prior is N(0, I)."""
+
+    s: float = 0.008
+
+    def __check_init__(self):
+        if not isinstance(self.s, Tracer) and not 0 <= self.s < 1:
+            raise ValueError(f"need 0 <= s < 1, got {self.s}")
+
+    def _angles(self) -> tuple[Array, Array]:
+        a = 0.5 * jnp.pi / (1 + jnp.asarray(self.s))
+        return a, self.s * a
+
+    def marginal(self, t: Array) -> tuple[Array, Array]:
+        a, start = self._angles()
+        variance = jnp.sin(a * t) * jnp.sin(a * t + 2 * start)  # = cos^2 start - cos^2 angle, without cancellation
+        return jnp.sin(a * (1 - t)) / jnp.sin(a), jnp.sqrt(variance) / jnp.sin(a)
+
+    def coefficients(self, t: Array) -> tuple[Array, Array]:
+        a, _ = self._angles()
+        f = -a / jnp.tan(a * (1 - t))  # the general form is 0 / 0 at t = 0
+        return f, jnp.sqrt(-2 * f)
+
+    def inverse(self, log_snr: Array) -> Array:
+        a, start = self._angles()
+        return (jnp.arctan2(jnp.hypot(jnp.sin(start), jnp.exp(-0.5 * log_snr)), jnp.cos(start)) - start) / a
+
+    def levels(self, n: int) -> tuple[Array, Array]:
+        """Return the table of improved DDPM, whose betas stop at 0.999 (arXiv:2102.09672, section 3.2)."""
+        alpha, _ = self.marginal(jnp.arange(n + 1) / n)
+        log_mean = 0.5 * jnp.cumsum(jnp.maximum(2 * jnp.diff(jnp.log(alpha)), jnp.log(1 - 0.999)))
+        return log_mean, jnp.sqrt(-jnp.expm1(2 * log_mean))
+
+    def prior_std(self) -> float:
+        return 1.0

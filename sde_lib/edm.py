@@ -1,0 +1,34 @@
+r"""The process of Karras et al. (2022, arXiv:2206.00364): nothing but noise that grows linearly,
+
+.. math:: x_t = x_0 + \sigma_t \epsilon, \qquad \sigma_t = \sigma_{\max} t, \qquad f = 0, \qquad g^2 = 2 \sigma_{\max}^2 t,
+
+their time, which is sigma itself, scaled to [0, 1].
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array
+
+from .base import SDE, check_increasing
+
+
+class EDM(SDE):
+    """Variance exploding process with a linear sigma; its prior is N(0, sigma_max^2).
+
+    The default t_min is the published smallest sigma, 0.002 of 80; with t_min = 0 a sampler may go on to data without noise.
+    """
+
+    sigma_max: float = 80.0
+    t_min: float = eqx.field(default=0.002 / 80, kw_only=True)
+
+    def __check_init__(self):
+        check_increasing(sigma_max=self.sigma_max)
+
+    def marginal(self, t: Array) -> tuple[Array, Array]:
+        return jnp.ones_like(t), self.sigma_max * t
+
+    def coefficients(self, t: Array) -> tuple[Array, Array]:
+        return jnp.zeros_like(t), self.sigma_max * jnp.sqrt(2 * t)
+
+    def inverse(self, log_snr: Array) -> Array:
+        return jnp.exp(-0.5 * log_snr) / self.sigma_max

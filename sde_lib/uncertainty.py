@@ -1,0 +1,36 @@
+r"""Learned uncertainty (Karras et al. 2024, arXiv:2312.02696, eq. 21): loss weights that balance the noise levels by themselves.
+
+A small function u of the noise level is trained beside the network on
+
+.. math:: e^{-u_t} \ell_t + u_t,
+
+whose minimum in u is :math:`u_t = \log E\,\ell_t`, so that every level contributes a loss, and about a gradient, of the same size. u is
+linear in fixed Fourier features of the half log-SNR :math:`\log(\sigma / \alpha) / 4`; it is not used after training.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .base import SDE
+
+FEATURES = 64
+
+
+def features(sde: SDE, t: Float[Array, " batch"]) -> Float[Array, "batch features"]:
+    """Return the features of times `t`: a constant, then cosines of frequencies and phases that are drawn once and for all."""
+    rng = np.random.default_rng(0)
+    frequency, phase = (jnp.asarray(v, t.dtype) for v in (rng.normal(size=FEATURES - 1), rng.uniform(size=FEATURES - 1)))
+    level = jnp.clip(-sde.log_snr(t) / 8, -3.0, 3.0)
+    waves = jnp.sqrt(2.0) * jnp.cos(2 * jnp.pi * (frequency[None] * level[:, None] + phase[None]))
+    return jnp.concatenate([jnp.ones_like(level)[:, None], waves], 1) / jnp.sqrt(FEATURES)
+
+
+def uncertainty(weights: Float[Array, " features"], sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
+    """Return u at times `t`; start from weights of zero, where the loss is unchanged."""
+    return jnp.sum(features(sde, t) * weights[None], 1)
+
+
+def balanced(loss: Float[Array, " batch"], u: Float[Array, " batch"]) -> Float[Array, " batch"]:
+    """Return exp(-u) loss + u."""
+    return jnp.exp(-u) * loss + u

@@ -1,0 +1,85 @@
+"""Resampling against its definition, pixel by pixel in float64: filters, their borders, and the convolutions beside them."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from models.layers import kernel_init
+from models.resample import Resample, downsample, resampler, upsample
+
+FIR = (1, 3, 3, 1)
+ASYMMETRIC = (1, 2, 5, 3)  # shows whether the filter is turned round as a convolution turns it
+
+
+def images(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def test_downsample_is_the_mean_and_upsample_the_nearest_pixel():
+    x = images(2, 4, 6, 3)
+    small, large = np.asarray(downsample(jnp.asarray(x))), np.asarray(upsample(jnp.asarray(x)))
+    assert small.shape == (2, 2, 3, 3) and large.shape == (2, 8, 12, 3)
+    for i in range(2):
+        for j in range(3):
+            np.testing.assert_allclose(small[:, i, j], x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((1, 2)), rtol=1e-5, atol=1e-6)
+    for i in range(8):
+        for j in range(12):
+            np.testing.assert_array_equal(large[:, i, j], x[:, i // 2, j // 2])
+
+
+def stretched(x):
+    """Return `x` with a zero behind every pixel, along both axes."""
+    b, h, w, c = x.shape
+    y = np.zeros((b, 2 * h, 2 * w, c))
+    y[:, ::2, ::2] = x
+    return y
+
+
+def convolved(x, kernel, before, after):
+    """Return the convolution of zero-padded `x` with a kernel (h, w, in, out), as a sum over shifts; the kernel is turned round."""
+    x = np.pad(x, [(0, 0), (before, after), (before, after), (0, 0)])
+    n = len(kernel)
+    h, w = x.shape[1] - n + 1, x.shape[2] - n + 1
+    return sum(x[:, i : i + h, j : j + w] @ kernel[n - 1 - i, n - 1 - j] for i in range(n) for j in range(n))
+
+
+def low_pass(fir, channels):
+    return (np.outer(fir, fir) / np.sum(fir) ** 2)[:, :, None, None] * np.eye(channels)
+
+
+@pytest.mark.parametrize("fir", [FIR, ASYMMETRIC])
+def test_a_filter_comes_before_pixels_are_left_out_and_after_zeros_are_put_between(fir):
+    x = images(2, 4, 6, 3)
+    want = convolved(x.astype(float), low_pass(fir, 3), 1, 1)[:, ::2, ::2]
+    np.testing.assert_allclose(resampler("down", fir)(jnp.asarray(x)), want, rtol=1e-5, atol=1e-6)
+    want = 4 * convolved(stretched(x), low_pass(fir, 3), 2, 1)
+    np.testing.assert_allclose(resampler("up", fir)(jnp.asarray(x)), want, rtol=1e-5, atol=1e-6)
+
+
+def test_the_filters_keep_a_constant_image_away_from_the_border():
+    x = jnp.ones((1, 8, 8, 1))
+    for direction in ("down", "up"):
+        y = np.asarray(resampler(direction, FIR)(x))
+        np.testing.assert_allclose(y[:, 1:-1, 1:-1], 1, rtol=1e-6)
+
+
+CASES = [("down", (), False), ("down", (), True), ("down", ASYMMETRIC, False), ("up", (), False), ("up", ASYMMETRIC, False)]
+
+
+@pytest.mark.parametrize("direction, fir, symmetric", CASES)
+def test_a_learned_step_is_filter_and_convolution_in_the_order_of_stylegan(direction, fir, symmetric):
+    step = Resample(direction, 3, 5, fir=fir, symmetric=symmetric, kernel_init=kernel_init(), rngs=nnx.Rngs(0))
+    kernel, bias, x = images(3, 3, 3, 5, seed=1), images(5, seed=2), images(2, 4, 6, 3)
+    step.conv.kernel[...], step.conv.bias[...] = jnp.asarray(kernel), jnp.asarray(bias)
+    turned = kernel[::-1, ::-1].astype(float)  # networks correlate
+    if direction == "down" and not fir:
+        want = convolved(x.astype(float), turned, int(symmetric), 1)[:, ::2, ::2]
+    elif direction == "down":
+        want = convolved(convolved(x.astype(float), low_pass(fir, 3), 2, 2), turned, 0, 0)[:, ::2, ::2]
+    elif not fir:
+        want = convolved(np.repeat(np.repeat(x.astype(float), 2, 1), 2, 2), turned, 1, 1)
+    else:
+        full = convolved(stretched(x)[:, :-1, :-1], turned, 2, 2)
+        want = 4 * convolved(full, low_pass(fir, 5), 1, 1)
+    np.testing.assert_allclose(step(jnp.asarray(x)), want + bias, rtol=1e-4, atol=1e-5)
