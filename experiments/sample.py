@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import samplers
-from samplers import Sampler, draw_prior, grids, probability_flow
+from samplers import Sampler, draw_prior, grids, probability_flow, recommended
 from samplers import sample as walk
 from sde_lib import SDE, Denoiser, check_name
 
@@ -30,7 +30,7 @@ from .errors import RunError
 from .log import progress
 from .writing import write_bytes, write_json
 
-GRIDS = ("uniform", "quadratic", "log_snr", "karras")
+GRIDS = ("uniform", "quadratic", "log_snr", "centred", "karras")
 
 
 class Drawn(NamedTuple):
@@ -66,7 +66,7 @@ def _draw(run, denoiser, setting, index, keep, report):
 
 
 def make_walk(setting: Any, sde: SDE) -> tuple[Any, Any]:
-    """Return the sampler of one entry of `config.samplers` and its time grid, or the adaptive probability flow and None.
+    """Return the sampler of one entry of `config.samplers` and its time grid, those recommended, or the adaptive flow and None.
 
     Raises:
         ValueError: no such sampler or grid, or a setting that it does not have.
@@ -78,6 +78,12 @@ def make_walk(setting: Any, sde: SDE) -> tuple[Any, Any]:
         if unknown := sorted(settings.keys() - set(known)):
             raise ValueError(f"probability_flow has no setting {', '.join(unknown)}; it takes {', '.join(known)}")
         return partial(probability_flow, **settings), None
+    if settings.get("name") == "recommended":
+        del settings["name"]
+        known = ("nfe", "stochastic")
+        if unknown := sorted(settings.keys() - set(known)):
+            raise ValueError(f"recommended has no setting {', '.join(unknown)}; it takes {', '.join(known)}")
+        return recommended(sde, **settings)
     if missing := [k for k in ("grid", "steps", "end") if k not in settings]:
         raise ValueError(f"the sampler {settings.get('name')!r} needs a value for {', '.join(missing)}")
     grid, steps, start, end = settings.pop("grid"), settings.pop("steps"), settings.pop("start", 1.0), settings.pop("end")

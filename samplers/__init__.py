@@ -39,6 +39,8 @@ from .likelihood import log_likelihood as log_likelihood
 from .likelihood import prior_mismatch as prior_mismatch
 from .ode import probability_flow as probability_flow
 from .predictor_corrector import PredictorCorrector as PredictorCorrector
+from .recommended import Recommendation as Recommendation
+from .recommended import recommended as recommended
 from .reverse_diffusion import ReverseDiffusion as ReverseDiffusion
 from .sa import SASolver as SASolver
 from .unipc import UniPC as UniPC

@@ -3,6 +3,7 @@ r"""Time grids: n + 1 decreasing float64 times from `start` to `end`, for n step
 Where sampling ends is the grid's business: the papers stop at 1e-3 for VP and sub-VP and at 1e-5 for VE, then denoise once.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -42,6 +43,27 @@ def log_snr(sde: SDE, n: int, start: float = 1.0, end: float = 1e-3) -> np.ndarr
 def karras(sde: SDE, n: int, start: float = 1.0, end: float = 1e-3, rho: float = 7.0) -> np.ndarray:
     """Return times at which (sigma / alpha)^(1/rho) is equally spaced (Karras et al. 2022, arXiv:2206.00364, eq. 5)."""
     return _times(sde, n, start, end, lambda r: r ** (1 / rho), lambda y: y**rho)
+
+
+def centred(
+    sde: SDE, n: int, start: float = 1.0, end: float = 1e-3, weight: float = 1.0, centre: float = 1.5, width: float = 1.5
+) -> np.ndarray:
+    r"""Return times whose density in the half log-SNR :math:`\lambda` is that of `log_snr` and a bump of relative height `weight` together,
+
+    :math:`1 + \text{weight}\,e^{-(\lambda - \text{centre})^2 / 2 \text{width}^2}`: more steps where data of about unit size take shape.
+    """
+
+    def warp(level):
+        lam = -jnp.log(level)
+        return lam + weight * width * np.sqrt(np.pi / 2) * jax.scipy.special.erf((lam - centre) / (width * np.sqrt(2)))
+
+    def unwarp(value):  # a contraction, as the slope of the warp lies between 1 and 1 + weight
+        level = jnp.exp(-value)
+        for _ in range(60):
+            level = level * jnp.exp((warp(level) - value) / (1 + weight))
+        return level
+
+    return _times(sde, n, start, end, warp, unwarp)
 
 
 def _times(sde, n, start, end, warp, unwarp) -> np.ndarray:

@@ -51,6 +51,7 @@ def base_config() -> ConfigDict:
                 "keep_period": 0,
             },
             "samplers": {
+                "best": {"name": "recommended", "nfe": 20, "stochastic": False},
                 "pc": {
                     "name": "PredictorCorrector",
                     "predictor": {"name": "EulerMaruyama"},
@@ -62,7 +63,7 @@ def base_config() -> ConfigDict:
                 "ddim": {"name": "DDIM", "grid": "quadratic", "steps": 50, "end": 1e-3},
                 "ode": {"name": "probability_flow", "rtol": 1e-3, "atol": 1e-3, "end": 1e-3},
             },
-            "sampling": {"sampler": "ddim", "number": 64, "batch_size": 64, "seed": 0, "label": -1, "keep": 0},
+            "sampling": {"sampler": "best", "number": 64, "batch_size": 64, "seed": 0, "label": -1, "keep": 0},
             "eval": {
                 "split": "test",
                 "train_split": "train",

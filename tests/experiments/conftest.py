@@ -28,7 +28,7 @@ TINY = {
     "net": {"width": 8, "depth": 1},
     "optim": {"lr": 1e-2, "warmup": 5},
     "train": {"steps": 20, "batch_size": 32, "log_every": 5, "held_out_every": 10, "checkpoint_every": 10},
-    "sampling": {"number": 20, "batch_size": 8},
+    "sampling": {"sampler": "ddim", "number": 20, "batch_size": 8},
     "eval": {"number": 20, "batch_size": 32, "rtol": 1e-2, "samplers": ("ddim", "ode")},
 }
 

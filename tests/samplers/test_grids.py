@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from samplers import grids
 from sde_lib import in_float64
@@ -15,6 +16,11 @@ def level(sde, ts):
     """Return sigma / alpha."""
     alpha, sigma = in_float64(sde.marginal, ts)
     return sigma / alpha
+
+
+def bumped(lam):
+    """Return the integral of 1 + exp(-(lambda - 1.5)^2 / 2 / 1.5^2)."""
+    return lam + 1.5 * np.sqrt(2 * np.pi) * stats.norm(1.5, 1.5).cdf(lam)
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda f: f.__name__)
@@ -33,9 +39,10 @@ def test_a_grid_has_n_steps_falls_and_ends_where_it_should(grid, sde, n, start, 
         (grids.quadratic, lambda sde, ts: np.sqrt(ts)),
         (grids.log_snr, lambda sde, ts: np.log(level(sde, ts))),
         (grids.karras, lambda sde, ts: level(sde, ts) ** (1 / 7)),
+        (grids.centred, lambda sde, ts: bumped(-np.log(level(sde, ts)))),
         (lambda *args, **ends: grids.karras(*args, **ends, rho=3.0), lambda sde, ts: level(sde, ts) ** (1 / 3)),
     ],
-    ids=["uniform", "quadratic", "log_snr", "karras", "karras_rho_3"],
+    ids=["uniform", "quadratic", "log_snr", "karras", "centred", "karras_rho_3"],
 )
 def test_steps_are_equal_in_what_the_grid_is_named_for(grid, even, sde):
     gaps = np.diff(even(sde, grid(sde, 20, end=1e-3)))
