@@ -142,6 +142,17 @@ def build(config: ConfigDict, facts: Facts | None = None, *, abstract: bool = Fa
     return Run(config.lock(), facts, sde, models.split(net), make_optimizer(**config.optim))
 
 
+def flops(run: Run) -> float:
+    """Return the floating-point operations of one evaluation of a run's network for one example, a multiplication with addition as two.
+
+    Counted in the program before it is compiled; nothing runs.
+    """
+    x, t = jax.ShapeDtypeStruct((1, *run.facts.shape), "float32"), jax.ShapeDtypeStruct((1,), "float32")
+    evaluate = jax.jit(lambda params, x, t: models.merge(run.split.evaluate, params)(x, t))
+    costs: Any = evaluate.lower(run.split.params, x, t).cost_analysis()
+    return float(costs["flops"])
+
+
 class Loaded(NamedTuple):
     """A trained run."""
 

@@ -33,6 +33,10 @@ AT_LEAST = {
     "eval.number": 1,
     "eval.probes": 0,
     "eval.bound_draws": 0,
+    "dequantise.steps": 2,
+    "dequantise.batch_size": 1,
+    "dequantise.width": 1,
+    "dequantise.layers": 2,
 }
 
 

@@ -6,6 +6,7 @@ the data's own grey levels (`data.scaling`).
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import jax
 import numpy as np
 
 from samplers import log_likelihood, prior_mismatch, variational_bound
+from samplers.base import sample_keys
 
 from . import data
 from .build import Loaded, make_dataset
+from .dequantise import restore_dequantiser
 from .devices import fitting_mesh, replicate, share
 from .errors import RunError
 from .log import progress
@@ -26,13 +29,16 @@ from .writing import write_json
 def likelihood(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     """Run `--mode=likelihood`; return the summary that is written."""
     split = loaded.run.config.eval.split
-    summary = measure(loaded, make_dataset(loaded.run.config), workdir / "likelihood" / split)
+    redraw = restore_dequantiser(loaded, workdir) if loaded.run.config.eval.dequantise else None
+    summary = measure(loaded, make_dataset(loaded.run.config), workdir / "likelihood" / split, redraw)
     print(sentence(summary))
     return summary
 
 
-def measure(loaded: Loaded, dataset: data.DataSet, folder: Path | None = None) -> dict[str, Any]:
+def measure(loaded: Loaded, dataset: data.DataSet, folder: Path | None = None, redraw: Callable | None = None) -> dict[str, Any]:
     """Return mean and errors of the bits per dimension of `config.eval.split`; with a `folder`, go on from the batches found there.
+
+    Grey levels are dequantised uniformly, or by `redraw`, see `dequantise.restore_dequantiser`.
 
     Raises:
         RunError: a solve that did not finish.
@@ -42,7 +48,7 @@ def measure(loaded: Loaded, dataset: data.DataSet, folder: Path | None = None) -
     size = min(settings.batch_size, len(source))
     if folder is not None:
         asked = {"checkpoint": loaded.step, "seed": [run.config.seed, run.config.sampling.seed], "batch_size": size}
-        names = ("split", "train_split", "probes", "trace", "rtol", "bound_draws")
+        names = ("split", "train_split", "probes", "trace", "rtol", "bound_draws", "dequantise")
         claim(folder, asked | json.loads(json.dumps({name: settings[name] for name in names})))
     mesh = fitting_mesh(size, run.config.devices)
     moments, denoiser, parts = moments_of(dataset, settings.train_split), replicate(mesh, loaded.denoiser), []
@@ -51,7 +57,7 @@ def measure(loaded: Loaded, dataset: data.DataSet, folder: Path | None = None) -
             path = None if folder is None else folder / f"batch_{number * size:07d}.npz"
             if path is None or not path.exists():
                 index = number * size + np.arange(size, dtype=np.int32)
-                values = one_batch(loaded, denoiser, mesh, batch, index, moments)
+                values = one_batch(loaded, denoiser, mesh, batch, index, moments, redraw)
                 if path is not None:
                     save_arrays(path, **values)
             else:
@@ -71,24 +77,28 @@ def measure(loaded: Loaded, dataset: data.DataSet, folder: Path | None = None) -
     return summary
 
 
-def one_batch(loaded: Loaded, denoiser: Any, mesh: Any, batch: dict, index: np.ndarray, moments: tuple) -> dict[str, np.ndarray]:
+def one_batch(
+    loaded: Loaded, denoiser: Any, mesh: Any, batch: dict, index: np.ndarray, moments: tuple, redraw: Callable | None
+) -> dict[str, np.ndarray]:
     """Return the values of a batch, padded to the length of `index` while it is computed."""
     run, settings, count = loaded.run, loaded.run.config.eval, len(batch["x"])
     dim, key = int(np.prod(run.facts.shape)), jax.random.key(run.config.sampling.seed)
     padded = share(mesh, {k: np.concatenate([v, np.repeat(v[:1], len(index) - count, 0)]) for k, v in batch.items()})
     index, cond = share(mesh, index), padded["label"] if run.config.train.conditional else None
+    x, log_q = (padded["x"], 0.0) if redraw is None else redraw(sample_keys(jax.random.fold_in(key, 1), index), padded["x"])
+    x, spent = share(mesh, x), np.asarray(log_q, np.float64) / (dim * np.log(2))
     tolerance = np.float32(settings.rtol / 10)  # an array, for a number would be compiled in
     found = log_likelihood(
-        key, denoiser, run.sde, padded["x"], probes=settings.probes or None, trace=settings.trace, refine=True,
+        key, denoiser, run.sde, x, probes=settings.probes or None, trace=settings.trace, refine=True,
         cond=cond, index=index, rtol=tolerance, atol=tolerance,
     )  # fmt: skip
     mismatch = prior_mismatch(run.sde, found.latent, *moments)
     nats = {"std_error": found.std_error, "refinement": -found.refinement, "prior_mismatch": -mismatch}
     values = {name: np.asarray(value, np.float64) / (dim * np.log(2)) for name, value in nats.items()}
-    values["bits_per_dim"] = data.bits_per_dim(np.asarray(found.log_prob, np.float64), dim, run.facts.levels)
+    values["bits_per_dim"] = data.bits_per_dim(np.asarray(found.log_prob, np.float64), dim, run.facts.levels) + spent
     if settings.bound_draws:
-        bound = variational_bound(key, denoiser, run.sde, padded["x"], draws=settings.bound_draws, cond=cond, index=index)
-        values["bound"] = data.bits_per_dim(np.asarray(bound.log_prob, np.float64), dim, run.facts.levels)
+        bound = variational_bound(key, denoiser, run.sde, x, draws=settings.bound_draws, cond=cond, index=index)
+        values["bound"] = data.bits_per_dim(np.asarray(bound.log_prob, np.float64), dim, run.facts.levels) + spent
         values["bound_std_error"] = np.asarray(bound.std_error, np.float64) / (dim * np.log(2))
     return {name: value[:count] for name, value in values.items()} | {"nfe": np.asarray(found.nfe)}
 

@@ -3,7 +3,7 @@
     python -m experiments.main --config=experiments/configs/digits.py:vp --workdir=runs/digits --mode=train
     python -m experiments.main --config=... --workdir=runs/digits --mode=sample --config.sampling.number=256
     python -m experiments.main --workdir=runs/digits --mode=evaluate
-    python -m experiments.main --workdir=runs/digits --mode=likelihood    # also diagnose
+    python -m experiments.main --workdir=runs/digits --mode=likelihood    # also diagnose, dequantise
 
 Every setting of a configuration can be overridden: --config.train.steps=10000. --dry_run prints the resolved configuration and stops.
 """
@@ -17,8 +17,9 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from .build import build, load, make_dataset, measure
+from .build import build, flops, load, make_dataset, measure
 from .check import check_run, check_settings
+from .dequantise import dequantise
 from .devices import set_up_jax
 from .diagnose import diagnose
 from .errors import RunError
@@ -28,6 +29,7 @@ from .sample import sample, with_settings
 from .train import FREE, train
 
 FLAGS = flags.FLAGS
+MODES = {f.__name__: f for f in (sample, evaluate, likelihood, diagnose, dequantise)}  # all but training
 config_flags.DEFINE_config_file(
     "config",
     None,
@@ -36,8 +38,8 @@ config_flags.DEFINE_config_file(
     accept_new_attributes=True,
 )
 flags.DEFINE_string("workdir", None, "Run directory: checkpoints, logs and results; made if missing.")
-flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "likelihood", "diagnose"], "What to do.")
-flags.DEFINE_bool("dry_run", False, "Print the resolved configuration and the number of parameters, then stop.")
+flags.DEFINE_enum("mode", "train", ["train", *MODES], "What to do.")
+flags.DEFINE_bool("dry_run", False, "Print the resolved configuration, the number of parameters and of operations per image, then stop.")
 
 
 def dry_run() -> None:
@@ -47,7 +49,8 @@ def dry_run() -> None:
     run = build(config, None if config.facts else measure(config, make_dataset(config)), abstract=True)
     check_run(run)
     print(run.config)
-    print(f"{sum(p.size for p in jax.tree.leaves(run.split.params)):,} parameters")
+    count = sum(p.size for p in jax.tree.leaves(run.split.params))
+    print(f"{count:,} parameters, {flops(run):.3g} floating-point operations per image in one evaluation")
 
 
 def execute() -> None:
@@ -65,7 +68,7 @@ def execute() -> None:
     loaded = with_settings(load(workdir), FLAGS.config, FREE)
     check_settings(loaded.config)
     check_run(loaded.run)
-    {"sample": sample, "evaluate": evaluate, "likelihood": likelihood, "diagnose": diagnose}[FLAGS.mode](loaded, workdir)
+    MODES[FLAGS.mode](loaded, workdir)
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Networks: `net(x, c_noise, cond=None, *, rngs=None)` for x (batch, *shape), the noise input (batch,) and labels (batch,)."""
 
+from .dit import DiT as DiT
 from .mlp import MLP as MLP
 from .split import Split as Split
 from .split import merge as merge

@@ -50,6 +50,7 @@ def base_config() -> ConfigDict:
                 "keep": 2,
                 "keep_period": 0,
             },
+            "dequantise": {"steps": 2000, "batch_size": 64, "lr": 1e-3, "width": 32, "layers": 4},
             "samplers": {
                 "best": {"name": "recommended", "nfe": 20, "stochastic": False},
                 "pc": {
@@ -71,6 +72,7 @@ def base_config() -> ConfigDict:
                 "probes": 4,  # 0: exact trace
                 "trace": "rademacher",
                 "bound_draws": 64,  # of the variational bound; 0: none
+                "dequantise": False,  # with the flow that --mode=dequantise has trained, instead of uniformly
                 "rtol": 1e-4,
                 "samplers": ("pc", "ddim", "ode"),
                 "number": 1000,

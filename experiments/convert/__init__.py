@@ -3,6 +3,7 @@
 Nothing in a foreign file is executed, and nothing in it is silently skipped.
 """
 
+from .export import export as export
 from .formats import FORMATS as FORMATS
 from .formats import Converted as Converted
 from .run import convert as convert

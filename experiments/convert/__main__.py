@@ -1,11 +1,13 @@
-"""Make a run directory of a checkpoint from another project.
+"""Make a run directory of a checkpoint from another project, or the other way round.
 
     python -m experiments.convert --from=checkpoint_24.pth --format=score_sde_pytorch \\
         --config=experiments/configs/score_sde.py:ve,ncsnpp --workdir=runs/ncsnpp
     python -m experiments.main --workdir=runs/ncsnpp --mode=sample
 
-Formats: score_sde_pytorch (.pth, or an .npz of its state dict), score_sde (msgpack). --config is one of our configurations, or that of
-score_sde as JSON.
+    python -m experiments.convert --workdir=runs/ncsnpp --to=folder      # for diffusers' UNet2DModel.from_pretrained
+
+Formats: score_sde_pytorch (.pth, or an .npz of its state dict), score_sde (msgpack), diffusers (.safetensors of a UNet2DModel, with its
+config.json beside it). --config is one of our configurations, or that of score_sde as JSON.
 """
 
 import argparse
@@ -15,19 +17,25 @@ import jax
 
 from ..devices import set_up_jax
 from ..errors import RunError
-from . import FORMATS, convert
+from . import FORMATS, convert, export
 
 
 def main() -> None:
     """Convert; what a user can mend ends in one message."""
     parser = argparse.ArgumentParser("python -m experiments.convert", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--from", required=True, dest="source", help="the foreign file")
-    parser.add_argument("--format", required=True, choices=list(FORMATS))
+    parser.add_argument("--from", dest="source", help="the foreign file")
+    parser.add_argument("--to", help="folder to write a UNet2DModel of diffusers to")
+    parser.add_argument("--format", choices=list(FORMATS))
     parser.add_argument("--config", help="configuration of the network")
     parser.add_argument("--workdir", required=True, help="run directory to make")
     asked = parser.parse_args()
+    if bool(asked.to) == bool(asked.source and asked.format):
+        parser.error("give either --from and --format, or --to")
     set_up_jax()
     try:
+        if asked.to:
+            export(asked.workdir, asked.to)
+            return print(f"a UNet2DModel in {asked.to}")
         run = convert(asked.source, asked.format, asked.workdir, asked.config)
     except (RunError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

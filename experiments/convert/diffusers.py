@@ -45,10 +45,7 @@ def network(config: Mapping[str, Any]) -> dict[str, Any]:
         "down_block_types": (down, all(kind in DOWN and ("Skip" in kind) == skip for kind in down)),
         "up_block_types": (up, all(kind in UP and ("Skip" in kind) == skip for kind in up)),
         "sample_size": (c["sample_size"], c["sample_size"] is not None),
-        "in_channels": (
-            (c["in_channels"], c["out_channels"]),
-            c["in_channels"] == c["out_channels"] and (not skip or c["in_channels"] == 3),
-        ),
+        "out_channels": (c["out_channels"], c["out_channels"] == c["in_channels"] and (not skip or c["in_channels"] == 3)),
         "time_embedding_type": (c["time_embedding_type"], c["time_embedding_type"] in ("positional", "fourier")),
         "time_embedding_dim": (c["time_embedding_dim"], c["time_embedding_dim"] in (None, 4 * c["block_out_channels"][0])),
         "freq_shift": (c["freq_shift"], c["freq_shift"] in (0, 1) or c["time_embedding_type"] == "fourier"),
@@ -62,9 +59,7 @@ def network(config: Mapping[str, Any]) -> dict[str, Any]:
         raise RunError(f"no network of ours has {', '.join(wrong)} of a UNet2DModel")
     scale_shift = c["resnet_time_scale_shift"] == "scale_shift"
     if scale_shift and c["add_attention"] and c["attn_norm_num_groups"] is None:
-        raise RunError(
-            "the middle attention has no normalisation there (resnet_time_scale_shift without attn_norm_num_groups); ours has one"
-        )
+        raise RunError("with resnet_time_scale_shift and no attn_norm_num_groups the middle attention is not normalised; ours is")
     size = c["sample_size"]
     height, width = (size, size) if isinstance(size, int) else size
     widths, levels = c["block_out_channels"], len(down)
@@ -148,12 +143,11 @@ def diffusers_rules(net: UNet, flip: bool) -> list[Rule]:
     for way in ("down", "up"):
         for i, level in enumerate(getattr(net, way)):
             prefix, path = f"{way}_blocks.{i}", (way, i)
-            count = 0
             for j, block in enumerate(level.blocks):
                 rules += _block(f"{prefix}.resnets.{j}", (*path, "blocks", j), block)
                 if block.attention is not None:
-                    rules += _attention(f"{prefix}.attentions.{count}", (*path, "blocks", j, "attention"))
-                    count += 1
+                    index = 0 if way == "up" and level.merge is not None else j
+                    rules += _attention(f"{prefix}.attentions.{index}", (*path, "blocks", j, "attention"))
             if level.resample is not None:
                 name = f"{prefix}.{way}samplers.0" if level.merge is None else f"{prefix}.resnet_{way}"
                 if hasattr(level.resample, "conv0"):

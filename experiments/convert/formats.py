@@ -18,6 +18,7 @@ from ..configs.common import base_config
 from ..errors import RunError
 from . import diffusers as unet2d
 from . import rules
+from .export import idle_attention
 from .safetensors import read_safetensors
 from .score_sde import jax_rules, pytorch_rules
 from .settings import from_score_sde
@@ -106,9 +107,12 @@ def diffusers(path: Path, spec: str | None) -> Converted:
     config.denoiser.update({**found["denoiser"], "sigma_data": 0.5})
     config.facts = {"shape": shape, "levels": 256, "num_classes": 0, "sd": 0.5}
     config.data = {"name": "Files", "path": placeholder(str)}
+    weights = unet2d.modern(read_safetensors(path))
+    if idle := idle_attention(weights, net):
+        config.net.attn_up = "last"
     abstract = _unet(abstract_network(config))
     names = unet2d.diffusers_rules(abstract, settings.get("flip_sin_to_cos", True))
-    params = rules.read(names, unet2d.modern(read_safetensors(path)), template_of(abstract))
+    params = rules.read(names, weights, template_of(abstract), idle)
     return Converted(config, params, params, 0)
 
 

@@ -69,7 +69,7 @@ def state_of():
 
     def state_of(workdir, step=None):
         run = load(workdir, step).run
-        state = init_state(jax.random.key(0), run.split.params, run.tx)
+        state = jax.eval_shape(lambda params: init_state(jax.random.key(0), params, run.tx), run.split.params)
         restored = restore(workdir, template_of(state, replicated(make_mesh(1, 1))), step)
         state = restored.state._replace(key=jax.random.key_data(restored.state.key))
         return jax.tree.map(np.asarray, state), restored.position

@@ -19,7 +19,7 @@ from experiments.errors import RunError
 from experiments.train import train
 
 CONFIGS = Path(building.__file__).parent / "configs"
-NAMES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("__init__", "common"))
+NAMES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("__init__", "common", "score_sde"))
 DENSITIES = ["checkerboard", "swiss_roll", "mixture", "moons"]
 # The words that each understands beside an SDE's.
 WORDS = {"cifar10": ["", "cond"], "digits": ["", "cond"], "files": ["", "cond", "vectors"], "toy": DENSITIES}
@@ -116,18 +116,18 @@ def test_vectors_of_ones_own_train(tmp_path):
 @pytest.mark.parametrize(
     "section, key, value, message",
     [
-        ("sde", "name", "VPP", "sde_lib has no SDE 'VPP'; choose one of SubVP, VE, VP"),
-        ("net", "name", "MPL", "models has no Module 'MPL'; choose one of MLP, UNet"),
+        ("sde", "name", "VPP", "sde_lib has no SDE 'VPP'; choose one of Cosine, Discrete, EDM, Rectified, SubVP, VE, VP"),
+        ("net", "name", "MPL", "models has no Module 'MPL'; choose one of DiT, MLP, UNet"),
         ("data", "name", "Digit", "experiments.data has no DataSet 'Digit'; choose one of Digits, Files, TFDS, Toy"),
         ("data", "density", "spiral", "unknown density 'spiral'; choose one of"),
         ("denoiser", "prediction", "eps", "unknown prediction 'eps'; choose one of edm, noise"),
         ("denoiser", "inputs", "raw", "unknown inputs 'raw'; choose one of edm"),
-        ("objective", "weighting", "snr", "unknown weighting 'snr'; choose one of likelihood, noise"),
+        ("objective", "weighting", "snr", "unknown weighting 'snr'; choose one of likelihood, min_snr, noise, prediction, sigmoid, x0"),
         (
             "objective",
             "times",
             {"name": "Unifrom"},
-            "no TimeDistribution 'Unifrom'; choose one of LogNormal, LogUniform",
+            "no TimeDistribution 'Unifrom'; choose one of Binned, Levels, LogNormal, LogUniform, Uniform",
         ),
         ("samplers", "mine", {"name": "DDMI", "grid": "uniform", "steps": 5, "end": 0.1}, "samplers has no Sampler 'DDMI'; choose one of"),
         (

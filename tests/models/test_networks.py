@@ -12,7 +12,11 @@ from flax import nnx
 import models
 
 NETWORKS = [c for _, c in inspect.getmembers(models, inspect.isclass) if issubclass(c, nnx.Module)]
-SMALLER = {"UNet": {"nf": 8, "num_res_blocks": 1}, "MLP": {"width": 16, "depth": 2}}  # to compile fast; optional
+SMALLER = {  # to compile fast; optional
+    "DiT": {"width": 16, "depth": 1, "heads": 2},
+    "UNet": {"nf": 8, "num_res_blocks": 1},
+    "MLP": {"width": 16, "depth": 2},
+}
 SHAPES = [(3,), (8, 8, 2)]
 CLASSES = 3
 

@@ -1,0 +1,108 @@
+r"""The networks of Song et al. 2021 (arXiv:2011.13456) as published: one file for the settings that were 39.
+
+    python -m experiments.main --config=experiments/configs/score_sde.py:ve,ncsnpp --workdir=runs/ncsnpp --mode=train
+    python -m experiments.convert --from=checkpoint_24.pth --format=score_sde_pytorch \\
+        --config=experiments/configs/score_sde.py:ve,ncsnpp --workdir=runs/ncsnpp
+
+A variant is an SDE (ve, vp, subvp), a network (ncsnpp, ddpmpp, ddpm), "deep" for 8 instead of 4 blocks a level, and a data set: cifar10 by
+default, celeba (64 px), bedroom, church, celebahq_256, ffhq_256 (256 px), celebahq, ffhq (1024 px; the last five and celeba with ve and
+ncsnpp or vp and ddpm). "unconditional": DDPM without time. Data in [-1, 1], VE's sigmas doubled, as everywhere here.
+
+Published, on CIFAR-10 (4 V100 for days; FID over 50,000 samples with `published`, 2,000 evaluations with a corrector, 1,000 without):
+
+| variant | FID | bits/dim | | variant | FID | bits/dim |
+|---|---|---|---|---|---|---|
+| ve,ncsnpp | 2.38 | | | subvp,ddpmpp | 2.61 | 3.02 |
+| ve,ncsnpp,deep | 2.20 | | | subvp,ddpmpp,deep | 2.41 | 2.99 |
+| vp,ddpmpp | 2.55 | 3.16 | | vp,ddpm | 3.69 (flow) | 3.21 |
+| vp,ddpmpp,deep | 2.41 | 3.13 | | subvp,ddpm | 3.56 (flow) | 3.05 |
+
+Verified here: the number of parameters of ten of the networks, and equality with the reference on small ones of each family with random
+weights (tests/experiments/convert). Not run here: training, and sampling from the published weights, which cannot be downloaded where
+this was written. Those trained on discrete steps are missing.
+"""
+
+from ml_collections.config_dict import placeholder
+
+from experiments.configs.common import base_config
+from experiments.errors import RunError
+
+# data set -> (pixels, sigma_max of [0, 1], signal-to-noise ratio of the corrector, batch, steps of sampling with VE)
+DATA = {
+    "cifar10": (32, 50.0, 0.16, 128, 1000),
+    "celeba": (64, 90.0, 0.17, 128, 1000),
+    "bedroom": (256, 378.0, 0.075, 64, 2000),
+    "church": (256, 380.0, 0.075, 64, 2000),
+    "celebahq_256": (256, 348.0, 0.075, 64, 2000),
+    "ffhq_256": (256, 348.0, 0.075, 64, 2000),
+    "celebahq": (1024, 1348.0, 0.15, 8, 2000),
+    "ffhq": (1024, 1348.0, 0.15, 8, 2000),
+}
+SDES = ("ve", "vp", "subvp")
+NETWORKS = ("ncsnpp", "ddpmpp", "ddpm")
+CIFAR = {"nf": 128, "ch_mult": (1, 2, 2, 2), "num_res_blocks": 4, "attn_resolutions": (16,)}
+FIR = {"fir": True, "fir_kernel": (1, 3, 3, 1), "init_scale": 0.0}
+PYRAMIDS = {"progressive": "output_skip", "progressive_input": "input_skip"}
+
+
+def get_config(variant: str = "ve,ncsnpp"):
+    words = [word for word in variant.split(",") if word]
+    if unknown := set(words) - {*SDES, *NETWORKS, *DATA, "deep", "unconditional"}:
+        raise RunError(
+            f"unknown variant {sorted(unknown)[0]!r}; join an SDE of {SDES}, a network of {NETWORKS}, a data set of {tuple(DATA)}"
+        )
+    sde, network, data = (next((w for w in words if w in choices), choices[0]) for choices in (SDES, NETWORKS, tuple(DATA)))
+    pixels, sigma_max, snr, batch, steps = DATA[data]
+    if pixels > 32 and (sde, network) not in (("ve", "ncsnpp"), ("vp", "ddpm")) or pixels == 1024 and sde != "ve":
+        raise RunError(f"no {network} with {sde} was published for {data}")
+    config = base_config()
+    config.net = {"name": "UNet", "dropout": 0.1 if pixels <= 64 else 0.0, **_network(network, sde, pixels)}
+    if "deep" in words:
+        config.net.num_res_blocks = 8
+    if "unconditional" in words:
+        config.net.embedding = "none"
+    config.facts = {"shape": (pixels, pixels, 3), "levels": 256, "num_classes": 10 if data == "cifar10" else 0, "sd": 0.5}
+    config.data = {"name": "TFDS", "dataset": "cifar10"} if data == "cifar10" else _files(pixels)
+    config.optim.lr = 2e-5 if network == "ddpm" and pixels == 256 else 2e-4
+    config.ema = 0.999 if sde == "ve" and pixels < 1024 else 0.9999
+    long = 950_000 if "deep" in words else 2_400_000 if pixels >= 256 else 1_300_000
+    config.train.update({"steps": long, "batch_size": batch, "flip": True, "held_out": "test" if data == "cifar10" else "validation"})
+    config.train.update({"log_every": 500, "held_out_every": 10_000, "checkpoint_every": 10_000, "keep_period": 50_000})
+    config.objective.weighting = "noise"
+    config.denoiser.update({"prediction": "noise", "inputs": "time", "sigma_data": 0.5})
+    walk: dict = {"name": "EulerMaruyama"}
+    if sde == "ve":
+        config.sde = {"name": "VE", "sigma_min": 0.02, "sigma_max": 2 * sigma_max}
+        config.denoiser.update({"prediction": "unit_score", "inputs": "unit_sigma"})
+        corrector = {"name": "Langevin", "snr": snr, "norms": "batch"}
+        walk = {"name": "PredictorCorrector", "predictor": {"name": "ReverseDiffusion"}, "corrector": corrector}
+    else:
+        config.sde = {"name": {"vp": "VP", "subvp": "SubVP"}[sde]}
+        steps = 1000
+    config.samplers.published = {**walk, "grid": "uniform", "steps": steps, "end": 1e-5 if sde == "ve" else 1e-3}
+    config.sampling.update({"sampler": "published", "batch_size": 64 if pixels < 1024 else 8})
+    config.eval.update({"split": "test" if data == "cifar10" else "validation", "number": 50_000, "samplers": ("published",)})
+    return config
+
+
+def _network(network: str, sde: str, pixels: int) -> dict:
+    """Return the settings of a network; one for VE has Fourier features of sigma and divides by it."""
+    if network == "ddpm":
+        own = {"num_res_blocks": 2, "ch_mult": (1, 1, 2, 2, 4, 4) if pixels == 256 else (1, 2, 2, 2), "resblock_type": "ddpm"}
+        told = {"embedding": "positional", "skip_rescale": False, "groups": 32}
+        return CIFAR | own | told | ({"scale_by_sigma": True, "centered": False} if sde == "ve" else {})
+    told = {"embedding": "positional"}
+    if sde == "ve":
+        told = {"embedding": "fourier", "fourier_scale": 16.0, "scale_by_sigma": True, "centered": False}
+    if network == "ddpmpp":
+        return CIFAR | told
+    if pixels == 1024:
+        return {"nf": 16, "ch_mult": (1, 2, 4, 8, 16, 32, 32, 32), "num_res_blocks": 1, "attn_resolutions": (16,)} | FIR | PYRAMIDS | told
+    if pixels == 256:
+        own = {"nf": 128, "ch_mult": (1, 1, 2, 2, 2, 2, 2), "num_res_blocks": 2, "attn_resolutions": (16,)}
+        return own | FIR | PYRAMIDS | told
+    return CIFAR | FIR | {"progressive_input": "residual"} | told
+
+
+def _files(pixels: int) -> dict:
+    return {"name": "Files", "path": placeholder(str), "image_size": pixels}

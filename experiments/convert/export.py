@@ -1,0 +1,148 @@
+r"""Our NCSN++ and DDPM as a `UNet2DModel` of diffusers.
+
+There DDPM has attention behind every block on the way up, where score_sde's has it behind the last one of a level. Attention of zeros adds
+nothing to its input, so that is what stands in the places that ours leaves free; reading such a file leaves it out again.
+"""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+import models
+
+from ..build import load
+from ..errors import RunError
+from ..writing import write_json
+from . import rules
+from .diffusers import DEFAULTS, diffusers_rules, network
+from .safetensors import write_safetensors
+
+# Settings that change how a network is trained or computed, not what.
+FREE = ("dropout", "dtype", "remat", "init_scale", "fourier_scale", "label_into", "resblock_type", "attn_up", "name")
+
+
+def export(workdir: str | Path, folder: str | Path) -> None:
+    """Write the averaged weights of a run to `folder`, as `UNet2DModel.from_pretrained` reads them.
+
+    Raises:
+        RunError: there is no run, or its network is none that a UNet2DModel can be.
+    """
+    loaded = load(workdir)
+    net = loaded.config.net.to_dict()
+    config, weights = to_diffusers(net, loaded.run.facts.shape, loaded.denoiser.net.params)  # pyright: ignore[reportFunctionMemberAccess]
+    write_json(Path(folder) / "config.json", config)
+    write_safetensors(Path(folder) / "diffusion_pytorch_model.safetensors", weights)
+
+
+def to_diffusers(net: Mapping[str, Any], shape: tuple[int, ...], params: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the config.json and the weights of a UNet2DModel that computes what our network does.
+
+    Raises:
+        RunError: no UNet2DModel does; the settings that stand in the way are named.
+    """
+    if net["name"] != "UNet":
+        raise RunError(f"a UNet2DModel can be our UNet, not {net['name']}")
+    config = _config(_filled(net), shape)
+    theirs = network(config)
+    mine, other = _effective(net, shape), _effective(theirs, shape)
+    if wrong := [f"{name} = {mine[name]!r}" for name in mine if mine[name] != other[name]]:
+        raise RunError(f"no UNet2DModel of diffusers is a network with {', '.join(wrong)}")
+    del theirs["shape"], theirs["name"]
+    abstract = nnx.eval_shape(lambda: models.UNet(shape, **theirs, rngs=nnx.Rngs(0)))
+    template, own = rules.flatten(models.split(abstract).params), rules.flatten(params)
+    if homeless := own.keys() - template.keys():
+        raise RunError(f"a UNet2DModel has no place for our parameter {'.'.join(map(str, sorted(homeless, key=str)[0]))}")
+    complete = {path: np.asarray(own[path]) if path in own else np.zeros(leaf.shape, leaf.dtype) for path, leaf in template.items()}
+    weights = rules.write(diffusers_rules(abstract, config["flip_sin_to_cos"]), rules.unflatten(complete, models.split(abstract).params))
+    return config, weights
+
+
+def idle_attention(weights: Mapping[str, np.ndarray], net: Mapping[str, Any]) -> list[str]:
+    """Return the names of attention on the way up that adds nothing, if all but a level's last is such."""
+    last = f".attentions.{net['num_res_blocks']}."
+    names = [name for name in weights if name.startswith("up_blocks.") and ".attentions." in name and last not in name]
+    idle = net["attn_up"] == "every" and not any(weights[name].any() for name in names)
+    return names if idle else []
+
+
+def _config(net: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return the config.json that comes nearest."""
+    skip, levels = net["progressive"] == "output_skip", len(net["ch_mult"])
+    attend_up = net["attn_resolutions"] if net["attn_up_resolutions"] is None else net["attn_up_resolutions"]
+
+    def kind(level: int, attend: Any, way: str) -> str:
+        return ("Attn" if shape[0] >> level in attend else "") + ("Skip" if skip else "") + f"{way}Block2D"
+
+    return {
+        **DEFAULTS,
+        "_class_name": "UNet2DModel",
+        "sample_size": shape[0] if shape[0] == shape[1] else list(shape[:2]),
+        "in_channels": shape[2],
+        "out_channels": shape[2],
+        "center_input_sample": not net["centered"],
+        "time_embedding_type": "fourier" if net["embedding"] == "fourier" else "positional",
+        "freq_shift": int(net["embedding"] == "positional"),
+        "flip_sin_to_cos": False,
+        "layers_per_block": net["num_res_blocks"],
+        "mid_block_scale_factor": _divisor(net),
+        "down_block_types": [kind(i, net["attn_resolutions"], "Down") for i in range(levels)],
+        "up_block_types": [kind(i, attend_up, "Up") for i in reversed(range(levels))],
+        "block_out_channels": [round(net["nf"] * m) for m in net["ch_mult"]],
+        "downsample_padding": int(net["symmetric_down"]),
+        "attention_head_dim": net["head_features"] or None,
+        "norm_num_groups": (net["groups"] if net["middle_groups"] is None else net["middle_groups"]) or None,
+        "norm_eps": net["eps"],
+        "resnet_time_scale_shift": "scale_shift" if net["scale_shift"] else "default",
+        "attn_norm_num_groups": net["groups"] if net["scale_shift"] else None,
+        "add_attention": net["middle_attention"],
+    }
+
+
+def _effective(given: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return what settings amount to, so that two ways of saying the same compare equal."""
+    net = _filled(given)
+    levels, widths = range(len(net["ch_mult"])), [round(net["nf"] * m) for m in net["ch_mult"]]
+    places = lambda attend: tuple(i for i in levels if shape[0] >> i in attend)  # noqa: E731
+    down, up = places(net["attn_resolutions"]), net["attn_up_resolutions"]
+    up = down if up is None else places(up)
+    usual = lambda groups, width: groups or min(width // 4, 32)  # noqa: E731
+    steps = [net["resblock_type"]] * (len(widths) - 1)
+    # what is concatenated on the way up, at a level: from the level below (or this one), and kept on the way down (or from above)
+    entering = {i: {widths[i] + w for w in (widths[i], widths[max(i - 1, 0)])} | {widths[min(i + 1, levels[-1])] + widths[i]} for i in up}
+    pyramids = net["progressive"], net["progressive_input"]
+    amounts = {
+        **{k: v for k, v in net.items() if k not in FREE},
+        "ch_mult": tuple(widths),
+        "attn_resolutions": down,
+        "attn_up_resolutions": up,
+        "down_steps": list(net["down_steps"] or steps),
+        "up_steps": list(net["up_steps"] or steps),
+        "middle_rescale": _divisor(net),
+        "middle_groups": usual(net["groups"] if net["middle_groups"] is None else net["middle_groups"], widths[-1]),
+        "attention_groups": [usual(net["attention_groups"] or net["groups"], widths[i]) for i in down + up],
+        "attn_up_groups": [usual(net["attn_up_groups"] or net["groups"], width) for i in up for width in sorted(entering[i])],
+        "fir_kernel": tuple(net["fir_kernel"]) if net["fir"] else (),
+        "progressive_combine": net["progressive_combine"] if pyramids[1] == "input_skip" else "",
+    }
+    if "ddpm" not in amounts["down_steps"]:
+        amounts["symmetric_down"] = False
+    if "ddpm" not in amounts["down_steps"] + amounts["up_steps"]:
+        amounts["resamp_with_conv"] = True
+    if "biggan" not in amounts["down_steps"] + amounts["up_steps"]:
+        amounts["resampled_shortcut"] = False
+    return {k: v for k, v in amounts.items() if k != "shape"}
+
+
+def _filled(net: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with the defaults of `UNet`."""
+    known = inspect.signature(models.UNet.__init__).parameters
+    return {k: net.get(k, p.default) for k, p in known.items() if k not in ("self", "rngs", "shape", "num_classes")}
+
+
+def _divisor(net: Mapping[str, Any]) -> float:
+    own = float(np.sqrt(2)) if net["skip_rescale"] else 1.0
+    return own if net["middle_rescale"] is None else float(net["middle_rescale"])

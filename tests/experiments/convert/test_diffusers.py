@@ -1,0 +1,146 @@
+"""Networks of diffusers compute here what they compute there, and ours go there and come back bitwise."""
+
+import itertools
+import json
+import struct
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import models
+from experiments.convert import FORMATS
+from experiments.convert.diffusers import network, process
+from experiments.convert.export import to_diffusers
+from experiments.convert.safetensors import read_safetensors, write_safetensors
+from experiments.errors import RunError
+from experiments.writing import write_json
+
+SHAPE = (8, 8, 3)
+DDPM = {"name": "UNet", "nf": 32, "num_res_blocks": 1, "attn_resolutions": (4,), "embedding": "positional", "resblock_type": "ddpm"}
+DDPM |= {"skip_rescale": False, "groups": 32}
+# wide enough for 32 groups where diffusers has them
+NCSNPP = {"name": "UNet", "nf": 64, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,), "embedding": "fourier", "fir": True}
+NCSNPP |= {"progressive": "output_skip", "progressive_input": "input_skip", "scale_by_sigma": True, "centered": False}
+
+
+def numbered(net):
+    """Return parameters for the settings of a network, no two numbers of them equal."""
+    counter = itertools.count(1)
+    settings = {k: v for k, v in net.items() if k != "name"}
+    abstract = nnx.eval_shape(lambda: models.UNet(SHAPE, **settings, rngs=nnx.Rngs(0)))
+    shapes = models.split(abstract).params
+    return jax.tree.map(lambda p: np.float32(next(counter) + np.arange(p.size) / p.size).reshape(p.shape), shapes)
+
+
+@pytest.mark.parametrize("net", [DDPM, NCSNPP], ids=["ddpm", "ncsnpp"])
+def test_ours_goes_to_diffusers_and_comes_back_bitwise(net, tmp_path):
+    params = numbered(net)
+    config, weights = to_diffusers(net, SHAPE, params)
+    write_json(tmp_path / "config.json", config)
+    write_safetensors(tmp_path / "diffusion_pytorch_model.safetensors", weights)
+    back = FORMATS["diffusers"](tmp_path / "diffusion_pytorch_model.safetensors", None)
+    jax.tree.map(np.testing.assert_array_equal, back.ema, params)
+    again, twice = to_diffusers(back.config.net.to_dict(), SHAPE, back.ema)
+    assert again == config
+    jax.tree.map(np.testing.assert_array_equal, twice, weights)
+
+
+def test_a_network_that_diffusers_has_not_is_refused_with_the_reason():
+    for change, reason in [
+        ({"fir_kernel": (1, 2, 1)}, r"fir_kernel = \(1, 2, 1\)"),
+        ({"progressive_combine": "cat"}, "progressive_combine = 'cat'"),
+        ({"scale_by_sigma": False}, "scale_by_sigma = False"),
+        ({"nf": 32}, r"attention_groups = \[16, 16\]"),
+        ({"nonlinearity": "elu"}, "nonlinearity = 'elu'"),
+        ({"resblock_type": "ddpm"}, "down_steps"),
+    ]:
+        with pytest.raises(RunError, match=f"no UNet2DModel of diffusers is a network with .*{reason}"):
+            to_diffusers(NCSNPP | change, SHAPE, {})
+    with pytest.raises(RunError, match="not MLP"):
+        to_diffusers({"name": "MLP"}, SHAPE, {})
+
+
+def test_a_network_of_diffusers(networks, run, relative_errors):
+    converted = FORMATS["diffusers"](networks / "diffusers_ddpm_cifar_like.safetensors", None)
+    assert converted.config.sde.name == "VP" and converted.config.denoiser.inputs == "time"
+    with np.load(networks / "diffusers_ddpm_cifar_like.npz") as file:
+        y = run(converted, file["x"].transpose(0, 2, 3, 1), file["t"])
+        assert relative_errors(y, file["y_f64"].transpose(0, 2, 3, 1)).max() < 5e-6
+
+
+FINE = {"sample_size": 16, "block_out_channels": (32, 64), "layers_per_block": 1, "norm_num_groups": 8, "norm_eps": 1e-6}
+FINE |= {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+SKIP = {"down_block_types": ("SkipDownBlock2D", "AttnSkipDownBlock2D"), "up_block_types": ("AttnSkipUpBlock2D", "SkipUpBlock2D")}
+RESNET = {"down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "ResnetUpsampleBlock2D")}
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"down_block_types": ("KDownBlock2D", "DownBlock2D")}, "down_block_types"),
+        ({"down_block_types": ("SkipDownBlock2D", "DownBlock2D")}, "down_block_types"),
+        ({"time_embedding_type": "learned"}, "time_embedding_type = 'learned'"),
+        ({"num_class_embeds": 10}, "class_embed_type"),
+        ({"out_channels": 6}, "out_channels = 6"),
+        ({"sample_size": None}, "sample_size = None"),
+        ({"act_fn": "relu"}, "act_fn = 'relu'"),
+        ({"mid_block_type": None}, "mid_block_type = None"),
+        ({"resnet_time_scale_shift": "scale_shift"}, "middle attention is not normalised"),
+        ({"attn_norm_num_groups": 4}, "attn_norm_num_groups is 4"),
+    ],
+)
+def test_a_network_of_diffusers_that_is_none_of_ours_is_refused_with_the_reason(change, reason):
+    network(FINE)
+    with pytest.raises(RunError, match=reason):
+        network(FINE | change)
+
+
+def test_the_schedule_beside_a_network_is_used():
+    found = process(FINE, {"beta_start": 2e-4, "beta_end": 0.01, "prediction_type": "v_prediction"})
+    assert found["sde"] == {"name": "VP", "beta_min": 0.2, "beta_max": 10.0} and found["denoiser"]["prediction"] == "v"
+    fourier = FINE | {"time_embedding_type": "fourier", "center_input_sample": True}
+    assert process(fourier, {"sigma_max": 380.0})["sde"] == {"name": "VE", "sigma_min": 0.02, "sigma_max": 760.0}
+    for wrong in ({"beta_schedule": "squaredcos_cap_v2"}, {"num_train_timesteps": 50}):
+        with pytest.raises(RunError, match="schedule"):
+            process(FINE, wrong)
+
+
+def test_a_damaged_safetensors_file_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    arrays = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.float16([1.5])}
+    write_safetensors(path, arrays)
+    jax.tree.map(np.testing.assert_array_equal, read_safetensors(path), arrays)
+    whole = path.read_bytes()
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    for damaged in (whole[:-1], whole[:5], b"\xff" * 8 + whole[8:], struct.pack("<Q", len(header)) + header + bytes(8)):
+        path.write_bytes(damaged)
+        with pytest.raises(RunError, match="no intact safetensors file"):
+            read_safetensors(path)
+
+
+EXTRA = [SKIP | {"time_embedding_type": "fourier"}, RESNET | {"attention_head_dim": 16}, {"freq_shift": 1, "attention_head_dim": None}]
+
+
+@pytest.mark.parametrize("change", EXTRA)
+def test_diffusers_itself_agrees_in_both_directions(change, tmp_path, run, relative_errors):
+    """With diffusers and torch installed; random numbers in every weight."""
+    torch, theirs = pytest.importorskip("torch"), pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    net = theirs.UNet2DModel(**FINE | change).eval()
+    for p in net.parameters():
+        p.data = torch.randn_like(p) / (max(1, p[0].numel()) ** 0.5 if p.ndim > 1 else 2)
+    net.save_pretrained(tmp_path)
+    converted = FORMATS["diffusers"](tmp_path / "diffusion_pytorch_model.safetensors", None)
+    x, t = np.random.default_rng(0).standard_normal((3, 3, 16, 16)).astype(np.float32), np.float32([0.5, 4.2, 40.0])
+    with torch.no_grad():
+        want = net(torch.from_numpy(x), torch.from_numpy(t)).sample.numpy()
+    assert relative_errors(run(converted, x.transpose(0, 2, 3, 1), t), want.transpose(0, 2, 3, 1)).max() < 1e-5
+    if change == EXTRA[-1]:
+        config, weights = to_diffusers(converted.config.net.to_dict(), (16, 16, 3), converted.ema)
+        write_json(tmp_path / "back" / "config.json", config)
+        write_safetensors(tmp_path / "back" / "diffusion_pytorch_model.safetensors", weights)
+        back = theirs.UNet2DModel.from_pretrained(tmp_path / "back").eval()
+        with torch.no_grad():
+            np.testing.assert_allclose(back(torch.from_numpy(x), torch.from_numpy(t)).sample.numpy(), want, rtol=1e-4, atol=1e-5)

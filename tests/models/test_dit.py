@@ -1,0 +1,60 @@
+"""The transformer is the published one: its size, its patches, and blocks that begin as the identity."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import models
+from models.dit import DiTBlock, patches, pixels, places
+
+
+def test_dit_xl_2_has_the_published_number_of_parameters():
+    """675,129,632 of the published DiT-XL/2, less its stored positions and its second, learned-variance output (arXiv:2212.09748)."""
+    settings = {"width": 1152, "depth": 28, "heads": 16, "num_classes": 1000, "embedding": "positional_open"}
+    net = nnx.eval_shape(lambda: models.DiT((32, 32, 4), **settings, rngs=nnx.Rngs(0)))
+    positions, second = 256 * 1152, (1152 + 1) * 2 * 2 * 4
+    assert sum(p.size for p in jax.tree.leaves(nnx.state(net))) == 675_129_632 - positions - second
+
+
+def test_patches_are_squares_row_by_row_and_come_together_again():
+    x = np.arange(2 * 4 * 6 * 3, dtype=np.float32).reshape(2, 4, 6, 3)
+    cut = np.asarray(patches(jnp.asarray(x), 2))
+    assert cut.shape == (2, 6, 12)
+    np.testing.assert_array_equal(cut[1, 4], x[1, 2:4, 2:4].ravel())
+    np.testing.assert_array_equal(pixels(jnp.asarray(cut), (4, 6, 3), 2), x)
+
+
+def test_every_place_is_told_apart_and_rows_from_columns():
+    place = np.asarray(places(5, 7, 16))
+    distance = np.abs(place[:, None] - place[None]).max(-1) + np.eye(35)
+    assert distance.min() > 0.1
+    column, row = place.reshape(5, 7, 2, 8).transpose(2, 0, 1, 3)
+    assert np.ptp(column, axis=0).max() == 0 and np.ptp(row, axis=1).max() == 0
+
+
+def test_a_block_is_its_definition():
+    rng = np.random.default_rng(0)
+    block = DiTBlock(8, 2, 2.0, 0.0, None, rngs=nnx.Rngs(0))
+    h, emb = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 3, 8), (2, 8)))
+    np.testing.assert_array_equal(block(jnp.asarray(h), jnp.asarray(emb), None), h)  # a new block is the identity
+    block.steer.kernel[...] = jnp.asarray(rng.normal(size=(8, 48)), jnp.float32) / 3
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), nnx.to_pure_dict(nnx.state(block)))
+    b1, s1, g1, b2, s2, g2 = ((emb @ p["steer"]["kernel"])[:, None, 8 * i : 8 * i + 8] for i in range(6))
+    dense = lambda name, x: x @ p[name]["kernel"] + p[name]["bias"]  # noqa: E731
+    norm = lambda x: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)  # noqa: E731
+    q, k, v = (a.reshape(2, 3, 2, 4) for a in np.split(dense("qkv", (1 + s1) * norm(h) + b1), 3, axis=-1))
+    weight = np.exp(np.einsum("bqhc,bkhc->bhqk", q, k) / 2)
+    mixed = np.einsum("bhqk,bkhc->bqhc", weight / weight.sum(-1, keepdims=True), v).reshape(2, 3, 8)
+    want = h + g1 * dense("out", mixed)
+    inner = dense("dense0", (1 + s2) * norm(want) + b2)
+    gelu = inner / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (inner + 0.044715 * inner**3)))
+    want = want + g2 * dense("dense1", gelu)
+    np.testing.assert_allclose(block(jnp.asarray(h), jnp.asarray(emb), None), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings, message", [({"patch": 3}, "squares of 3"), ({"heads": 5}, "5 heads"), ({"dtype": "half"}, "'half'")])
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        models.DiT((8, 8, 1), **settings, rngs=nnx.Rngs(0))
