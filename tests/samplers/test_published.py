@@ -14,6 +14,7 @@ from samplers import (
     LMS,
     SEEDS,
     AdamsBashforth,
+    Ancestral,
     DPMpp2M,
     DPMpp2MSDE,
     DPMpp2S,
@@ -123,3 +124,14 @@ def test_every_solver_with_memory_or_stages_is_compared():
     kinds = (samplers.multistep.Multistep, samplers.runge_kutta.RungeKutta)
     exported = {c for _, c in inspect.getmembers(samplers, inspect.isclass) if issubclass(c, kinds)}
     assert exported == {type(case[0]) for case in CASES if isinstance(case[0], kinds)}
+
+
+def test_ddim_with_all_of_its_noise_is_ancestral_sampling(monkeypatch):
+    # Any eta keeps the marginals, so that no moment tells one from another.
+    ends = []
+    for sampler in (DDIM(eta=1.0), Ancestral()):
+        rng = np.random.default_rng(1)
+        with monkeypatch.context() as patch, jax.enable_x64(True):
+            supply(patch, lambda like, rng=rng: rng.standard_normal(like.shape))
+            ends.append(walk(sampler, SDE, TS, X, estimate))
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-10)
