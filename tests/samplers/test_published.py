@@ -15,6 +15,7 @@ from samplers import (
     SEEDS,
     AdamsBashforth,
     Ancestral,
+    AnnealedLangevin,
     DPMpp2M,
     DPMpp2MSDE,
     DPMpp2S,
@@ -24,7 +25,9 @@ from samplers import (
     DPMppSDE,
     DPMSolver,
     DPMSolverM,
+    EulerMaruyama,
     Heun,
+    PredictorCorrector,
     SASolver,
     UniPC,
 )
@@ -135,3 +138,19 @@ def test_ddim_with_all_of_its_noise_is_ancestral_sampling(monkeypatch):
             supply(patch, lambda like, rng=rng: rng.standard_normal(like.shape))
             ends.append(walk(sampler, SDE, TS, X, estimate))
     np.testing.assert_allclose(ends[0], ends[1], rtol=1e-10)
+
+
+def test_a_pair_corrects_first_and_then_predicts(monkeypatch):
+    # Where the corrector is exact or left out, the moments are right too.
+    predictor, corrector, ts = EulerMaruyama(), AnnealedLangevin(snr=0.5), TS[:2]
+    ours, theirs = (np.random.default_rng(1) for _ in range(2))
+    with jax.enable_x64(True):
+        with monkeypatch.context() as patch:
+            supply(patch, lambda like: ours.standard_normal(like.shape))
+            found = walk(PredictorCorrector(predictor, corrector), SDE, ts, X, estimate)
+        (alpha, alpha_s), (sigma, _) = in_float64(SDE.marginal, ts)
+        epsilon = 2 * (alpha / alpha_s * 0.5 * sigma) ** 2
+        corrected = X + epsilon * score(X, alpha, sigma) + np.sqrt(2 * epsilon) * theirs.standard_normal(X.shape)
+        with monkeypatch.context() as patch:
+            supply(patch, lambda like: theirs.standard_normal(like.shape))
+            np.testing.assert_allclose(found, walk(predictor, SDE, ts, corrected, estimate), rtol=1e-10)
