@@ -62,9 +62,11 @@ class Heun(Sampler):
         if self.stochastic:
             gamma = jnp.minimum(self.churn / len(t), np.sqrt(2) - 1) * ((self.s_min <= high) & (high <= self.s_max))
             high = jnp.minimum(high * (1 + gamma), r[0])
-            t = jnp.where(high > r[:-1], sde.time(-2 * jnp.log(high)), t)
+            raised = high > r[:-1]
+            t = jnp.where(raised, sde.time(-2 * jnp.log(high)), t)
             alpha_high = sde.marginal(t)[0]
-            scale, spread = alpha_high / alpha[:-1], alpha_high * self.s_noise * jnp.sqrt(high**2 - r[:-1] ** 2)
+            scale = jnp.where(raised, alpha_high / alpha[:-1], 1.0)
+            spread = jnp.where(raised, alpha_high * self.s_noise * jnp.sqrt(high**2 - r[:-1] ** 2), 0.0)
         inner = (sigma[1:] > 0) & jnp.isfinite(high)
         correct = jnp.where(inner, 0.5 * alpha[1:] * (r[1:] - jnp.where(inner, high, 0.0)), 0.0)
         return Row(t, jnp.where(inner, ts[1:], t), scale, spread, alpha[1:], sigma[1:], correct)

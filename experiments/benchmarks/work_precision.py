@@ -37,7 +37,7 @@ from samplers import (
     UniPC,
     grids,
 )
-from sde_lib import SDE, VP, Estimate, GaussianMixture, in_float64
+from sde_lib import EDM, SDE, VP, Estimate, GaussianMixture, in_float64
 
 from ..writing import write_json
 
@@ -71,13 +71,6 @@ NO_KEYS = jax.random.key(0)[None][:0]  # none of them draws noise
 CALLS = {"Heun": 2, "DPM2": 2, "DPMSolver2": 2, "DPMSolver3": 3, "DPMpp2S": 2, "DPMpp3S": 3}  # network calls a step, else 1
 
 
-class Level(SDE):
-    """EDM's process: sigma grows linearly to 80."""
-
-    def marginal(self, t):
-        return jnp.ones_like(t), 80.0 * t
-
-
 class Problem(NamedTuple):
     """A start, and where the exact flow takes it."""
 
@@ -97,7 +90,7 @@ def problems(*only: str) -> dict[str, Problem]:
             covs = np.einsum("kij,kj,klj->kil", part["U"], part["sd"] ** 2, part["U"])
             data = GaussianMixture(part["weights"], part["means"], covs)
             found[f"{name} VP"] = Problem(data, VP(), part["z"], part["yref_vp_teps"], from_one(VP()))
-            found[f"{name} EDM"] = Problem(data, Level(t_min=0.0), 80 * part["z"], part["yref_edm_0"], to_zero(Level(t_min=0.0)))
+            found[f"{name} EDM"] = Problem(data, EDM(t_min=0.0), 80 * part["z"], part["yref_edm_0"], to_zero(EDM(t_min=0.0)))
     return {title: found[title] for title in only or found}
 
 

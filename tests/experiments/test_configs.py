@@ -134,7 +134,7 @@ def test_vectors_of_ones_own_train(tmp_path):
             "samplers",
             "mine",
             {"name": "DDIM", "grid": "even", "steps": 5, "end": 0.1},
-            "unknown grid 'even'; choose one of karras",
+            "unknown grid 'even'; choose one of centred, karras",
         ),
         ("samplers", "mine", {"name": "DDIM", "grid": "uniform"}, "the sampler 'DDIM' needs a value for steps, end"),
         ("samplers", "mine", {"name": "DDIM", "grid": "uniform", "steps": 0, "end": 0.1}, "at least one step"),

@@ -19,8 +19,8 @@ def level(sde, ts):
 
 
 def bumped(lam):
-    """Return the integral of 1 + exp(-(lambda - 1.5)^2 / 2 / 1.5^2)."""
-    return lam + 1.5 * np.sqrt(2 * np.pi) * stats.norm(1.5, 1.5).cdf(lam)
+    """Return the integral of 1 + 2.5 exp(-(lambda - 2.3)^2 / 2 / 1.4^2)."""
+    return lam + 2.5 * 1.4 * np.sqrt(2 * np.pi) * stats.norm(2.3, 1.4).cdf(lam)
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda f: f.__name__)

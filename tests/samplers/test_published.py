@@ -14,6 +14,8 @@ from samplers import (
     LMS,
     SEEDS,
     AdamsBashforth,
+    Ancestral,
+    AnnealedLangevin,
     DPMpp2M,
     DPMpp2MSDE,
     DPMpp2S,
@@ -23,7 +25,9 @@ from samplers import (
     DPMppSDE,
     DPMSolver,
     DPMSolverM,
+    EulerMaruyama,
     Heun,
+    PredictorCorrector,
     SASolver,
     UniPC,
 )
@@ -123,3 +127,30 @@ def test_every_solver_with_memory_or_stages_is_compared():
     kinds = (samplers.multistep.Multistep, samplers.runge_kutta.RungeKutta)
     exported = {c for _, c in inspect.getmembers(samplers, inspect.isclass) if issubclass(c, kinds)}
     assert exported == {type(case[0]) for case in CASES if isinstance(case[0], kinds)}
+
+
+def test_ddim_with_all_of_its_noise_is_ancestral_sampling(monkeypatch):
+    # Any eta keeps the marginals, so that no moment tells one from another.
+    ends = []
+    for sampler in (DDIM(eta=1.0), Ancestral()):
+        rng = np.random.default_rng(1)
+        with monkeypatch.context() as patch, jax.enable_x64(True):
+            supply(patch, lambda like, rng=rng: rng.standard_normal(like.shape))
+            ends.append(walk(sampler, SDE, TS, X, estimate))
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-10)
+
+
+def test_a_pair_corrects_first_and_then_predicts(monkeypatch):
+    # Where the corrector is exact or left out, the moments are right too.
+    predictor, corrector, ts = EulerMaruyama(), AnnealedLangevin(snr=0.5), TS[:2]
+    ours, theirs = (np.random.default_rng(1) for _ in range(2))
+    with jax.enable_x64(True):
+        with monkeypatch.context() as patch:
+            supply(patch, lambda like: ours.standard_normal(like.shape))
+            found = walk(PredictorCorrector(predictor, corrector), SDE, ts, X, estimate)
+        (alpha, alpha_s), (sigma, _) = in_float64(SDE.marginal, ts)
+        epsilon = 2 * (alpha / alpha_s * 0.5 * sigma) ** 2
+        corrected = X + epsilon * score(X, alpha, sigma) + np.sqrt(2 * epsilon) * theirs.standard_normal(X.shape)
+        with monkeypatch.context() as patch:
+            supply(patch, lambda like: theirs.standard_normal(like.shape))
+            np.testing.assert_allclose(found, walk(predictor, SDE, ts, corrected, estimate), rtol=1e-10)

@@ -18,16 +18,17 @@ PEERS = {
 }
 
 
-@pytest.mark.parametrize("nfe", [5, 8, 10, 15, 20, 30, 50, 100])
+@pytest.mark.parametrize("nfe", [5, 10, 20, 50])  # a new number of steps costs seconds of compiling; the benchmark does them all
 @pytest.mark.parametrize("title", PEERS)
 def test_it_is_within_1_3_of_the_best_of_the_peers(title, nfe):
     with jax.enable_x64(True):
         problem = problems(title)[title]
         if title.endswith("VP"):  # to t = 1e-3, without denoising
-            found = error(*recommended(problem.sde, nfe, end=1e-3, denoise_last=False), problem)
+            sampler, ts = recommended(problem.sde, nfe, end=1e-3, denoise_last=False)
+            found = error(sampler, problem, ts)
         else:  # to zero noise
             sampler, ts = recommended(problem.sde, nfe)
-            found = error(sampler, np.append(ts, 0.0), problem)
+            found = error(sampler, problem, np.append(ts, 0.0))
     assert found < 1.3 * PEERS[title][nfe]
 
 
