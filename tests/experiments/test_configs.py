@@ -116,13 +116,13 @@ def test_vectors_of_ones_own_train(tmp_path):
 @pytest.mark.parametrize(
     "section, key, value, message",
     [
-        ("sde", "name", "VPP", "sde_lib has no SDE 'VPP'; choose one of SubVP, VE, VP"),
+        ("sde", "name", "VPP", "sde_lib has no SDE 'VPP'; choose one of Cosine, Discrete, EDM, Rectified, SubVP, VE, VP"),
         ("net", "name", "MPL", "models has no Module 'MPL'; choose one of MLP, UNet"),
         ("data", "name", "Digit", "experiments.data has no DataSet 'Digit'; choose one of Digits, Files, TFDS, Toy"),
         ("data", "density", "spiral", "unknown density 'spiral'; choose one of"),
         ("denoiser", "prediction", "eps", "unknown prediction 'eps'; choose one of edm, noise"),
         ("denoiser", "inputs", "raw", "unknown inputs 'raw'; choose one of edm"),
-        ("objective", "weighting", "snr", "unknown weighting 'snr'; choose one of likelihood, noise"),
+        ("objective", "weighting", "snr", "unknown weighting 'snr'; choose one of likelihood, min_snr, noise"),
         (
             "objective",
             "times",
