@@ -53,6 +53,7 @@ def fit_grid(
     steps: int,
     *,
     end: float = 1e-3,
+    denoise_last: bool = False,
     cond: Any = None,
     target: Array | None = None,
     distance: Distance = rms,
@@ -63,7 +64,7 @@ def fit_grid(
     """Learn the times at which a deterministic `sampler` brings noises `x` closest to the accurate ends; see `fit_solver`.
 
     Returns:
-        Fit whose `found` are times (steps + 1,) from 1 to `end`, for `sample(..., denoise_last=False)`.
+        Fit whose `found` are times (steps + 1,) from 1 to `end`, for `sample` with the same `denoise_last`.
     """
     if sampler.stochastic:
         raise ValueError(f"fitting needs a deterministic sampler, as the ends of the noises are compared; {sampler!r} draws noise")
@@ -73,9 +74,9 @@ def fit_grid(
         return jnp.concatenate([jnp.ones(1), sde.time(-2 * _log_levels(numbers["knots"], first, last))[1:-1], jnp.full(1, end)])
 
     def walk(numbers, x, cond):
-        return sample(jax.random.key(0), sampler, denoise, sde, times(numbers), x, cond=cond, denoise_last=False).x
+        return sample(jax.random.key(0), sampler, denoise, sde, times(numbers), x, cond=cond, denoise_last=denoise_last).x
 
-    target = _target(denoise, sde, x, end, cond) if target is None else target
+    target = _target(denoise, sde, x, None if denoise_last else end, cond) if target is None else target
     starts = [{"knots": _increments(levels)} for levels in _start_levels(sde, steps, end)]
     numbers, history = _descend(walk, starts, x, target, cond, distance, updates, rate, progress)
     found = np.asarray(times(numbers), np.float64)
@@ -114,8 +115,9 @@ def fit_solver(
     Raises:
         ValueError: fewer than two noises, or less than one evaluation.
     """
-    first, last = _ends(sde, 1e-3 if end is None else end)
     clean = end is None
+    stop = _time_of(sde, 0.1 / nfe) if clean else end  # where a last denoising misses no more than the walk before it
+    first, last = _ends(sde, stop)
 
     def solver(numbers):
         free = jnp.tril(numbers["weights"], -1)
@@ -130,7 +132,7 @@ def fit_solver(
 
     target = _target(denoise, sde, x, end, cond) if target is None else target
     starts = []
-    for levels in _start_levels(sde, nfe, 1e-3 if clean else end):
+    for levels in _start_levels(sde, nfe, stop):
         start = {"knots": _increments(levels), "shift": jnp.zeros(nfe), "weights": _second_order(levels[: nfe + 1])}
         starts.append(start | ({"last": jnp.asarray(last)} if clean else {}))
     numbers, history = _descend(walk, starts, x, target, cond, distance, updates, rate, progress)
@@ -142,11 +144,15 @@ def _ends(sde, end):
     return tuple(-0.5 * sde.log_snr(jnp.asarray([1.0, end])))
 
 
+def _time_of(sde, level):
+    """Return the time of a noise level sigma / alpha, or t_min if that comes first."""
+    return max(float(sde.t_min), float(sde.time(jnp.asarray(-2 * np.log(level)))))
+
+
 def _target(denoise, sde, x, end, cond):
-    tolerance = np.float32(1e-6)
-    return probability_flow(
-        denoise, sde, x, end=1e-3 if end is None else end, cond=cond, rtol=tolerance, atol=tolerance, denoise_last=end is None
-    ).x  # fmt: skip
+    tolerance, clean = np.float32(1e-6), end is None
+    stop = _time_of(sde, 1e-3) if clean else end
+    return probability_flow(denoise, sde, x, end=stop, cond=cond, rtol=tolerance, atol=tolerance, denoise_last=clean).x
 
 
 def _log_levels(knots, first, last):
@@ -162,7 +168,7 @@ def _increments(levels):
 
 def _start_levels(sde, steps, end):
     """Return the levels (steps + 1,) of several published grids."""
-    times = [grids.log_snr(sde, steps, end=end), grids.karras(sde, steps, end=end), grids.quadratic(sde, steps, end=end)]
+    times = [grids.log_snr(sde, steps, end=end), grids.karras(sde, steps, end=end), grids.centred(sde, steps, end=end)]
     return [jnp.exp(-0.5 * sde.log_snr(jnp.asarray(ts))) for ts in times]
 
 

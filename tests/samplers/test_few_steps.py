@@ -70,3 +70,13 @@ def test_a_process_with_another_start_is_refused():
     for other in (VE(), VP(beta_max=10.0), Cosine()):
         with pytest.raises(ValueError, match="use the process it was fitted for, or fit it anew"):
             solver(CURVED.denoiser(other), other, jnp.zeros((2, 2)))
+
+
+def test_the_network_is_asked_at_the_level_given_about_the_state_it_would_have_there():
+    sde, asked = VP(), 2.0
+    start = levels_of(sde, [1.0])[0]
+    x = draw_prior(KEY, sde, (4, 2))
+    found = FewSteps(np.array([start, 0.0]), np.array([asked]), np.eye(1))(CURVED.denoiser(sde), sde, x)
+    t = sde.time(jnp.asarray(-2 * np.log(asked)))
+    alpha_asked, alpha = sde.marginal(t)[0], sde.marginal(jnp.ones(()))[0]
+    np.testing.assert_allclose(found.x, CURVED.denoiser(sde)(alpha_asked * x / alpha, t).x0, rtol=1e-4, atol=1e-5)
