@@ -44,6 +44,10 @@ def recommended(sde: SDE, nfe: int, stochastic: bool = False, *, end: float | No
     the best of theirs    6.2e-2   3.2e-2   1.7e-2   7.5e-3   2.8e-3   6.4e-4   1.1e-4   2.8e-5
     ====================  =======  =======  =======  =======  =======  =======  =======  =======
 
+    Stochastic: `DPMpp2MSDE` on `grids.log_snr`. Sliced Wasserstein distance of 50 000 samples to the data, d = 2, EDM, three seeds:
+    0.038, 0.011, 0.0063 ± 0.0014, 0.0064 ± 0.0012 at 10, 20, 50, 100 evaluations (two exact sets: 0.004 to 0.007); the best of theirs on
+    their grids 0.073, 0.026, 0.0061, 0.0033.
+
     Args:
         stochastic: draw from the reverse SDE instead of following the probability flow.
         end: the last time of the grid; by default where the noise level sigma / alpha is 0.1 / nfe, or at t_min: the last
@@ -65,7 +69,7 @@ def recommended(sde: SDE, nfe: int, stochastic: bool = False, *, end: float | No
 
 
 def _start(sde: SDE) -> float:
-    """Return 1, or the time of noise level 200 if no signal is left at t = 1, where a grid in log-SNR cannot begin."""
-    if np.isfinite(in_float64(sde.log_snr, np.asarray(1.0))):
+    """Return 1, or the time of noise level 200 if (next to) no signal is left at t = 1, where a grid in log-SNR would lose its steps."""
+    if in_float64(sde.log_snr, np.asarray(1.0)) > -2 * np.log(1000.0):
         return 1.0
     return float(in_float64(sde.time, np.asarray(-2 * np.log(200.0))))
