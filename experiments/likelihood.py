@@ -84,20 +84,21 @@ def one_batch(
     run, settings, count = loaded.run, loaded.run.config.eval, len(batch["x"])
     dim, key = int(np.prod(run.facts.shape)), jax.random.key(run.config.sampling.seed)
     padded = share(mesh, {k: np.concatenate([v, np.repeat(v[:1], len(index) - count, 0)]) for k, v in batch.items()})
-    index, cond = share(mesh, index), padded["label"] if run.config.train.conditional else None
-    x, log_q = (padded["x"], 0.0) if redraw is None else redraw(sample_keys(jax.random.fold_in(key, 1), index), padded["x"])
+    numbers: Any = share(mesh, index)
+    cond = padded["label"] if run.config.train.conditional else None
+    x, log_q = (padded["x"], 0.0) if redraw is None else redraw(sample_keys(jax.random.fold_in(key, 1), numbers), padded["x"])
     x, spent = share(mesh, x), np.asarray(log_q, np.float64) / (dim * np.log(2))
     tolerance = np.float32(settings.rtol / 10)  # an array, for a number would be compiled in
     found = log_likelihood(
         key, denoiser, run.sde, x, probes=settings.probes or None, trace=settings.trace, refine=True,
-        cond=cond, index=index, rtol=tolerance, atol=tolerance,
+        cond=cond, index=numbers, rtol=tolerance, atol=tolerance,
     )  # fmt: skip
     mismatch = prior_mismatch(run.sde, found.latent, *moments)
     nats = {"std_error": found.std_error, "refinement": -found.refinement, "prior_mismatch": -mismatch}
     values = {name: np.asarray(value, np.float64) / (dim * np.log(2)) for name, value in nats.items()}
     values["bits_per_dim"] = data.bits_per_dim(np.asarray(found.log_prob, np.float64), dim, run.facts.levels) + spent
     if settings.bound_draws:
-        bound = variational_bound(key, denoiser, run.sde, x, draws=settings.bound_draws, cond=cond, index=index)
+        bound = variational_bound(key, denoiser, run.sde, x, draws=settings.bound_draws, cond=cond, index=numbers)
         values["bound"] = data.bits_per_dim(np.asarray(bound.log_prob, np.float64), dim, run.facts.levels) + spent
         values["bound_std_error"] = np.asarray(bound.std_error, np.float64) / (dim * np.log(2))
     return {name: value[:count] for name, value in values.items()} | {"nfe": np.asarray(found.nfe)}

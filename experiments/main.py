@@ -24,12 +24,13 @@ from .devices import set_up_jax
 from .diagnose import diagnose
 from .errors import RunError
 from .evaluate import evaluate
+from .fit import fit, with_fits
 from .likelihood import likelihood
 from .sample import sample, with_settings
 from .train import FREE, train
 
 FLAGS = flags.FLAGS
-MODES = {f.__name__: f for f in (sample, evaluate, likelihood, diagnose, dequantise)}  # all but training
+MODES = {f.__name__: f for f in (sample, evaluate, likelihood, diagnose, dequantise, fit)}  # all but training
 config_flags.DEFINE_config_file(
     "config",
     None,
@@ -65,7 +66,7 @@ def execute() -> None:
     workdir = Path(FLAGS.workdir)
     if FLAGS.mode == "train":
         return train(FLAGS.config, workdir)
-    loaded = with_settings(load(workdir), FLAGS.config, FREE)
+    loaded = with_fits(with_settings(load(workdir), FLAGS.config, FREE), workdir)
     check_settings(loaded.config)
     check_run(loaded.run)
     MODES[FLAGS.mode](loaded, workdir)

@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import samplers
-from samplers import Sampler, draw_prior, grids, probability_flow, recommended
+from samplers import FewSteps, Sampler, draw_prior, grids, probability_flow, recommended
 from samplers import sample as walk
 from sde_lib import SDE, Denoiser, check_name
 
@@ -48,8 +48,8 @@ def draw(run: Run, denoiser: Denoiser, setting: Any, index: np.ndarray, report: 
 
 def draw_walk(run: Run, denoiser: Denoiser, setting: Any, index: np.ndarray, keep: int) -> np.ndarray:
     """Return the last `keep` states (0 < keep, -1: all) of the walks of the samples `index`, (states, batch, ...)."""
-    if setting.name == "probability_flow":
-        raise ValueError("the adaptive probability flow keeps no walk; choose a sampler with a grid, or sampling.keep = 0")
+    if setting.name in ("probability_flow", "FewSteps"):
+        raise ValueError(f"{setting.name} keeps no walk; choose a sampler with a grid, or sampling.keep = 0")
     return np.asarray(_draw(run, denoiser, setting, index, None if keep < 0 else keep, None).path)
 
 
@@ -84,6 +84,8 @@ def make_walk(setting: Any, sde: SDE) -> tuple[Any, Any]:
         if unknown := sorted(settings.keys() - set(known)):
             raise ValueError(f"recommended has no setting {', '.join(unknown)}; it takes {', '.join(known)}")
         return recommended(sde, **settings)
+    if settings.get("name") == "FewSteps":
+        return FewSteps(*(np.asarray(settings[k]) for k in ("levels", "asked", "weights"))), None
     if missing := [k for k in ("grid", "steps", "end") if k not in settings]:
         raise ValueError(f"the sampler {settings.get('name')!r} needs a value for {', '.join(missing)}")
     grid, steps, start, end = settings.pop("grid"), settings.pop("steps"), settings.pop("start", 1.0), settings.pop("end")

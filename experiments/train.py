@@ -32,7 +32,7 @@ from .state import init_state, make_train_step
 from .writing import write_json
 
 # Sections that may change between two starts of a run; the rest decides what the parameters become.
-FREE = ("sampling", "samplers", "eval", "dequantise", "devices")
+FREE = ("sampling", "samplers", "eval", "fit", "dequantise", "devices")
 FREE_TRAIN = ("steps", "log_every", "held_out_every", "sample_every", "checkpoint_every", "keep", "keep_period")
 
 _norm = jax.jit(optax.tree.norm)

@@ -3,7 +3,7 @@ r"""The blocks of the score-SDE U-Nets (Song et al. 2021, arXiv:2011.13456, appe
 A residual sum is :math:`(x + h) / r`; :math:`r = \sqrt 2` keeps its variance, DDPM has r = 1. Kernels start uniform with variance
 scale / fan_avg; what ends a residual branch starts at scale 1e-10, so that a block begins as the identity.
 What the blocks of one network share is a `Style`. Parameters are float32 always; with a `dtype` convolutions and attention compute in it,
-normalisation, the embedding and softmax in float32 still.
+normalisation, residual sums, the embedding and softmax in float32 still.
 """
 
 from collections.abc import Callable
@@ -65,8 +65,14 @@ class Style(NamedTuple):
         return GroupNorm(features, self.groups, self.eps)
 
     def residual_sum(self, x: Array, h: Array) -> Array:
-        """Return (x + h) / r."""
+        """Return (x + h) / r, in float32 or wider: what runs through the whole network is not rounded at every block."""
+        x, h = widened(x), widened(h)
         return x + h if self.rescale == 1 else (x + h) * np.asarray(1 / self.rescale, x.dtype)
+
+
+def widened(x: Array) -> Array:
+    """Return `x` in float32, if its type is narrower."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class GroupNorm(nnx.Module):
@@ -85,7 +91,7 @@ class GroupNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(features))
 
     def __call__(self, x: Array) -> Array:
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = widened(x)
         centred = wide - self.group_mean(wide)
         inverse_std = jax.lax.rsqrt(self.group_mean(centred**2) + self.eps)
         return (centred * (inverse_std * self.scale[None, None, None]) + self.bias[None, None, None]).astype(x.dtype)

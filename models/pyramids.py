@@ -58,7 +58,7 @@ class OutputSkip(nnx.Module):
         self.conv = style._replace(dtype=None).conv(features, image_features, 3, rngs, style.init_scale)
 
     def __call__(self, pyramid: Array, h: Array) -> tuple[Array, Array]:
-        own = self.conv(self.style.act(self.norm(h)).astype(jnp.promote_types(h.dtype, jnp.float32)))
+        own = self.conv(self.style.act(self.norm(h)))
         return own if self.up is None else self.up(pyramid) + own, h
 
 

@@ -16,7 +16,7 @@ from flax import nnx
 from jax import Array
 
 from .embedding import Conditioning, check_inputs
-from .layers import ACTIVATIONS, ResBlock, Style, kernel_init
+from .layers import ACTIVATIONS, ResBlock, Style, kernel_init, widened
 from .pyramids import InputResidual, InputSkip, OutputResidual, OutputSkip, resample_with
 
 CHOICES = {
@@ -67,7 +67,7 @@ class UNet(nnx.Module):
         attn_up_resolutions: where attention stands on the way up, if not where it stands on the way down.
         middle_attention: whether the middle has attention.
         centered: False: images and their noise are those of [0, 1]; they are mapped to [-1, 1] first.
-        dtype: of the computation; parameters, normalisation, embedding and output stay float32.
+        dtype: of convolutions and attention; parameters, normalisation, residual sums, embedding and output stay float32.
         remat: keep only the blocks' outputs for the gradient and compute the rest again: less memory, a third more time.
     """
 
@@ -205,8 +205,8 @@ class UNet(nnx.Module):
         check_inputs(x, c_noise, cond, self.shape, self.num_classes)
         emb = None if self.conditioning is None else self.style.act(self.conditioning(c_noise, cond))
         x = x if self.centered else 2 * x - 1
-        pyramid = x if self.style.dtype is None else x.astype(self.style.dtype)
-        h = self.conv_in(x)
+        pyramid = x
+        h = widened(self.conv_in(x))
         kept = [h]
         for level in self.down:
             for block in level.blocks:
@@ -228,7 +228,7 @@ class UNet(nnx.Module):
         if self.conv_out is None or self.norm_out is None:
             h = pyramid
         else:
-            h = self.conv_out(self.style.act(self.norm_out(h.astype(jnp.promote_types(h.dtype, jnp.float32)))))
+            h = self.conv_out(self.style.act(self.norm_out(h)))
         return h / self.divisor(c_noise)[:, None, None, None] if self.scale_by_sigma else h
 
     def run(self, block, h: Array, emb: Array | None, rngs: nnx.Rngs | None) -> Array:

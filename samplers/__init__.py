@@ -25,6 +25,10 @@ from .dpm_single import DPMpp3S as DPMpp3S
 from .dpm_single import DPMppSDE as DPMppSDE
 from .dpm_single import DPMSolver as DPMSolver
 from .euler_maruyama import EulerMaruyama as EulerMaruyama
+from .few_steps import FewSteps as FewSteps
+from .fit import Fit as Fit
+from .fit import fit_grid as fit_grid
+from .fit import fit_solver as fit_solver
 from .heun import Heun as Heun
 from .langevin import AnnealedLangevin as AnnealedLangevin
 from .langevin import Langevin as Langevin
@@ -38,7 +42,10 @@ from .likelihood import TRACES as TRACES
 from .likelihood import LogLikelihood as LogLikelihood
 from .likelihood import log_likelihood as log_likelihood
 from .likelihood import prior_mismatch as prior_mismatch
+from .measured_grids import measured as measured
 from .ode import probability_flow as probability_flow
+from .parallel import ParallelSamples as ParallelSamples
+from .parallel import sample_parallel as sample_parallel
 from .predictor_corrector import PredictorCorrector as PredictorCorrector
 from .recommended import Recommendation as Recommendation
 from .recommended import recommended as recommended

@@ -65,6 +65,7 @@ def base_config() -> ConfigDict:
                 "ode": {"name": "probability_flow", "rtol": 1e-3, "atol": 1e-3, "end": 1e-3},
             },
             "sampling": {"sampler": "best", "number": 64, "batch_size": 64, "seed": 0, "label": -1, "keep": 0},
+            "fit": {"nfe": 5, "noises": 64, "updates": 160, "rate": 0.03, "save_as": ""},  # "": fit<nfe>
             "eval": {
                 "split": "test",
                 "train_split": "train",

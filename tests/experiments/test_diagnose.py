@@ -74,7 +74,7 @@ def test_a_perfect_denoiser_is_healthy(findings):
         ({"turned": 0.8}, {"asymmetry of the Jacobian"}),
         ({"coarse": 0.5}, {"loss over that of the best linear denoiser", "slope of the noise on its estimate"}),
     ],
-    ids=lambda v: next(iter(v)),
+    ids=lambda v: "-".join(sorted(v)),
 )
 def test_damage_is_named(findings, damage, named):
     assert named <= findings(Damaged(VP(), **damage), Damaged(VP()))

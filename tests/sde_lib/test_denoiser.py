@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sde_lib import INPUTS, PREDICTIONS, VE, VP, Denoiser, SubVP, counting, in_float64
+from sde_lib import INPUTS, PREDICTIONS, VE, VP, Denoiser, Discrete, Gaussian, SubVP, counting, in_float64
 
 TIMES = np.geomspace(1e-3, 0.999, 41).astype(np.float32)
 SD = 0.5
@@ -127,7 +127,7 @@ def test_a_network_of_images_in_the_unit_range_is_fed_and_understood_in_its_own_
 @pytest.mark.parametrize("inputs", INPUTS)
 def test_the_network_gets_one_number_a_sample_and_the_condition(inputs):
     seen = []
-    denoise = Denoiser(lambda x, s, cond: seen.append((s.shape, cond)) or x, VP(), inputs=inputs)
+    denoise = Denoiser(lambda x, s, cond: seen.append((s.shape, cond)) or x, Discrete(VP(), 50), inputs=inputs)
     denoise(jnp.ones((5, 2)), 0.3, cond={"label": 7})
     denoise(jnp.ones((5, 2)), jnp.full(5, 0.3))
     assert seen == [((5,), {"label": 7}), ((5,), None)]
@@ -174,3 +174,9 @@ def test_networks_and_times_of_other_shapes_are_refused():
         Denoiser(answer(jnp.zeros((2, 3))), VP())(jnp.zeros((2, 4)), 0.5)
     with pytest.raises(ValueError, match=r"got \(2, 1\)"):
         Denoiser(answer(jnp.zeros((2, 4))), VP())(jnp.zeros((2, 4)), jnp.ones((2, 1)))
+
+
+def test_the_score_is_that_of_the_density():
+    data, x, t = Gaussian([0.7, -0.4], [[0.25, 0.06], [0.06, 0.04]]), jnp.ones((3, 2)), jnp.array([0.1, 0.5, 0.9])
+    denoise = Denoiser(lambda x, signal, cond: data.estimate(VP(), x, signal / 999).noise, VP(), "noise", "time")
+    np.testing.assert_allclose(denoise.score(x, t), data.score(VP(), x, t), rtol=1e-3)

@@ -1,0 +1,115 @@
+r"""Parallel in time: all steps of a window at once, again and again, until they agree (ParaDiGMS: Shih et al. 2023, arXiv:2305.16317).
+
+A walk is the fixed point of :math:`x_{i+1} = \phi_i(x_i)`, with its noise frozen in the keys. Picard's iteration evaluates every step of a
+window from the current guess and adds up the increments,
+
+.. math:: u_{i+1} \leftarrow u_0 + \sum_{j \le i} \big(\phi_j(x_j) / h_{j+1} - x_j / h_j\big), \qquad
+    u = x / h, \quad h = \sqrt{\alpha^2 + \sigma^2},
+
+which is exact for the first point of the window. The window moves on past the points that no longer change. More evaluations than a
+sequential walk, but fewer one after the other; each iteration is one network call on a batch of batch x window.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Int, Key
+
+from sde_lib import SDE, in_float64
+
+from .base import Counted, Denoise, Sampler, check_grid, check_plan, fold, sample_keys
+
+
+class ParallelSamples(NamedTuple):
+    """What `sample_parallel` returns."""
+
+    x: Array  # (batch, ...) at ts[-1]
+    nfe: Int[Array, ""]  # network evaluations of the slowest sample
+    depth: Int[Array, ""]  # network calls one after the other
+
+
+def sample_parallel(
+    key: Key[Array, ""],
+    sampler: Sampler,
+    denoise: Denoise,
+    sde: SDE,
+    ts: ArrayLike,
+    x: Array,
+    *,
+    window: int | None = None,
+    tolerance: float = 1e-3,
+    cond: Any = None,
+    index: Int[Array, " batch"] | None = None,
+) -> ParallelSamples:
+    """Return what `sample(..., denoise_last=False)` returns, to `tolerance`, in fewer sequential network calls.
+
+    Args:
+        sampler: a sampler without memory, deterministic or stochastic.
+        window: steps iterated at once; default all.
+        tolerance: a point is settled when its last change, a root mean square over dimensions, is below tolerance times h; each
+            sample by itself.
+
+    Raises:
+        ValueError: a sampler with memory, an empty window, or a grid or plan that `sample` would refuse.
+    """
+    grid = check_grid(sde, ts)
+    steps = len(grid) - 1
+    if jax.tree.leaves(sampler.init(x)):
+        raise ValueError(f"a multi-step sampler's steps depend on each other and cannot be iterated on their own, got {sampler!r}")
+    window = steps if window is None else window
+    if not 0 < window <= steps:
+        raise ValueError(f"need a window of 1 to {steps} steps, got {window}")
+    plan = check_plan(sampler, sde, in_float64(sampler.plan, sde, grid))
+    scale = in_float64(lambda sde, ts: jnp.hypot(*sde.marginal(ts)), sde, grid)
+    rows, scale = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), (plan, scale))
+    index = jnp.arange(len(x)) if index is None else index
+    return _iterate(key, sampler, Counted(denoise), rows, scale, x, cond, index, window, jnp.asarray(tolerance, x.dtype))
+
+
+@eqx.filter_jit
+def _iterate(key, sampler, denoise, rows, scale, x, cond, index, window, tolerance):
+    steps = len(scale) - 1
+    # Beyond the last step the window is padded with steps that are evaluated but change nothing.
+    rows = jax.tree.map(lambda c: jnp.concatenate([c, jnp.repeat(c[-1:], window, 0)]), rows)
+    scale = jnp.concatenate([scale, jnp.repeat(scale[-1:], window)])
+
+    def alone(key, x, cond):
+        axes = (1,) * x.ndim
+
+        def column(values):
+            return values.reshape(-1, *axes)
+
+        def iterate(carry):
+            first, points, depth = carry  # points: (steps + 1 + window, ...) in x / h
+            place = first + jnp.arange(window)
+            row = jax.tree.map(lambda c: jax.lax.dynamic_slice_in_dim(c, first, window), rows)
+            h = jax.lax.dynamic_slice_in_dim(scale, first, window + 1)
+            u = jax.lax.dynamic_slice_in_dim(points, first, window)
+
+            def once(i, x, row):
+                return sampler.step(fold(key[None], i), denoise, x[None], row, (), jax.tree.map(lambda c: c[None], cond))[0][0]
+
+            moved = jax.vmap(once)(place, u * column(h[:-1]), row) / column(h[1:])
+            change = jnp.where(column(place < steps), moved - u, 0)
+            new = u[:1] + jnp.cumsum(change, 0)
+            old = jax.lax.dynamic_slice_in_dim(points, first + 1, window)
+            size = jnp.sqrt(jnp.mean((new - old) ** 2, tuple(range(1, new.ndim))))
+            unsettled = (size > tolerance) & (jnp.arange(window) > 0)  # the first point is exact
+            settled = jnp.where(jnp.any(unsettled), jnp.argmax(unsettled), window)
+            points = jax.lax.dynamic_update_slice_in_dim(points, new, first + 1, 0)
+            # What comes after the window starts from its last point.
+            beyond = jnp.arange(len(points)) > first + window
+            points = jnp.where(column(beyond), new[-1:], points)
+            return first + settled, points, depth + 1
+
+        points = jnp.broadcast_to((x / scale[0])[None], (steps + 1 + window, *x.shape))
+        start = (jnp.zeros((), jnp.int32), points, jnp.zeros((), jnp.int32))
+        _, points, depth = jax.lax.while_loop(lambda carry: carry[0] < steps, iterate, start)
+        return points[steps] * scale[steps], depth
+
+    x, depth = jax.vmap(alone)(sample_keys(key, index), x, cond)
+    depth = jnp.max(depth)
+    return ParallelSamples(x, depth * window, depth)

@@ -1,0 +1,79 @@
+"""A converted checkpoint is a run like any other: it is loaded, sampled from with the published settings, and exported."""
+
+import json
+import shutil
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import experiments
+from experiments.build import Run
+from experiments.convert import FORMATS, convert
+from experiments.convert.__main__ import main
+from experiments.errors import RunError
+from experiments.sample import make_walk, sample, with_settings
+
+
+@pytest.fixture(scope="module")
+def workdir(networks, tmp_path_factory):
+    """A run directory of a small NCSN++, made by the command."""
+    made = tmp_path_factory.mktemp("converted") / "run"
+    name = networks / "ncsnpp_ve_cifar"
+    flags = [f"--from={name}.npz", "--format=score_sde_pytorch", f"--config={name}.config.json", f"--workdir={made}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["convert", *flags])
+        patch.setattr("experiments.convert.__main__.set_up_jax", lambda: None)
+        main()
+    return made
+
+
+def test_a_run_is_opened_with_one_call(workdir, networks):
+    loaded = experiments.load(workdir)
+    assert isinstance(loaded.run, Run) and loaded.step == 0
+    assert loaded.sde.sigma_max == 100.0 and loaded.config.denoiser.inputs == "unit_sigma"
+    with np.load(networks / "ncsnpp_ve_cifar.npz") as file:
+        there = {k: file[k] for k in ("x", "t", "y_f64")}
+    y = jax.jit(lambda x, t: loaded.denoiser.net(x, t, None))(jnp.asarray(there["x"].transpose(0, 2, 3, 1)), jnp.asarray(there["t"]))
+    error = np.abs(np.asarray(y).transpose(0, 3, 1, 2) - there["y_f64"]).reshape(4, -1).max(1)
+    assert (error / np.abs(there["y_f64"]).reshape(4, -1).max(1)).max() < 6e-5
+    # the denoiser of data in [-1, 1] sees the network of [0, 1]: at time t, sigma is twice the network's
+    t = float(np.log(0.37 / 0.01) / np.log(50 / 0.01))
+    x = jnp.asarray(there["x"].transpose(0, 2, 3, 1)[1:2])
+    noise = jax.jit(lambda x: loaded.denoiser(x, t).noise)(2 * x - 1)
+    want = -0.37 * there["y_f64"].transpose(0, 2, 3, 1)[1:2]
+    np.testing.assert_allclose(noise, want, rtol=1e-3, atol=1e-4 * np.abs(want).max())
+
+
+def test_samples_are_drawn_with_the_published_sampler(workdir, tmp_path):
+    run = shutil.copytree(workdir, tmp_path / "run")
+    loaded = experiments.load(run)
+    published = loaded.config.samplers.published
+    assert published.predictor.name == "ReverseDiffusion" and published.corrector.to_dict() == {
+        "name": "Langevin", "snr": 0.16, "n_steps": 1, "norms": "batch",
+    }  # fmt: skip
+    walk, times = make_walk(published, loaded.sde)
+    assert len(times) == 1001 and times[-1] == 1e-5
+    config = loaded.config.copy_and_resolve_references().unlock()
+    config.samplers.published.steps = 2
+    config.sampling.update({"number": 2, "batch_size": 2})
+    sample(with_settings(loaded, config, ("samplers", "sampling")), run)
+    with np.load(run / "samples" / "published" / "samples.npz") as file:
+        assert file["x"].shape == (2, 16, 16, 3) and file["x"].dtype == np.uint8
+
+
+def test_a_run_is_not_overwritten_and_what_is_wrong_is_said(workdir, networks, tmp_path):
+    source, config = networks / "ddpm.npz", str(networks / "ddpm.config.json")
+    for arguments, message in [
+        ((source, "score_sde_pytorch", workdir, config), "already holds a run"),
+        ((source, "pytorch", tmp_path, config), "unknown format 'pytorch'; choose one of"),
+        ((tmp_path / "none.pth", "score_sde_pytorch", tmp_path, config), "there is no file"),
+        ((source, "score_sde_pytorch", tmp_path, None), "name the network's configuration with --config"),
+        ((source, "score_sde_pytorch", tmp_path, "none.py"), "no configuration file none.py"),
+    ]:
+        with pytest.raises(RunError, match=message):
+            convert(*arguments)
+    assert set(FORMATS) >= {"score_sde_pytorch", "score_sde", "diffusers"}
+    assert json.loads((workdir / "config.json").read_text())["net"]["centered"] is False

@@ -1,0 +1,50 @@
+"""`--mode=fit`: a solver learned for a run is kept with it, known by its name, and refused or warned about elsewhere."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.build import load
+from experiments.errors import RunError
+from experiments.fit import fit, with_fits
+from experiments.sample import draw, draw_walk
+from experiments.train import train
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory, tiny_config):
+    """A run with a solver of three evaluations."""
+    workdir, config = tmp_path_factory.mktemp("fitted") / "run", tiny_config()
+    config.fit.update({"nfe": 3, "noises": 16, "updates": 80})
+    train(config, workdir)
+    fit(load(workdir), workdir)
+    return workdir
+
+
+def asking(workdir, step=None):
+    """Return the run, asking for the fitted solver."""
+    loaded = load(workdir, step)
+    loaded.config.unlock().sampling.sampler = "fit3"
+    return loaded
+
+
+def test_a_fitted_solver_is_kept_and_used_by_its_name(fitted):
+    kept = json.loads((fitted / "fits" / "fit3.json").read_text())
+    assert kept["quality"]["distance"] < kept["quality"]["start"]
+    loaded = with_fits(asking(fitted), fitted)
+    setting = loaded.config.samplers.fit3
+    drawn = draw(loaded.run, loaded.denoiser, setting, np.arange(6))
+    assert drawn.nfe == 3 and drawn.x.shape == (6, 2) and np.isfinite(drawn.x).all()
+    np.testing.assert_allclose(draw(loaded.run, loaded.denoiser, setting, np.arange(3, 6)).x, drawn.x[3:], atol=1e-5)
+    with pytest.raises(ValueError, match="FewSteps keeps no walk"):
+        draw_walk(loaded.run, loaded.denoiser, setting, np.arange(2), 2)
+
+
+def test_another_checkpoint_is_warned_about_and_another_process_refused(fitted):
+    with pytest.warns(UserWarning, match="fitted to checkpoint 20, this is 10"):
+        with_fits(asking(fitted, 10), fitted)
+    other = asking(fitted)
+    other.config.sde = {"name": "VE"}
+    with pytest.raises(RunError, match="was fitted for the process .* fit anew with --mode=fit"):
+        with_fits(other, fitted)

@@ -1,0 +1,52 @@
+"""Parallel in time gives what the sequential walk gives, in fewer calls one after the other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from samplers import DDIM, Ancestral, DPMpp2M, EulerMaruyama, draw_prior, grids, sample, sample_parallel
+from sde_lib import VP, GaussianMixture
+
+KEY, SDE = jax.random.key(0), VP()
+DATA = GaussianMixture([0.3, 0.7], [[-0.8, 0.2], [0.5, -0.1]], [[[0.04, 0.01], [0.01, 0.02]], [[0.05, -0.02], [-0.02, 0.06]]])
+DENOISE, X = DATA.denoiser(SDE), draw_prior(KEY, SDE, (7, 2))
+
+
+def both(sampler, steps, **settings):
+    ts = grids.quadratic(SDE, steps)
+    expected = sample(KEY, sampler, DENOISE, SDE, ts, X, denoise_last=False).x
+    return sample_parallel(KEY, sampler, DENOISE, SDE, ts, X, **settings), expected
+
+
+@pytest.mark.parametrize("sampler", [DDIM(), EulerMaruyama(), Ancestral()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("window", [5, None])
+def test_iterated_to_the_end_it_is_the_sequential_walk(sampler, window):
+    found, expected = both(sampler, 16, window=window, tolerance=0.0)
+    np.testing.assert_allclose(found.x, expected, atol=1e-5)  # float32, summed in another order
+    assert int(found.depth) <= 16 and int(found.nfe) == int(found.depth) * (window or 16)
+
+
+def test_to_a_tolerance_a_hundred_steps_take_a_fifth_of_the_sequential_calls():
+    found, expected = both(DDIM(), 100, tolerance=1e-3)
+    assert int(found.depth) <= 20
+    np.testing.assert_allclose(found.x, expected, atol=2e-3)
+
+
+def test_a_sample_depends_neither_on_its_batch_nor_on_the_devices():
+    ts, mesh = grids.quadratic(SDE, 16), jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    whole = sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, X).x
+    index = jnp.array([5, 2])
+    part = sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, X[index], index=index).x
+    np.testing.assert_allclose(part, whole[index], atol=1e-6)
+    split = jax.device_put((X[:6], jnp.arange(6)), NamedSharding(mesh, PartitionSpec("batch")))
+    shared = sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, split[0], index=split[1]).x
+    np.testing.assert_allclose(shared, whole[:6], atol=1e-6)
+
+
+def test_what_cannot_be_iterated_is_refused():
+    with pytest.raises(ValueError, match="steps depend on each other"):
+        both(DPMpp2M(), 8)
+    with pytest.raises(ValueError, match="window of 1 to 8 steps, got 9"):
+        both(DDIM(), 8, window=9)
