@@ -27,7 +27,7 @@ def demo_config():
     """Return the digits configuration, trained on everything but the test set."""
     config = digits.get_config("vp")
     config.train.update({"split": "fit", "held_out": ""})
-    config.eval.train_split = "fit"
+    config.eval.update({"train_split": "fit", "bound_draws": 0})
     return config
 
 

@@ -2,16 +2,16 @@
 
 import io
 import math
+import os
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image
 
 from .data import unscale
 from .writing import write_bytes
 
-matplotlib.use("Agg")
+os.environ.setdefault("MPLBACKEND", "Agg")  # a notebook has chosen its own
 from matplotlib import pyplot as plt  # noqa: E402  (the backend has to be chosen first)
 
 

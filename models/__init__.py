@@ -2,6 +2,7 @@
 
 from .dit import DiT as DiT
 from .mlp import MLP as MLP
+from .mp_unet import MPUNet as MPUNet
 from .split import Split as Split
 from .split import merge as merge
 from .split import split as split

@@ -150,12 +150,11 @@ class UNet(nnx.Module):
 
         steps = {"down": down_steps, "up": up_steps}
         for direction, kinds in steps.items():
-            kinds = steps[direction] = [resblock_type] * (levels - 1) if kinds is None else list(kinds)
-            if len(kinds) != levels - 1 or not set(kinds) <= set(CHOICES["resblock_type"]):
+            if kinds is not None and (len(kinds) != levels - 1 or not set(kinds) <= set(CHOICES["resblock_type"])):
                 raise ValueError(f"need {levels - 1} {direction}_steps, each biggan or ddpm, got {kinds}")
 
         def step(direction, features, level):
-            if steps[direction][level] == "biggan":
+            if (steps[direction] or [resblock_type] * levels)[level] == "biggan":
                 return block(features, features, style=style, resample=direction)
             learned = {"features_in": features, "features_out": features, "symmetric": symmetric_down} if resamp_with_conv else {}
             return resample_with(style, direction, **learned, rngs=rngs)

@@ -35,7 +35,9 @@ class LogLikelihood(NamedTuple):
     """Log-densities of the model at t_min, in nats."""
 
     log_prob: Float[Array, " batch"]
-    std_error: Float[Array, " batch"]  # of the trace estimate over its probes; 0 for the exact trace, NaN for a single probe
+    # Of the trace estimate over its probes; 0 for the exact trace, NaN for a single probe. With few Rademacher probes in two or three
+    # dimensions, where they take a handful of values, it is often 0 by chance: use the exact trace there.
+    std_error: Float[Array, " batch"]
     refinement: Float[Array, " batch"]  # minus what ten times the tolerance gives: about the error of that coarser solve; NaN if not asked
     latent: Array  # (batch, ...) the end point at t = 1
     nfe: Int[Array, ""]

@@ -56,12 +56,11 @@ def ours(run: Run, batch: int) -> dict[str, Callable]:
 
 def pytorch(settings: dict, batch: int) -> dict[str, Callable]:
     """Return forward and training step of the same network in PyTorch, with Adam, clipping and a moving average as ours."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     from .torch_unet import UNet
 
-    names = {"num_res_blocks": "blocks"}
-    net = UNet(SHAPE[0], SHAPE[2], dropout=0.1, **{names.get(k, k): v for k, v in settings.items()})
+    net = UNet(SHAPE[0], SHAPE[2], dropout=0.1, **settings)
     average = [p.detach().clone() for p in net.parameters()]
     adam = torch.optim.Adam(net.parameters(), 2e-4)
     x, t = torch.rand(batch, SHAPE[2], *SHAPE[:2]) * 2 - 1, torch.linspace(10, 990, batch)
@@ -110,7 +109,7 @@ def main() -> None:
     set_up_jax()
     beside = importlib.util.find_spec("torch") is not None
     if beside:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     for name, settings, batches in (("small", SMALL, (8, 64)), ("large", LARGE, (8,))):

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-import torch
-from torch import nn
-from torch.nn import functional
+import torch  # pyright: ignore[reportMissingImports]
+from torch import nn  # pyright: ignore[reportMissingImports]
+from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 
 def norm(features: int) -> nn.GroupNorm:
@@ -55,7 +55,14 @@ class UNet(nn.Module):
     """DDPM++ for square images."""
 
     def __init__(
-        self, size: int, channels: int, nf: int, ch_mult: Sequence[int], blocks: int, attn_resolutions: Sequence[int], dropout: float
+        self,
+        size: int,
+        channels: int,
+        nf: int,
+        ch_mult: Sequence[int],
+        num_res_blocks: int,
+        attn_resolutions: Sequence[int],
+        dropout: float,
     ):
         super().__init__()
         self.nf, emb, levels = nf, 4 * nf, len(ch_mult)
@@ -63,7 +70,7 @@ class UNet(nn.Module):
         self.conv_in = nn.Conv2d(channels, nf, 3, padding=1)
         features, kept, down, up = nf, [nf], [], []
         for level in range(levels):
-            for _ in range(blocks):
+            for _ in range(num_res_blocks):
                 down.append(Block(features, nf * ch_mult[level], emb, dropout, attend=size >> level in attn_resolutions))
                 features = nf * ch_mult[level]
                 kept.append(features)
@@ -72,8 +79,8 @@ class UNet(nn.Module):
                 kept.append(features)
         self.middle = nn.ModuleList([Block(features, features, emb, dropout, attend=True), Block(features, features, emb, dropout)])
         for level in reversed(range(levels)):
-            for i in range(blocks + 1):
-                attend = size >> level in attn_resolutions and i == blocks
+            for i in range(num_res_blocks + 1):
+                attend = size >> level in attn_resolutions and i == num_res_blocks
                 up.append(Block(features + kept.pop(), nf * ch_mult[level], emb, dropout, attend=attend))
                 features = nf * ch_mult[level]
             if level > 0:

@@ -56,11 +56,9 @@ def get_config(variant: str = "ve,ncsnpp"):
     if pixels > 32 and (sde, network) not in (("ve", "ncsnpp"), ("vp", "ddpm")) or pixels == 1024 and sde != "ve":
         raise RunError(f"no {network} with {sde} was published for {data}")
     config = base_config()
-    config.net = {"name": "UNet", "dropout": 0.1 if pixels <= 64 else 0.0, **_network(network, sde, pixels)}
-    if "deep" in words:
-        config.net.num_res_blocks = 8
-    if "unconditional" in words:
-        config.net.embedding = "none"
+    deep = {"num_res_blocks": 8} if "deep" in words else {}
+    timeless = {"embedding": "none"} if "unconditional" in words else {}
+    config.net = {"name": "UNet", "dropout": 0.1 if pixels <= 64 else 0.0, **_network(network, sde, pixels), **deep, **timeless}
     config.facts = {"shape": (pixels, pixels, 3), "levels": 256, "num_classes": 10 if data == "cifar10" else 0, "sd": 0.5}
     config.data = {"name": "TFDS", "dataset": "cifar10"} if data == "cifar10" else _files(pixels)
     config.optim.lr = 2e-5 if network == "ddpm" and pixels == 256 else 2e-4

@@ -7,7 +7,7 @@
     python -m experiments.convert --workdir=runs/ncsnpp --to=folder      # for diffusers' UNet2DModel.from_pretrained
 
 Formats: score_sde_pytorch (.pth, or an .npz of its state dict), score_sde (msgpack), diffusers (.safetensors of a UNet2DModel, with its
-config.json beside it). --config is one of our configurations, or that of score_sde as JSON.
+config.json beside it), edm (.pkl of a network snapshot). --config is one of our configurations, or that of score_sde as JSON.
 """
 
 import argparse

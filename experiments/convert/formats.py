@@ -18,6 +18,7 @@ from ..configs.common import base_config
 from ..errors import RunError
 from . import diffusers as unet2d
 from . import rules
+from .edm import edm_rules, read_edm, with_labels
 from .export import idle_attention
 from .safetensors import read_safetensors
 from .score_sde import jax_rules, pytorch_rules
@@ -109,10 +110,28 @@ def diffusers(path: Path, spec: str | None) -> Converted:
     config.data = {"name": "Files", "path": placeholder(str)}
     weights = unet2d.modern(read_safetensors(path))
     if idle := idle_attention(weights, net):
-        config.net.attn_up = "last"
+        config.net = {**net, "attn_up": "last"}
     abstract = _unet(abstract_network(config))
     names = unet2d.diffusers_rules(abstract, settings.get("flip_sin_to_cos", True))
     params = rules.read(names, weights, template_of(abstract), idle)
+    return Converted(config, params, params, 0)
+
+
+def edm(path: Path, spec: str | None) -> Converted:
+    """Read a network snapshot of EDM (`.pkl`); it says itself what network it holds, so `spec` is not needed."""
+    del spec
+    net, weights = read_edm(path)
+    config = base_config()
+    shape, classes, sd = net.pop("shape"), net.pop("num_classes"), net.pop("sigma_data")
+    config.net, config.train.conditional = net, classes > 0
+    config.sde = {"name": "VE", "sigma_min": 0.002, "sigma_max": 80.0}
+    config.denoiser.update({"prediction": "edm", "inputs": "edm", "sigma_data": sd})
+    config.facts = {"shape": shape, "levels": 256, "num_classes": classes, "sd": sd}
+    config.data = {"name": "Files", "path": placeholder(str)}
+    config.samplers.published = {"name": "Heun", "grid": "karras", "steps": 18, "end": 0.0}
+    config.sampling.sampler = "published"
+    abstract = _unet(abstract_network(config))
+    params = rules.read(edm_rules(abstract), with_labels(weights, abstract), template_of(abstract))
     return Converted(config, params, params, 0)
 
 
@@ -120,6 +139,7 @@ FORMATS: dict[str, Callable[[Path, str | None], Converted]] = {
     "score_sde_pytorch": score_sde_pytorch,
     "score_sde": score_sde,
     "diffusers": diffusers,
+    "edm": edm,
 }
 
 

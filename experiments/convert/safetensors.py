@@ -39,7 +39,8 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays by name."""
     names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
-    header, numbers, start = {"__metadata__": {"format": "pt"}}, [], 0
+    header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    numbers, start = [], 0
     for name, array in sorted(arrays.items()):
         raw = np.ascontiguousarray(array).tobytes()
         header[name] = {"dtype": names[array.dtype], "shape": list(array.shape), "data_offsets": [start, start + len(raw)]}

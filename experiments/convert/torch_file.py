@@ -34,13 +34,25 @@ class Kind(NamedTuple):
 
 
 class Remains:
-    """What stands for an object whose class is not ours to run: its state, as plain containers."""
+    """What stands for an object whose class is not ours to run: arguments, state and items, as plain containers."""
+
+    arguments: tuple
+    state: Any
+    items: dict
 
     def __init__(self, *arguments: Any):
-        self.arguments, self.state = arguments, None
+        self.arguments = arguments
+
+    def __new__(cls, *_: Any) -> "Remains":  # pickles may skip __init__
+        made = super().__new__(cls)
+        made.arguments, made.state, made.items = (), None, {}
+        return made
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:  # what was a dict there
+        self.items[key] = value
 
 
 def tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: Any) -> np.ndarray:

@@ -1,0 +1,209 @@
+r"""Networks of EDM (Karras et al. 2022, github.com/NVlabs/edm): pickles of whole objects, of which only the state is read.
+
+Their `SongUNet` (DDPM++, NCSN++) and `DhariwalUNet` (ADM) are our `UNet`. A label enters theirs through a matrix; here each label's row is
+worked out once. Labels of augmentation are zero when sampling, so what they pass through (`map_augment`) is left out.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models import UNet
+
+from ..errors import RunError
+from .diffusers import FLIPPED
+from .rules import OIHW, SAME, TRANSPOSED, Layout, Rule, single
+from .rules import Path as Place
+from .torch_file import Remains, read_pickle
+
+# Objects whose state is read; each is a plain container then.
+REMAINS = frozenset(
+    {
+        ("torch_utils.persistence", "_reconstruct_persistent_obj"),
+        ("dnnlib.util", "EasyDict"),
+        ("torch.nn.modules.container", "ModuleDict"),
+    }
+)
+
+
+class Net:
+    """A module of theirs: its arrays by name, and the settings that it was made with."""
+
+    def __init__(self, found: Any):
+        meta = found.arguments[0] if isinstance(found, Remains) and found.arguments else found
+        self.state = _plain(_plain(meta).get("state", meta))
+        self.kind = _plain(meta).get("class_name", "")
+        self.settings = _plain(self.state.get("_init_kwargs", {}))
+
+    def arrays(self, prefix: str = "") -> dict[str, np.ndarray]:
+        """Return parameters and buffers, those of the modules inside too, names joined by dots."""
+        own = {**_plain(self.state.get("_parameters", {})), **_plain(self.state.get("_buffers", {}))}
+        found = {f"{prefix}{name}": array for name, array in own.items() if array is not None}
+        for name, module in _plain(self.state.get("_modules", {})).items():
+            if module is not None:
+                found |= Net(module).arrays(f"{prefix}{name}.")
+        return found
+
+    def inner(self, name: str) -> "Net":
+        """Return a module inside."""
+        return Net(_plain(self.state["_modules"])[name])
+
+
+def read_edm(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the settings of our `UNet` (with `shape`, `num_classes`, `sigma_data`) and the weights under their names.
+
+    Raises:
+        RunError: the file holds anything but plain containers, tensors and EDM's own objects, or another network.
+    """
+    found = _plain(read_pickle(path, REMAINS))
+    if "ema" not in found:
+        raise RunError(f"{path} holds no averaged network (ema); expected a network snapshot of EDM")
+    outer = Net(found["ema"])
+    if outer.kind != "EDMPrecond":
+        raise RunError(f"{path} holds a {outer.kind or 'network of another kind'}, expected an EDMPrecond")
+    net = outer.inner("model")
+    return settings_of(net.kind, net.settings, outer.settings), net.arrays()
+
+
+def settings_of(kind: str, given: Mapping[str, Any], outer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return our settings for a SongUNet or DhariwalUNet made with `given` arguments.
+
+    Raises:
+        RunError: the network is another one.
+    """
+    size, channels, labels = given["img_resolution"], given["in_channels"], given.get("label_dim", 0)
+    shared = {
+        "name": "UNet",
+        "shape": (size, size, channels),
+        "num_classes": labels,
+        "sigma_data": float(outer.get("sigma_data", 0.5)),
+        "dropout": given.get("dropout", 0.1),
+    }
+    if kind == "SongUNet":
+        encoder, decoder = given.get("encoder_type", "standard"), given.get("decoder_type", "standard")
+        return shared | {
+            "nf": given.get("model_channels", 128),
+            "ch_mult": tuple(given.get("channel_mult", (1, 2, 2, 2))),
+            "num_res_blocks": given.get("num_blocks", 4),
+            "attn_resolutions": tuple(given.get("attn_resolutions", (16,))),
+            "embedding": {"positional": "positional", "fourier": "fourier_raw"}[given.get("embedding_type", "positional")],
+            "progressive_input": {"standard": "none", "skip": "input_skip", "residual": "residual"}[encoder],
+            "progressive": {"standard": "none", "skip": "output_skip"}[decoder],
+            "fir": tuple(given.get("resample_filter", (1, 1))) != (1, 1),
+            "fir_kernel": tuple(given.get("resample_filter", (1, 1))),
+        }
+    if kind == "DhariwalUNet":
+        return shared | {
+            "nf": given.get("model_channels", 192),
+            "ch_mult": tuple(given.get("channel_mult", (1, 2, 3, 4))),
+            "num_res_blocks": given.get("num_blocks", 3),
+            "attn_resolutions": tuple(given.get("attn_resolutions", (32, 16, 8))),
+            "embedding": "positional_open",
+            "label_into": "embedding",
+            "attn_up": "every",
+            "resampled_shortcut": False,
+            "skip_rescale": False,
+            "scale_shift": True,
+            "head_features": 64,
+            "eps": 1e-5,
+        }
+    raise RunError(f"the file holds a {kind}, expected a SongUNet or a DhariwalUNet")
+
+
+def with_labels(weights: Mapping[str, np.ndarray], net: UNet) -> dict[str, np.ndarray]:
+    """Return the weights with a row for each label, the last for none, in place of the matrix that labels went through."""
+    left_out = ("map_augment.", "map_label.")
+    kept = {k: v for k, v in weights.items() if not k.startswith(left_out) and not k.endswith("resample_filter")}
+    if net.conditioning is None or net.conditioning.label is None:
+        return kept
+    matrix, count = weights["map_label.weight"].T.astype(np.float64), net.num_classes  # (labels, features)
+    if net.conditioning.label_into == "embedding":
+        return kept | {"label rows": np.concatenate([matrix, np.zeros((1, matrix.shape[1]))])}
+    bias, first = weights["map_label.bias"].astype(np.float64), weights["map_layer0.weight"].astype(np.float64).T
+    rows = np.concatenate([matrix * np.sqrt(count), np.zeros((1, matrix.shape[1]))]) + bias
+    return kept | {"label rows": rows @ first}
+
+
+def edm_rules(net: UNet) -> list[Rule]:
+    """Return the rules for the weights of a SongUNet or DhariwalUNet."""
+    size, levels, song = net.shape[0], len(net.down), net.style.resampled_shortcut
+    rules: list[Rule] = []
+    if net.conditioning is not None:
+        if net.conditioning.frequencies is not None:
+            rules.append(Rule(("conditioning", "frequencies"), ("map_noise.freqs",), SAME))
+        if net.conditioning.label is not None:
+            rules.append(Rule(("conditioning", "label", "embedding"), ("label rows",), SAME))
+        rules += _pair("map_layer0", ("conditioning", "dense0"), TRANSPOSED if song else FLIPPED)
+        rules += _pair("map_layer1", ("conditioning", "dense1"), TRANSPOSED)
+    rules += _pair(f"enc.{size}x{size}_conv", ("conv_in",), OIHW)
+    for i, level in enumerate(net.down):
+        here, below = f"enc.{size >> i}x{size >> i}", f"enc.{size >> (i + 1)}x{size >> (i + 1)}"
+        for j, block in enumerate(level.blocks):
+            rules += _block(f"{here}_block{j}", ("down", i, "blocks", j), block)
+        if level.resample is not None:
+            rules += _block(f"{below}_down", ("down", i, "resample"), level.resample)
+        if level.merge is not None and hasattr(level.merge, "combine"):
+            rules += _pair(f"{below}_aux_skip", ("down", i, "merge", "conv"), OIHW)
+        elif level.merge is not None:
+            rules += _pair(f"{below}_aux_residual", ("down", i, "merge", "down", "conv"), OIHW)
+    for i, level in enumerate(net.up):
+        at = size >> (levels - 1 - i)
+        here = f"dec.{at}x{at}"
+        if i == 0:
+            rules += _block(f"{here}_in0", ("middle0",), net.middle0) + _block(f"{here}_in1", ("middle1",), net.middle1)
+        for j, block in enumerate(level.blocks):
+            rules += _block(f"{here}_block{j}", ("up", i, "blocks", j), block)
+        if level.resample is not None:
+            rules += _block(f"dec.{2 * at}x{2 * at}_up", ("up", i, "resample"), level.resample)
+        if level.merge is not None:
+            rules += _pair(f"{here}_aux_norm", ("up", i, "merge", "norm"), SAME, "scale")
+            rules += _pair(f"{here}_aux_conv", ("up", i, "merge", "conv"), OIHW)
+    if net.conv_out is not None:
+        norm, conv = (f"dec.{size}x{size}_aux_norm", f"dec.{size}x{size}_aux_conv") if song else ("out_norm", "out_conv")
+        rules += _pair(norm, ("norm_out",), SAME, "scale") + _pair(conv, ("conv_out",), OIHW)
+    return rules
+
+
+def _pair(prefix: str, path: Place, layout: Layout, kernel: str = "kernel", bias: Layout = SAME) -> list[Rule]:
+    return [Rule((*path, kernel), (f"{prefix}.weight",), layout), Rule((*path, "bias"), (f"{prefix}.bias",), bias)]
+
+
+def _block(prefix: str, path: Place, block) -> list[Rule]:
+    rules = []
+    for i in (0, 1):
+        rules += _pair(f"{prefix}.norm{i}", (*path, f"norm{i}"), SAME, "scale")
+        rules += _pair(f"{prefix}.conv{i}", (*path, f"conv{i}"), OIHW)
+    rules += _pair(f"{prefix}.affine", (*path, "cond"), TRANSPOSED)
+    if block.shortcut is not None:
+        rules += _pair(f"{prefix}.skip", (*path, "shortcut"), OIHW)
+    if block.attention is not None:
+        own, heads = (*path, "attention"), block.attention.heads
+        rules += _pair(f"{prefix}.norm2", (*own, "norm"), SAME, "scale")
+        rules += _pair(f"{prefix}.qkv", (*own, "qkv"), _apart(heads, True), "kernel", _apart(heads, False))
+        rules += _pair(f"{prefix}.proj", (*own, "out"), single(lambda a: a[:, :, 0, 0].T, lambda a: a.T[:, :, None, None]))
+    return rules
+
+
+def _apart(heads: int, matrix: bool) -> Layout:
+    """Return the layout of q, k, v, which lie beside one another for each channel there, and one after the other here."""
+
+    def read(a: np.ndarray) -> np.ndarray:
+        a = a[:, :, 0, 0] if matrix else a
+        ours = a.reshape(heads, -1, 3, *a.shape[1:])
+        return np.moveaxis(ours, 2, 0).reshape(a.shape).T
+
+    def write(a: np.ndarray) -> np.ndarray:
+        a = a.T
+        theirs = np.moveaxis(a.reshape(3, heads, -1, *a.shape[1:]), 0, 2).reshape(a.shape)
+        return theirs[:, :, None, None] if matrix else theirs
+
+    return single(read, write)
+
+
+def _plain(value: Any) -> dict:
+    """Return a container of theirs as a dict."""
+    if isinstance(value, Remains):
+        return {**value.items, **(value.state if isinstance(value.state, dict) else {})}
+    return value if isinstance(value, dict) else {}
