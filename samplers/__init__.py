@@ -2,6 +2,7 @@
 
 from . import grids as grids
 from .adams_bashforth import AdamsBashforth as AdamsBashforth
+from .adaptive import reverse_sde as reverse_sde
 from .ancestral import Ancestral as Ancestral
 from .base import Sampler as Sampler
 from .base import Samples as Samples
