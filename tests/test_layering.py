@@ -15,7 +15,7 @@ LOADED_BY_PATH = "experiments/configs"
 MAY_IMPORT = {
     "sde_lib": {"jax", "numpy", "jaxtyping", "equinox"},
     "models": {"jax", "numpy", "jaxtyping", "flax"},
-    "samplers": {"jax", "numpy", "jaxtyping", "equinox", "diffrax", "sde_lib"},
+    "samplers": {"jax", "numpy", "jaxtyping", "equinox", "diffrax", "optax", "sde_lib"},
     "experiments": None,  # any library, and the three packages above
 }
 

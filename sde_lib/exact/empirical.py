@@ -49,13 +49,26 @@ class Empirical(DataDistribution):
         points = jnp.asarray(self.points, check_state(x, self.points.shape[1]).dtype)
         n, d = points.shape
         alpha, sigma = (jnp.reshape(value, (-1, 1)) for value in sde.marginal(expand(t, x)))
-        # Squares of differences: |x|^2 - 2 x.p + |p|^2 loses all digits at small sigma. Compiled, the differences are never stored,
-        # for the gradient neither.
-        distance = jax.checkpoint(lambda x: jnp.sum((x[:, None] - alpha[:, None] * points[None]) ** 2, -1))
-        joint = -0.5 * distance(x) / sigma**2
+        distance = _squared_distances(x, alpha, points)
+        joint = -0.5 * distance / sigma**2
         r = jax.nn.softmax(joint, axis=1)
         x0 = matmul(r, points)
         log_prob = jax.nn.logsumexp(joint, axis=1) - np.log(n) - d * jnp.log(jnp.sqrt(2 * jnp.pi) * sigma[:, 0])
-        spread = jnp.sum(r * jnp.sum((points[None] - x0[:, None]) ** 2, -1), 1, keepdims=True)
+        spread = jnp.sum(r * _squared_distances(x0, jnp.ones_like(alpha), points), 1, keepdims=True)
         divergence = ((alpha / sigma) ** 2 * spread - d) / sigma**2
         return Marginal(log_prob, (alpha * x0 - x) / sigma**2, x0, divergence[:, 0])
+
+
+def _squared_distances(x: Array, alpha: Array, points: Array) -> Array:
+    """Return |x - alpha p|^2 of each x (batch, d) and point p (N, d), as (batch, N), without storing the differences.
+
+    Summed up one dimension after the other: |x|^2 - 2 x.p + |p|^2 would lose all digits at small sigma.
+    """
+
+    @jax.checkpoint
+    def add(total, column):
+        of_x, of_points = column
+        return total + (of_x[:, None] - alpha * of_points[None]) ** 2, None
+
+    zero = jnp.zeros((len(x), len(points)), x.dtype)
+    return jax.lax.scan(add, zero, (x.T, points.T))[0]

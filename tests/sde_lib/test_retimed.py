@@ -24,8 +24,9 @@ def test_it_is_the_denoiser_of_the_other_process(trained, sde):
 
 
 def test_conditions_reach_the_network():
-    retimed = Retimed(lambda x, t, cond: cond, VP(), VE())
-    assert retimed(jnp.ones((2, 3)), 0.5, "a condition") == "a condition"
+    retimed = Retimed(lambda x, t, cond: Estimate(x + cond, x), VP(), VE())
+    different = retimed(jnp.ones((2, 3)), 0.5, 1.0).x0 - retimed(jnp.ones((2, 3)), 0.5, 0.0).x0
+    np.testing.assert_allclose(different, 1.0, rtol=1e-5)
 
 
 @pytest.mark.parametrize("sampler", [DDIM(), DPMpp2M()], ids=["DDIM", "DPMpp2M"])
