@@ -85,7 +85,7 @@ def test_a_network_that_fails_ends_the_walk_with_nan():
     [
         ({"order": 1}, "got order 1"),
         ({"end": 1.0}, "runs from start down to end"),
-        ({"end": 0.0}, "must be finite at start = 1.0 and end = 0.0"),
+        ({"end": 0.0}, "finite at start = 1.0 and end = 0.0"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
