@@ -72,9 +72,9 @@ def calls(net: UNet) -> Iterator[Call]:
         yield Call("convolution", ("conv_out",), net.conv_out)
 
 
-def pytorch_rules(net: UNet) -> list[Rule]:
-    """Return the rules for a state dict of score_sde_pytorch."""
-    return [rule for i, call in enumerate(calls(net)) for rule in _rules(PYTORCH, net, f"all_modules.{i}", call)]
+def pytorch_rules(net: UNet, first: int = 0) -> list[Rule]:
+    """Return the rules for a state dict of score_sde_pytorch whose list of modules begins with `first` that `net` has not."""
+    return [rule for i, call in enumerate(calls(net), first) for rule in _rules(PYTORCH, net, f"all_modules.{i}", call)]
 
 
 def jax_rules(net: UNet, weights: Weights) -> list[Rule]:
