@@ -142,7 +142,7 @@ def published_sampler(config: dict[str, Any]) -> dict[str, Any]:
     if not walk["name"]:
         if not corrector["name"]:
             raise RunError("sampling.predictor and sampling.corrector are both 'none'; name one")
-        walk, steps, end = corrector, n, 1e-6 if table else end
+        walk, steps, end = corrector, n, 1e-7 if table else end
     elif corrector["name"]:
         walk = {"name": "PredictorCorrector", "predictor": walk, "corrector": corrector}
     return {**walk, "grid": "uniform", "steps": steps, "end": end}
