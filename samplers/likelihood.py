@@ -36,8 +36,9 @@ class LogLikelihood(NamedTuple):
     """Log-densities of the model at t_min, in nats."""
 
     log_prob: Float[Array, " batch"]
-    # Of the trace estimate over its probes; 0 for the exact trace, NaN for a single probe. With few Rademacher probes in two or three
-    # dimensions, where they take a handful of values, it is often 0 by chance: use the exact trace there.
+    # Of the trace estimate over its probes; 0 for the exact trace, NaN for a single probe. An interval from K of them takes Student's t
+    # with K - 1 degrees of freedom. In the plane v^T J v has two values for Rademacher v, so that K probes agree by chance, and claim no
+    # error, with probability 2^(1 - K): use the exact trace there, or Gaussian probes.
     std_error: Float[Array, " batch"]
     refinement: Float[Array, " batch"]  # minus what ten times the tolerance gives: about the error of that coarser solve; NaN if not asked
     latent: Array  # (batch, ...) the end point at t = 1

@@ -70,13 +70,13 @@ def check_noisy(sde: SDE) -> None:
         raise ValueError(f"sigma is 0 at t_min = {sde.t_min}, where a likelihood is singular; raise t_min above 0")
 
 
-def angle(sde, t, sd=1.0):
+def angle(sde, t, sd: ArrayLike = 1.0):
     """Return the angle theta of time t and the scale h, for data of standard deviation `sd`."""
     alpha, sigma = sde.marginal(jnp.asarray(t, jnp.result_type(float)))
     return jnp.arctan2(sigma, sd * alpha), jnp.hypot(sd * alpha, sigma)
 
 
-def velocity(denoise, sde, theta, u, cond, sd=1.0):
+def velocity(denoise, sde, theta, u, cond, sd: ArrayLike = 1.0):
     """Return du/dtheta for a batch of one."""
     signal = jnp.maximum(jnp.cos(theta), 0.0) / sd  # pi / 2 in float32 lies beyond it
     t = sde.time(2 * (jnp.log(signal) - jnp.log(jnp.sin(theta))))
