@@ -18,7 +18,7 @@ def evaluate(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     dataset = make_dataset(config)
     report = {"checkpoint": loaded.step, "likelihood": measure(loaded, dataset), "samplers": {}}
     if config.eval.samplers:
-        real, held_out = (_real(dataset, split) for split in (config.eval.train_split, config.eval.split))
+        real, held_out = (real_images(dataset, split) for split in (config.eval.train_split, config.eval.split))
         report["floor"] = floor(real, held_out)
         for name in config.eval.samplers:
             drawing = draw_many(loaded, name, config.eval.number, workdir / "samples" / name)
@@ -74,6 +74,6 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join([line, "", *lines] if report["samplers"] else [line])
 
 
-def _real(dataset: data.DataSet, split: str, limit: int = 10_000) -> np.ndarray:
+def real_images(dataset: data.DataSet, split: str, limit: int = 10_000) -> np.ndarray:
     source = dataset.source(split)
     return np.stack([source[i]["x"] for i in range(min(len(source), limit))])
