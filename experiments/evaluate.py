@@ -75,5 +75,6 @@ def table(report: dict[str, Any]) -> str:
 
 
 def real_images(dataset: data.DataSet, split: str, limit: int = 10_000) -> np.ndarray:
+    """Return the images of a split, the first ones of a large one, in raw values."""
     source = dataset.source(split)
     return np.stack([source[i]["x"] for i in range(min(len(source), limit))])

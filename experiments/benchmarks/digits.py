@@ -61,7 +61,7 @@ def reference(loaded: Loaded, workdir: Path) -> np.ndarray:
 
 
 def measure(loaded: Loaded, workdir: Path) -> list[dict]:
-    """Return one row for each sampler, and prints it."""
+    """Return one row for each sampler; print each when it is there."""
     run, config = loaded.run, loaded.run.config
     real = real_images(make_dataset(config), config.eval.train_split)
     real = real[np.random.default_rng(0).permutation(len(real))[:NUMBER]]
