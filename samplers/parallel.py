@@ -56,7 +56,8 @@ def sample_parallel(
         mesh: devices over whose first axis the steps of the window are spread; without it the batch may be, by its own sharding.
 
     Raises:
-        ValueError: a sampler with memory, a window that is empty or that the devices cannot share, or a grid or plan that `sample` would refuse.
+        ValueError: a sampler with memory, a window that is empty or that the devices cannot share, or a grid or plan that `sample`
+            would refuse.
     """
     grid = check_grid(sde, ts)
     steps = len(grid) - 1
