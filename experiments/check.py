@@ -17,6 +17,8 @@ from .sample import make_walk
 AT_LEAST = {
     "seed": 0,
     "devices": 0,
+    "objective.adapt_every": 0,
+    "objective.adapt_bins": 2,
     "train.steps": 1,
     "train.batch_size": 1,
     "train.log_every": 1,

@@ -16,7 +16,7 @@ def evaluate(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     """Run `--mode=evaluate`; return what is written."""
     config = loaded.run.config
     dataset = make_dataset(config)
-    report = {"checkpoint": loaded.step, "likelihood": likelihood(loaded, dataset), "samplers": {}}
+    report = {"checkpoint": loaded.step, "likelihood": measure(loaded, dataset), "samplers": {}}
     if config.eval.samplers:
         real, held_out = (_real(dataset, split) for split in (config.eval.train_split, config.eval.split))
         report["floor"] = floor(real, held_out)
@@ -28,14 +28,6 @@ def evaluate(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     write_json(workdir / "evaluation.json", report)
     print(table(report))
     return report
-
-
-def likelihood(loaded: Loaded, dataset: data.DataSet) -> dict[str, Any]:
-    """Return bits/dim of the held-out split: mean, standard error over images, that of the trace estimate, refinement, prior mismatch.
-
-    The refinement repeats the solve, with the same probes, at a tenth of the tolerance `config.eval.rtol`.
-    """
-    return measure(loaded, dataset)
 
 
 def compare(fake: np.ndarray, real: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def one_batch(
     tolerance = np.float32(settings.rtol / 10)  # an array, for a number would be compiled in
     found = log_likelihood(
         key, denoiser, run.sde, x, probes=settings.probes or None, trace=settings.trace, refine=True,
-        cond=cond, index=numbers, rtol=tolerance, atol=tolerance,
+        sd=run.facts.sd, cond=cond, index=numbers, rtol=tolerance, atol=tolerance,
     )  # fmt: skip
     mismatch = prior_mismatch(run.sde, found.latent, *moments)
     nats = {"std_error": found.std_error, "refinement": -found.refinement, "prior_mismatch": -mismatch}

@@ -17,9 +17,10 @@ import optax
 from ml_collections import ConfigDict
 
 import sde_lib
-from sde_lib import LogUniform, TimeDistribution, balanced, denoising_loss, draw_quantiles, uncertainty
+from sde_lib import Binned, LogUniform, TimeDistribution, balanced, denoising_loss, draw_quantiles, uncertainty
 
 from . import data, pictures
+from .adaptive import WEIGHTS, AdaptiveTimes
 from .build import UNCERTAINTY, Run, build, make, make_dataset, measure
 from .check import check_run, check_settings
 from .checkpoint import Checkpoints, last_good, latest, restore, template_of
@@ -38,16 +39,14 @@ FREE_TRAIN = ("steps", "log_every", "held_out_every", "sample_every", "checkpoin
 _norm = jax.jit(optax.tree.norm)
 
 
-def make_loss(run: Run):
-    """Return the loss (params, key, batch) -> scalar of a configuration, for `make_train_step`."""
+def make_losses(run: Run):
+    """Return the losses (params, three keys, batch, times, u) -> (batch,) of a configuration, at the quantiles u of the times."""
     objective = run.config.objective
-    times = make(sde_lib, objective.times, TimeDistribution)
     sde_lib.check_name("weighting", objective.weighting, sde_lib.WEIGHTINGS)
     loss_of = sde_lib.OBJECTIVES[objective.name]
 
-    def loss_fn(params: Any, key: jax.Array, batch: dict) -> jax.Array:
-        for_times, for_noise, for_labels, dropout = jax.random.split(key, 4)
-        u = draw_quantiles(for_times, len(batch["x"]), objective.stratified)
+    def losses(params: Any, keys: Any, batch: dict, times: TimeDistribution, u: jax.Array) -> jax.Array:
+        for_noise, for_labels, dropout = keys
         t = times.quantile(run.sde, u)
         cond = None
         if run.config.train.conditional:
@@ -56,7 +55,20 @@ def make_loss(run: Run):
         loss = loss_of(for_noise, run.denoiser(params, dropout), batch["x"], t, cond, objective.weighting)
         if objective.uncertainty:
             loss = balanced(loss, uncertainty(params[UNCERTAINTY], run.sde, t))
-        return jnp.mean(times.correction(u) * loss)
+        return loss
+
+    return losses
+
+
+def make_loss(run: Run):
+    """Return the loss (params, key, batch) -> scalar of a configuration, for `make_train_step`."""
+    losses, base = make_losses(run), make(sde_lib, run.config.objective.times, TimeDistribution)
+
+    def loss_fn(params: Any, key: jax.Array, batch: dict) -> jax.Array:
+        for_times, *keys = jax.random.split(key, 4)
+        u = draw_quantiles(for_times, len(batch["x"]), run.config.objective.stratified)
+        times = Binned(base, batch[WEIGHTS]) if WEIGHTS in batch else base
+        return jnp.mean(times.correction(u) * losses(params, keys, batch, times, u))
 
     return loss_fn
 
@@ -112,9 +124,10 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     stream = data.batches(dataset, settings.split, batch_size, seed=run.config.seed, train=True, flip=settings.flip)
     key = jax.random.fold_in(jax.random.key(run.config.seed), 1)
     state = jax.device_put(init_state(key, run.parameters(), run.tx), replicated(mesh))
+    times = AdaptiveTimes(run.config.objective, make_losses(run), replicated(mesh))
     if latest(workdir) is not None:
         state, position = restore(workdir, template_of(state, replicated(mesh)))
-        stream.set_state(position)
+        stream.set_state(times.restore(position))
         print(f"going on from step {int(state.step)} of {workdir}")
     start = int(state.step)
     if start >= settings.steps:
@@ -132,7 +145,9 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
         progress(settings.steps, "train", start) as bar,
     ):
         for step in range(start + 1, settings.steps + 1):
-            state, metrics = train_step(state, share(mesh, next(stream)))
+            batch = times.join(share(mesh, next(stream)))
+            state, metrics = train_step(state, batch)
+            times.update(state, batch, step)
             window.append(metrics)
             last = step == settings.steps or signals.received
             saving = last or step % settings.checkpoint_every == 0
@@ -149,7 +164,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
                 log.picture(step, "samples", picture)
                 pictures.save_png(workdir / "samples" / f"train_{step:07d}.png", picture)
             if saving:
-                checkpoints.save(step, state, stream.get_state())
+                checkpoints.save(step, state, times.keep(stream.get_state()))
             if last:
                 break
     if signals.received:

@@ -17,6 +17,7 @@ In the angle :math:`\theta` and the state :math:`u = x / h` of `ode.py`, from da
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -35,8 +36,9 @@ class LogLikelihood(NamedTuple):
     """Log-densities of the model at t_min, in nats."""
 
     log_prob: Float[Array, " batch"]
-    # Of the trace estimate over its probes; 0 for the exact trace, NaN for a single probe. With few Rademacher probes in two or three
-    # dimensions, where they take a handful of values, it is often 0 by chance: use the exact trace there.
+    # Of the trace estimate over its probes; 0 for the exact trace, NaN for a single probe. An interval from K of them takes Student's t
+    # with K - 1 degrees of freedom. In the plane v^T J v has two values for Rademacher v, so that K probes agree by chance, and claim no
+    # error, with probability 2^(1 - K): use the exact trace there, or Gaussian probes.
     std_error: Float[Array, " batch"]
     refinement: Float[Array, " batch"]  # minus what ten times the tolerance gives: about the error of that coarser solve; NaN if not asked
     latent: Array  # (batch, ...) the end point at t = 1
@@ -77,6 +79,7 @@ def log_likelihood(
     probes: int | None = None,
     trace: str = "rademacher",
     refine: bool = False,
+    sd: ArrayLike = 1.0,
     cond: Any = None,
     index: Int[Array, " batch"] | None = None,
     rtol: ArrayLike = 1e-5,
@@ -89,6 +92,7 @@ def log_likelihood(
         key: draws the probes, fixed along the flow, of each sample from its `index`; the exact trace ignores it.
         probes: products with the Jacobian in each evaluation; None computes the exact trace, at as many products as x has dimensions.
         trace: how probes estimate the trace, a row of `TRACES`; "hutch++" spends a third of them on its error, so at least 6.
+        sd: standard deviation of the data. Any value gives the same likelihood; their own takes the fewest evaluations.
         refine: solve at ten times the tolerance as well, at about half the price more, and report the difference.
 
     Returns:
@@ -111,16 +115,17 @@ def log_likelihood(
 
     def field(theta, state, args):
         (u, _), (cond, rows) = state, args
-        value, jvp = jax.linearize(lambda u: velocity(denoise, sde, theta, u, cond), u)
+        value, jvp = jax.linearize(lambda u: velocity(denoise, sde, theta, u, cond, sd), u)
         product = jax.vmap(lambda row: jvp(row.reshape(1, *shape))[0].reshape(size))
         return value, estimate(product, rows[0])[None]
 
-    (first, scale), (last, end_scale) = angle(sde, sde.t_min), angle(sde, 1.0)
+    (first, scale), (last, end_scale) = angle(sde, sde.t_min, sd), angle(sde, 1.0, sd)
     independent = jax.eval_shape(lambda rows: estimate(lambda v: v, rows), rows[0]).shape[0]
     start = (x / scale, jnp.zeros((len(x), independent), x.dtype))
 
     def at_tolerance(factor):
-        (u, traces), nfe = solve(field, first, last, start, (cond, rows), factor * rtol, factor * atol, max_steps)
+        # Dopri5: up to a fifth fewer evaluations than Tsit5 here (benchmarks/likelihood.py), where the trace makes the error
+        (u, traces), nfe = solve(diffrax.Dopri5(), field, first, last, start, (cond, rows), factor * rtol, factor * atol, max_steps)
         latent = u * end_scale
         return sde.prior_log_prob(latent) + size * jnp.log(end_scale / scale) + jnp.mean(traces, axis=1), traces, latent, nfe
 

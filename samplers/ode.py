@@ -5,9 +5,10 @@ state :math:`u = x / h` with :math:`h = \sqrt{\alpha^2 + \sigma^2}` (Salimans an
 
 .. math:: du/d\theta = \cos\theta\,\hat\epsilon - \sin\theta\,\hat x_0 .
 
-It owes nothing to how fast the SDE runs through its noise levels. diffrax always runs in increasing pseudo-time. Each sample has step
-sizes of its own, so it does not depend on its batch; the whole batch is evaluated until its slowest member is done, which is what `nfe`
-counts.
+Data of standard deviation s are taken as data x_0 / s of unit scale in a process of :math:`s \alpha`; centred normal data then do not
+move at all. It owes nothing to how fast the SDE runs through its noise levels. diffrax always runs in increasing pseudo-time. Each sample
+has step sizes of its own, so it does not depend on its batch; the whole batch is evaluated until its slowest member is done, which is what
+`nfe` counts.
 """
 
 from typing import Any
@@ -55,7 +56,7 @@ def probability_flow(
     def field(theta, u, cond):
         return velocity(denoise, sde, theta, u, cond)
 
-    u, nfe = solve(field, first, last, x / scale, cond, rtol, atol, max_steps)
+    u, nfe = solve(diffrax.Tsit5(), field, first, last, x / scale, cond, rtol, atol, max_steps)
     x = u * end_scale
     if end < start if denoise_last is None else denoise_last:
         x, nfe = denoise(x, jnp.asarray(end, x.dtype), cond).x0, nfe + 1
@@ -69,22 +70,26 @@ def check_noisy(sde: SDE) -> None:
         raise ValueError(f"sigma is 0 at t_min = {sde.t_min}, where a likelihood is singular; raise t_min above 0")
 
 
-def angle(sde, t):
-    """Return the angle theta of time t and the scale h."""
+def angle(sde, t, sd: ArrayLike = 1.0):
+    """Return the angle theta of time t and the scale h, for data of standard deviation `sd`."""
     alpha, sigma = sde.marginal(jnp.asarray(t, jnp.result_type(float)))
-    return jnp.arctan2(sigma, alpha), jnp.hypot(alpha, sigma)
+    return jnp.arctan2(sigma, sd * alpha), jnp.hypot(sd * alpha, sigma)
 
 
-def velocity(denoise, sde, theta, u, cond):
+def velocity(denoise, sde, theta, u, cond, sd: ArrayLike = 1.0):
     """Return du/dtheta for a batch of one."""
-    t = sde.time(2 * (jnp.log(jnp.maximum(jnp.cos(theta), 0.0)) - jnp.log(jnp.sin(theta))))  # pi / 2 in float32 lies beyond it
+    signal = jnp.maximum(jnp.cos(theta), 0.0) / sd  # pi / 2 in float32 lies beyond it
+    t = sde.time(2 * (jnp.log(signal) - jnp.log(jnp.sin(theta))))
     alpha, sigma = sde.marginal(t)
-    estimate = denoise(jnp.hypot(alpha, sigma) * u, t, cond)
-    return jnp.cos(theta) * estimate.noise - jnp.sin(theta) * estimate.x0
+    estimate = denoise(jnp.hypot(sd * alpha, sigma) * u, t, cond)
+    return jnp.cos(theta) * estimate.noise - jnp.sin(theta) / sd * estimate.x0
 
 
-def solve(field, first, last, state, args, rtol, atol, max_steps):
-    """Integrate `field(theta, state, args)` from angle `first` to `last`, each sample alone; return the end and the slowest's NFE."""
+def solve(method, field, first, last, state, args, rtol, atol, max_steps):
+    """Integrate `field(theta, state, args)` from angle `first` to `last`, each sample alone; return the end and the slowest's NFE.
+
+    `method` takes six evaluations a step, for the first of its seven stages is the last of the step before.
+    """
     sign, span = jnp.sign(last - first), jnp.abs(last - first)
 
     def forward(r, state, args):
@@ -93,7 +98,7 @@ def solve(field, first, last, state, args, rtol, atol, max_steps):
     def alone(state, args):
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(forward),
-            diffrax.Tsit5(),
+            method,
             t0=0.0,
             t1=span,
             dt0=0.01 * span,
@@ -108,4 +113,4 @@ def solve(field, first, last, state, args, rtol, atol, max_steps):
         return end, solution.stats["num_steps"]
 
     end, steps = jax.vmap(alone)(state, args)
-    return end, 1 + 6 * jnp.max(steps)  # Tsit5: six a step, as the first of its seven is the last of the step before
+    return end, 1 + 6 * jnp.max(steps)

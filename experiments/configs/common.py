@@ -32,6 +32,8 @@ def base_config() -> ConfigDict:
                 "times": {"name": "Uniform"},
                 "stratified": True,
                 "uncertainty": False,  # learn the weights of the noise levels as well
+                "adapt_every": 0,  # steps after which the times move to where the loss is large (`adaptive`); 0: never
+                "adapt_bins": 16,
             },
             "optim": {"lr": 2e-4, "warmup": 5000, "clip": 1.0, "decay_steps": 0},
             "ema": 0.999,

@@ -2,12 +2,16 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from experiments import data
-from experiments.build import load, make_dataset
-from experiments.likelihood import likelihood, moments_of
+from experiments.build import Facts, Loaded, build, load, make_dataset
+from experiments.likelihood import likelihood, measure, moments_of
+from sde_lib import VP, Estimate, expand, in_float64
 
 
 @pytest.fixture
@@ -68,3 +72,47 @@ def test_a_saved_run_is_newer_settings_away_from_being_opened(trained):
     (trained / "config.json").write_text(json.dumps(saved))
     assert load(trained).config.eval.trace == "rademacher"
     assert make_dataset(load(trained).config).density == "mixture"
+
+
+class Steps(data.DataSet):
+    """Images of 2 x 1 pixels whose grey levels are drawn independently: dequantised, their density is constant on each level."""
+
+    shape, levels, num_classes, splits = (2, 1, 1), 3, 0, ("train", "test")
+    odds = np.array([0.6, 0.1, 0.3])
+
+    def source(self, split):
+        k = np.random.default_rng(self.splits.index(split)).choice(3, (40, 2, 1, 1), p=self.odds).astype(np.uint8)
+        return data.base.Source(40, lambda i: (k[i], 0))
+
+
+def blurred_steps(x, alpha, sigma, cdf):
+    """Return the density of one pixel of `Steps` at a noise level: boxes convolved with a normal, given its distribution function."""
+    ends = 2 * np.arange(4) / 3 - 1
+    inside = [cdf((x - alpha * low) / sigma) - cdf((x - alpha * high) / sigma) for low, high in zip(ends[:-1], ends[1:], strict=True)]
+    return sum(odds * part for odds, part in zip(Steps.odds, inside, strict=True)) * (3 / 2) / alpha
+
+
+def test_bits_of_uniformly_dequantised_data_are_the_closed_form(tiny_config, tmp_path):
+    sde = VP(t_min=1e-4)
+
+    def exact(x, t, cond=None):
+        alpha, sigma = sde.marginal(expand(t, x))
+        log_prob = lambda x: jnp.sum(jnp.log(blurred_steps(x, alpha, sigma, jax.scipy.stats.norm.cdf)))  # noqa: E731
+        return Estimate.from_noise(x, alpha, sigma, -sigma * jax.grad(log_prob)(x))
+
+    config, dataset = tiny_config(), Steps()
+    config.sde.t_min = sde.t_min
+    config.eval.update({"probes": 0, "rtol": 1e-4, "batch_size": 40, "bound_draws": 0, "split": "test", "train_split": "train"})
+    config.net = {"name": "UNet", "nf": 8, "ch_mult": (1,), "num_res_blocks": 1, "attn_resolutions": ()}
+    run = build(config, Facts(Steps.shape, 3, 0, 0.6))
+    measure(Loaded(sde, exact, run.config, run, 7), dataset, tmp_path)  # pyright: ignore[reportArgumentType]
+    with np.load(tmp_path / "values.npz") as values:
+        bits = values["bits_per_dim"] - values["prior_mismatch"]
+    x = next(data.batches(dataset, "test", 40, seed=run.config.seed, train=False))["x"]
+    density = blurred_steps(np.asarray(x, np.float64), *in_float64(sde.marginal, sde.t_min), stats.norm.cdf)
+    np.testing.assert_allclose(bits, (-np.log2(density) + np.log2(3 / 2)).mean((1, 2, 3)), atol=2e-3)
+    # Away from the ends of levels, by five standard deviations of the noise, it is the code length of the integers.
+    k, place = np.divmod(1.5 * (x + 1), 1)
+    clear = np.all(np.abs(place - 0.5) < 0.5 - 7.5 * 3.2e-3, axis=(1, 2, 3))
+    assert clear.sum() > 30
+    np.testing.assert_allclose(bits[clear], -np.log2(Steps.odds[k.astype(int)]).mean((1, 2, 3))[clear], atol=3e-3)

@@ -2,10 +2,12 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.adaptive import WEIGHTS
 from experiments.build import UNCERTAINTY, load
 from experiments.train import train
 
@@ -45,3 +47,21 @@ def test_a_named_objective_trains(way, tiny_config, tmp_path):
     loaded = load(tmp_path)
     assert loaded.step == 6 and np.all(np.isfinite(loaded.denoiser(jnp.ones((3, 2)), 0.5).x0))
     assert (UNCERTAINTY in loaded.run.parameters()) == (way == "uncertainty")
+
+
+def test_times_that_adapt_resume_bitwise_and_fall_where_the_loss_is(tiny_config, tmp_path, state_of):
+    config = tiny_config()
+    config.objective.update({"adapt_every": 3, "adapt_bins": 4, "weighting": "likelihood"})
+    config.train.update({"steps": 8, "checkpoint_every": 4, "held_out": ""})
+    train(config, tmp_path / "whole")
+    for steps in (4, 8):  # stopped between two measurements
+        config.train.steps = steps
+        train(config, tmp_path / "parts")
+    whole, parts = state_of(tmp_path / "whole"), state_of(tmp_path / "parts")
+    jax.tree.map(np.testing.assert_array_equal, whole[0], parts[0])
+    assert whole[1] == parts[1]
+    weights = np.array(whole[1][WEIGHTS])
+    np.testing.assert_allclose(weights.mean(), 1, rtol=1e-5)
+    assert weights[0] > 2 * weights[1:].max()  # the likelihood weighting is largest near t_min
+    earlier = state_of(tmp_path / "whole", 4)[1][WEIGHTS]
+    assert np.abs(weights - earlier).max() > 1e-3  # measured anew at step 6

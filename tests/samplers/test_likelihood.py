@@ -21,10 +21,10 @@ def correlated(d):
     return Gaussian(rng.normal(size=d), turn @ np.diag(np.geomspace(0.02, 1.0, d)) @ turn.T)
 
 
-def exact_trace(data, sde, x, tolerance=1e-8):
+def exact_trace(data, sde, x, tolerance=1e-8, sd=0.6):
     """Return the likelihood by the exact trace, in float64; calls with the same shapes share one compilation."""
-    tolerance = jnp.asarray(tolerance)
-    return log_likelihood(KEY, data.denoiser(sde), sde, x, rtol=tolerance, atol=tolerance, max_steps=1024)
+    tolerance, sd = jnp.asarray(tolerance), jnp.asarray(sd)
+    return log_likelihood(KEY, data.denoiser(sde), sde, x, sd=sd, rtol=tolerance, atol=tolerance, max_steps=1024)
 
 
 def check_exact(sde, d):
@@ -39,7 +39,7 @@ def check_exact(sde, d):
         np.testing.assert_allclose(found.log_prob, exact, rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(found.latent, data.flow(sde, x, sde.t_min, 1.0), rtol=1e-5)
         np.testing.assert_array_equal(found.std_error, 0)
-        default = exact_trace(model, sde, x, 1e-5)
+        default = exact_trace(model, sde, x, 1e-5, sd=1.0)
         np.testing.assert_allclose(default.log_prob, exact, atol=1e-3 * d)
 
 
