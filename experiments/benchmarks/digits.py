@@ -50,14 +50,15 @@ def images(loaded: Loaded, setting: dict) -> tuple[np.ndarray, int, float]:
     return np.concatenate(parts), nfe, sum(spent)
 
 
-def reference(loaded: Loaded, workdir: Path) -> np.ndarray:
-    """Return the ends after 1000 evaluations, from the run if they are there."""
+def reference(loaded: Loaded, workdir: Path) -> tuple[np.ndarray, float]:
+    """Return the ends after 1000 evaluations and the seconds they took, from the run if they are there."""
     path = workdir / f"reference_{loaded.step}.npz"
     if not path.exists():
+        start = time.perf_counter()
         parts = [draw(loaded.run, loaded.denoiser, ConfigDict(REFERENCE), f + np.arange(BATCH)).x for f in range(0, NUMBER, BATCH)]
-        save_arrays(path, x=np.concatenate(parts))
+        save_arrays(path, x=np.concatenate(parts), seconds=time.perf_counter() - start)
     with np.load(path) as saved:
-        return saved["x"]
+        return saved["x"], float(saved["seconds"])
 
 
 def measure(loaded: Loaded, workdir: Path) -> list[dict]:
@@ -65,11 +66,11 @@ def measure(loaded: Loaded, workdir: Path) -> list[dict]:
     run, config = loaded.run, loaded.run.config
     real = real_images(make_dataset(config), config.eval.train_split)
     real = real[np.random.default_rng(0).permutation(len(real))[:NUMBER]]
-    answer, rows = reference(loaded, workdir), []
+    (answer, waited), rows = reference(loaded, workdir), []
     fitted = {path.stem: dict(config.samplers[path.stem]) for path in sorted((workdir / "fits").glob("*.json"))}
     print("| sampler | NFE | seconds | distance to 1000 steps | 1-NN | Frechet |\n|---|---|---|---|---|---|")
     for name, setting in {"1000 steps": None, **fitted, **SETTINGS}.items():
-        x, nfe, seconds = (answer, 1000, float("nan")) if setting is None else images(loaded, setting)
+        x, nfe, seconds = (answer, 1000, waited) if setting is None else images(loaded, setting)
         distance = float(np.median(np.sqrt(np.mean((x - answer) ** 2, (1, 2, 3)))))
         fake = data.unscale(x, run.facts.levels)
         a, b = (f.reshape(len(f), -1).astype(np.float64) for f in (fake, real))
