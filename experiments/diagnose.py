@@ -18,6 +18,7 @@ from . import checkpoint, data, metrics
 from .build import Loaded, make_dataset
 from .devices import make_mesh, replicated
 from .health import at_level, fokker_planck, linear_denoiser, ratio
+from .pde import score_error
 from .sample import draw
 from .state import init_state
 from .writing import write_json
@@ -47,7 +48,7 @@ def diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
         "split": split,
         "healthy": all(check.good for check in checks),
         "checks": [check._asdict() for check in checks],
-        "curves": {name: np.asarray(values).tolist() for name, values in curves.items()},
+        "curves": {name: [float(v) if np.isfinite(v) else None for v in values] for name, values in curves.items()},
         "memorisation": memory,
     }
     write_json(workdir / "diagnose" / "report.json", report)
@@ -98,6 +99,8 @@ def measure(loaded: Loaded, dataset: data.DataSet, batch: dict, raw: Any) -> dic
     for name, (top, bottom) in pairs.items():
         curves[name], curves[f"{name}_error"] = ratio(top, bottom)
     curves["fokker_planck"] = np.sqrt(np.maximum(residual, 0) / scale)
+    if len(dataset.shape) == 1 and dataset.shape[0] <= 2 and cond is None:
+        curves["pde"] = score_error(loaded.denoiser, sde, known.astype(np.float64), np.asarray(t))
     return curves
 
 
@@ -180,7 +183,8 @@ def show(curves: dict[str, np.ndarray], memory: dict[str, float], checks: list[C
     panel(axes[0, 2], "calibration (healthy: 1)", {"slope": "slope", "calibration": "error / predicted"}, 1.0)
     axes[0, 2].set_ylim(0, 2)  # at high noise the predicted error is a difference of ones
     panel(axes[1, 0], "asymmetry of the Jacobian (healthy: 0)", {"asymmetry": "|J - J'|^2 share"}, 0.0)
-    panel(axes[1, 1], "Fokker-Planck residual / rate (healthy: 0)", {"fokker_planck": "score"}, 0.0)
+    solved = {"pde": "distance from a numerical solution"} if "pde" in curves else {}  # in one or two dimensions
+    panel(axes[1, 1], "Fokker-Planck residual / rate (healthy: 0)", {"fokker_planck": "score"} | solved, 0.0)
     axes[1, 2].bar(["samples", "training", "held out"], [memory[k] for k in ("samples", "training", "held_out")])
     axes[1, 2].set_title("median distance to the nearest training example", fontsize=10)
     failed = [check for check in checks if not check.good]

@@ -4,7 +4,8 @@
 
 Uniform times with weighting "likelihood" against times in proportion to g^2 / sigma^2 (`LogUniform`) with weighting "noise", which have the
 same expectation but for the constant Z. Independent times, so that stratification plays no part. Variances are compared after division by
-the squared mean; errors are the standard error over four quarters of the batches.
+the squared mean; errors are the standard error over four quarters of the batches. With uniform times a few draws near t_min carry the
+variance, so that a finite sample rather misses some of it.
 """
 
 import sys

@@ -79,6 +79,7 @@ def base_config() -> ConfigDict:
                 "rtol": 1e-4,
                 "samplers": ("pc", "ddim", "ode"),
                 "number": 1000,
+                "latency": False,  # seconds of an image by evaluations and batch size, which takes minutes of compiling
             },
         }
     )

@@ -98,5 +98,6 @@ def test_a_run_directory_gets_its_report(trained, capsys):
     report = diagnose(load(trained), trained)
     saved = json.loads((trained / "diagnose" / "report.json").read_text())
     assert saved["healthy"] == report["healthy"] == all(c["good"] for c in saved["checks"])
+    assert max(v for v in saved["curves"]["pde"] if v is not None) > 0  # in the plane, beside a numerical solution
     assert (trained / "diagnose" / "report.png").stat().st_size > 20_000
     assert "asymmetry of the Jacobian" in capsys.readouterr().out

@@ -158,14 +158,15 @@ def test_nfe_counts_both_solves_and_the_refinement_is_the_error_of_the_coarser()
         return denoise(x, t, cond)
 
     x = data.sample(jax.random.key(1), 4)
-    found = log_likelihood(KEY, counted, sde, x, refine=True)
+    found = log_likelihood(KEY, counted, sde, x, refine=True, rtol=1e-3, atol=1e-3)
     jax.effects_barrier()
     assert len(calls) == int(found.nfe)
     with jax.enable_x64(True):
         exact = np.asarray(data.model_log_prob(sde, jnp.asarray(np.asarray(x), float), sde.t_min))
-    np.testing.assert_allclose(found.log_prob, exact, atol=1e-3 * 16)  # in float32, at the default tolerances
-    coarse = log_likelihood(KEY, denoise, sde, x, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found.refinement, found.log_prob - coarse.log_prob, atol=2e-3)
+    np.testing.assert_allclose(found.log_prob, exact, atol=1e-3 * 16)  # in float32
+    coarse = log_likelihood(KEY, denoise, sde, x, rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(found.refinement, found.log_prob - coarse.log_prob, atol=5e-4)
+    assert np.max(np.abs(found.refinement)) > 2e-3
     assert np.all(np.isnan(coarse.refinement)) and np.all(np.abs(found.log_prob - exact) < np.abs(found.refinement) + 3e-3)
 
 

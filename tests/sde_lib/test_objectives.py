@@ -107,12 +107,12 @@ def test_flow_matching_is_the_loss_of_the_velocity_on_straight_lines():
     np.testing.assert_allclose(loss, jnp.mean((value - (noise - x0)) ** 2, 1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("weighting", ["noise", "likelihood"])
-def test_the_sliced_loss_is_the_denoising_loss_but_for_a_constant(weighting):
+@pytest.mark.parametrize(("weighting", "prediction"), [("noise", "edm"), ("likelihood", "noise")])
+def test_the_sliced_loss_is_the_denoising_loss_but_for_a_constant(weighting, prediction):
     # At weight "noise" the constant is 1, at others the ratio of the weights. 40 000 draws, 5 standard errors of the difference.
     sde, n = VP(), 40_000
     t, x0 = jnp.full(n, 0.3), DATA.sample(jax.random.key(0), n)
-    denoiser = Denoiser(lambda x, signal, cond: jnp.tanh(x) + 0.1, sde, "noise", "time")
+    denoiser = Denoiser(lambda x, signal, cond: jnp.tanh(x) + 0.1, sde, prediction, "time")
     denoising = np.asarray(denoising_loss(jax.random.key(1), denoiser, x0, t, weighting=weighting), np.float64)
     sliced = np.asarray(sliced_loss(jax.random.key(2), denoiser, x0, t, weighting=weighting), np.float64)
     g, sigma = (float(v) for v in (in_float64(sde.coefficients, 0.3)[1], in_float64(sde.marginal, 0.3)[1]))

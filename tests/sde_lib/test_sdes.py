@@ -258,3 +258,7 @@ def test_published_constants(cls):
         np.testing.assert_allclose(g, np.array([0.01, 50]) * np.sqrt(2 * np.log(5000)), rtol=1e-6)
     else:
         np.testing.assert_allclose(-2 * f, [0.1, 20], rtol=1e-6)
+
+
+def test_the_published_smallest_sigma_of_edm():
+    np.testing.assert_allclose(in_float64(EDM().marginal, np.array(EDM().t_min))[1], 0.002)  # Karras et al. 2022, table 1

@@ -80,6 +80,12 @@ def test_stratified_draws_fall_one_in_each_stratum_and_vary_less(sde, distributi
     assert spread[0] < 0.5 * spread[1]  # about 1/16 where the level is smooth in u; each of the two is known to 7 %
 
 
+def test_stratified_quantiles_are_uniform_in_their_strata():
+    u = 64 * np.asarray(jax.vmap(lambda key: draw_quantiles(key, 64))(jax.random.split(jax.random.key(3), 60)))
+    np.testing.assert_array_equal(np.floor(u), np.broadcast_to(np.arange(64), u.shape))
+    assert stats.kstest((u % 1).ravel(), "uniform").pvalue > 1e-6
+
+
 def test_settings_of_the_log_normal_are_those_of_the_levels():
     t = draw_times(jax.random.key(0), VP(), 4000, LogNormal(mean=0.3, std=0.5))
     x = level(VP(), t)  # stratified, so that the moments of the cut-off-free normal are met to about 1 / 4000
