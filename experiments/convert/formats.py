@@ -133,11 +133,12 @@ def edm(path: Path, spec: str | None) -> Converted:
     config = base_config()
     shape, classes, sd = net.pop("shape"), net.pop("num_classes"), net.pop("sigma_data")
     config.net, config.train.conditional = net, classes > 0
-    config.sde = {"name": "VE", "sigma_min": 0.002, "sigma_max": 80.0}
+    config.sde = {"name": "EDM", "sigma_max": 80.0}
     config.denoiser.update({"prediction": "edm", "inputs": "edm", "sigma_data": sd})
     config.facts = {"shape": shape, "levels": 256, "num_classes": classes, "sd": sd}
     config.data = {"name": "Files", "path": placeholder(str)}
-    config.samplers.published = {"name": "Heun", "grid": "karras", "steps": 18, "end": 0.0}
+    # 18 levels, and the last denoising is their Euler step to 0: 35 evaluations
+    config.samplers.published = {"name": "Heun", "grid": "karras", "steps": 17, "end": 0.002 / 80}
     config.sampling.sampler = "published"
     abstract = _unet(abstract_network(config))
     params = rules.read(edm_rules(abstract), with_labels(weights, abstract), template_of(abstract))
