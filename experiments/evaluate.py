@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from . import data, metrics
+from .benchmarks import latency
 from .build import Loaded, make_dataset
 from .likelihood import measure, sentence
 from .sample import draw_many
@@ -18,13 +19,15 @@ def evaluate(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     dataset = make_dataset(config)
     report = {"checkpoint": loaded.step, "likelihood": measure(loaded, dataset), "samplers": {}}
     if config.eval.samplers:
-        real, held_out = (_real(dataset, split) for split in (config.eval.train_split, config.eval.split))
+        real, held_out = (real_images(dataset, split) for split in (config.eval.train_split, config.eval.split))
         report["floor"] = floor(real, held_out)
         for name in config.eval.samplers:
             drawing = draw_many(loaded, name, config.eval.number, workdir / "samples" / name)
             fake = data.unscale(drawing.x, loaded.run.facts.levels)
             times = {"nfe": drawing.nfe, "seconds": drawing.seconds, "compile_seconds": drawing.compile_seconds}
             report["samplers"][name] = times | compare(fake, real, held_out)
+    if config.eval.latency:
+        report["latency"] = latency.latency(loaded)
     write_json(workdir / "evaluation.json", report)
     print(table(report))
     return report
@@ -71,9 +74,11 @@ def table(report: dict[str, Any]) -> str:
         seconds = f"{row['seconds']:.1f}" if row["seconds"] != "" else ""
         lines.append(f"| {name} | {row['nfe']} | {seconds} | {scores} | {distances} |")
     line = sentence(report["likelihood"])
-    return "\n".join([line, "", *lines] if report["samplers"] else [line])
+    text = "\n".join([line, "", *lines] if report["samplers"] else [line])
+    return text + "\n\nlatency of an image\n\n" + latency.table(report["latency"]) if "latency" in report else text
 
 
-def _real(dataset: data.DataSet, split: str, limit: int = 10_000) -> np.ndarray:
+def real_images(dataset: data.DataSet, split: str, limit: int = 10_000) -> np.ndarray:
+    """Return the images of a split, the first ones of a large one, in raw values."""
     source = dataset.source(split)
     return np.stack([source[i]["x"] for i in range(min(len(source), limit))])

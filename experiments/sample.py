@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import samplers
-from samplers import FewSteps, Sampler, draw_prior, grids, probability_flow, recommended
+from samplers import FewSteps, Sampler, dpm_adaptive, draw_prior, grids, probability_flow, recommended, reverse_sde
 from samplers import sample as walk
 from sde_lib import SDE, Denoiser, check_name
 
@@ -31,6 +31,7 @@ from .log import progress
 from .writing import write_bytes, write_json
 
 GRIDS = ("uniform", "quadratic", "log_snr", "centred", "karras")
+ADAPTIVE = {"probability_flow": probability_flow, "dpm_adaptive": dpm_adaptive, "reverse_sde": reverse_sde}  # they own no grid
 
 
 class Drawn(NamedTuple):
@@ -48,7 +49,7 @@ def draw(run: Run, denoiser: Denoiser, setting: Any, index: np.ndarray, report: 
 
 def draw_walk(run: Run, denoiser: Denoiser, setting: Any, index: np.ndarray, keep: int) -> np.ndarray:
     """Return the last `keep` states (0 < keep, -1: all) of the walks of the samples `index`, (states, batch, ...)."""
-    if setting.name in ("probability_flow", "FewSteps"):
+    if setting.name in (*ADAPTIVE, "FewSteps"):
         raise ValueError(f"{setting.name} keeps no walk; choose a sampler with a grid, or sampling.keep = 0")
     return np.asarray(_draw(run, denoiser, setting, index, None if keep < 0 else keep, None).path)
 
@@ -60,24 +61,26 @@ def _draw(run, denoiser, setting, index, keep, report):
     denoiser = replicate(mesh, denoiser)
     x = draw_prior(key, run.sde, (len(index), *run.facts.shape), index)
     cond = labels(run, index) if run.config.train.conditional else None
+    if setting.name == "reverse_sde":
+        return sampler(key, denoiser, run.sde, x, cond=cond, index=index)
     if ts is None:
         return sampler(denoiser, run.sde, x, cond=cond)
     return walk(key, sampler, denoiser, run.sde, ts, x, cond=cond, index=index, keep=keep, progress=report)
 
 
 def make_walk(setting: Any, sde: SDE) -> tuple[Any, Any]:
-    """Return the sampler of one entry of `config.samplers` and its time grid, those recommended, or the adaptive flow and None.
+    """Return the sampler of one entry of `config.samplers` and its time grid, those recommended, or an adaptive walk and None.
 
     Raises:
         ValueError: no such sampler or grid, or a setting that it does not have.
     """
     settings = dict(setting)
-    if settings.get("name") == "probability_flow":
-        del settings["name"]
-        known = [k for k, p in inspect.signature(probability_flow).parameters.items() if p.kind == p.KEYWORD_ONLY and k != "cond"]
+    if (adaptive := ADAPTIVE.get(settings.get("name"))) is not None:
+        name, parameters = settings.pop("name"), inspect.signature(adaptive).parameters
+        known = [k for k, p in parameters.items() if p.kind == p.KEYWORD_ONLY and k not in ("cond", "index")]
         if unknown := sorted(settings.keys() - set(known)):
-            raise ValueError(f"probability_flow has no setting {', '.join(unknown)}; it takes {', '.join(known)}")
-        return partial(probability_flow, **settings), None
+            raise ValueError(f"{name} has no setting {', '.join(unknown)}; it takes {', '.join(known)}")
+        return partial(adaptive, **settings), None
     if settings.get("name") == "recommended":
         del settings["name"]
         known = ("nfe", "stochastic")

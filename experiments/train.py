@@ -36,6 +36,9 @@ from .writing import write_json
 FREE = ("sampling", "samplers", "eval", "fit", "dequantise", "devices")
 FREE_TRAIN = ("steps", "log_every", "held_out_every", "sample_every", "checkpoint_every", "keep", "keep_period")
 
+CONVERTED = "converted.json"  # beside a checkpoint that experiments.convert made: its step
+DECIDED = ("net", "sde", "denoiser")  # what such a checkpoint decides; data and training are for the user to choose
+
 _norm = jax.jit(optax.tree.norm)
 
 
@@ -100,8 +103,10 @@ def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, data.DataSet]:
     check_run(run)
     saved, resolved = workdir / "config.json", json.loads(run.config.to_json_best_effort())
     if saved.exists() and latest(workdir) is not None:
-        before = json.loads(saved.read_text())
-        if changes := _differences(_decisive(before), _decisive(resolved)):
+        before, decisive = json.loads(saved.read_text()), _decisive
+        if is_converted(workdir):
+            decisive = lambda config: {k: config[k] for k in DECIDED}  # noqa: E731
+        if changes := _differences(decisive(before), decisive(resolved)):
             raise RunError(
                 f"{workdir} holds a run of another configuration ({'; '.join(changes[:5])}); "
                 "name another --workdir, or give that configuration to go on with it"
@@ -109,6 +114,12 @@ def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, data.DataSet]:
     with _stopping_well(workdir):
         write_json(saved, resolved)
     return run, dataset
+
+
+def is_converted(workdir: Path) -> bool:
+    """Whether the newest checkpoint of `workdir` is one that experiments.convert made, which nothing was trained on yet."""
+    note = workdir / CONVERTED
+    return note.exists() and json.loads(note.read_text())["step"] == latest(workdir)
 
 
 def train(config: ConfigDict, workdir: str | Path) -> None:
@@ -127,7 +138,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     times = AdaptiveTimes(run.config.objective, make_losses(run), replicated(mesh))
     if latest(workdir) is not None:
         state, position = restore(workdir, template_of(state, replicated(mesh)))
-        stream.set_state(times.restore(position))
+        if position is not None:  # a converted checkpoint has seen none of these data
+            stream.set_state(times.restore(position))
         print(f"going on from step {int(state.step)} of {workdir}")
     start = int(state.step)
     if start >= settings.steps:

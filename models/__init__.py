@@ -3,6 +3,7 @@
 from .dit import DiT as DiT
 from .mlp import MLP as MLP
 from .mp_unet import MPUNet as MPUNet
+from .ncsn import NCSN as NCSN
 from .split import Split as Split
 from .split import merge as merge
 from .split import split as split

@@ -44,6 +44,14 @@ def waves(c: Array, omega: Array | np.ndarray) -> Array:
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1)
 
 
+def sigma_of(c_noise: Array, sigmas: tuple[float, ...] | None) -> Array:
+    """Return the sigma that a noise input stands for: itself, or, of a geometric sequence (first, last, number), that of its whole part."""
+    if sigmas is None:
+        return c_noise
+    first, last, number = sigmas
+    return first * (last / first) ** (jnp.floor(c_noise) / (number - 1))
+
+
 class Conditioning(nnx.Module):
     """Map noise input and label to the vector (batch, out_features) that every block sees."""
 

@@ -4,8 +4,8 @@ Every operation keeps the expected magnitude of what passes, so that neither nor
 weights are used at unit length per output, :math:`\hat w = w / \|w\|`; a sum is :math:`((1-t) a + t b) / \sqrt{(1-t)^2 + t^2}`; a
 concatenation weighs its parts by the square roots of their widths; silu is divided by 0.596, its magnitude on normal input.
 The encoder normalises every pixel, attention compares directions only, and what the network says at all grows from a gain of zero.
-During training the published code also replaces each weight by its normalised self after every step; a training loop can do so with
-`normalised`. Without that, weights grow and the effective learning rate falls.
+Training also replaces each weight by its `normalised` self after every step (config.optim.unit_weights): otherwise weights grow and the
+effective learning rate falls.
 """
 
 from collections.abc import Sequence

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from .embedding import Conditioning, check_inputs
+from .embedding import Conditioning, check_inputs, sigma_of
 from .layers import ACTIVATIONS, ResBlock, Style, kernel_init, widened
 from .pyramids import InputResidual, InputSkip, OutputResidual, OutputSkip, resample_with
 
@@ -228,20 +228,13 @@ class UNet(nnx.Module):
             h = pyramid
         else:
             h = self.conv_out(self.style.act(self.norm_out(h)))
-        return h / self.divisor(c_noise)[:, None, None, None] if self.scale_by_sigma else h
+        return h / sigma_of(c_noise, self.sigmas)[:, None, None, None] if self.scale_by_sigma else h
 
     def run(self, block, h: Array, emb: Array | None, rngs: nnx.Rngs | None) -> Array:
         """Call a block, recomputing it for the gradient if asked to."""
         if not self.remat:
             return block(h, emb, rngs)
         return nnx.remat(lambda block, h, emb, rngs: block(h, emb, rngs))(block, h, emb, rngs)
-
-    def divisor(self, c_noise: Array) -> Array:
-        """Return the sigma that the noise input stands for."""
-        if self.sigmas is None:
-            return c_noise
-        first, last, number = self.sigmas
-        return first * (last / first) ** (jnp.floor(c_noise) / (number - 1))
 
 
 def check_shape(shape: tuple[int, ...], levels: int) -> None:

@@ -19,6 +19,7 @@ from .dpm import DPMpp3M as DPMpp3M
 from .dpm import DPMpp3MSDE as DPMpp3MSDE
 from .dpm import DPMSolverM as DPMSolverM
 from .dpm_2 import DPM2 as DPM2
+from .dpm_adaptive import dpm_adaptive as dpm_adaptive
 from .dpm_single import SEEDS as SEEDS
 from .dpm_single import DPMpp2S as DPMpp2S
 from .dpm_single import DPMpp3S as DPMpp3S

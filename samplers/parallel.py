@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key
 
@@ -43,6 +44,7 @@ def sample_parallel(
     tolerance: float = 1e-3,
     cond: Any = None,
     index: Int[Array, " batch"] | None = None,
+    mesh: Mesh | None = None,
 ) -> ParallelSamples:
     """Return what `sample(..., denoise_last=False)` returns, to `tolerance`, in fewer sequential network calls.
 
@@ -51,9 +53,11 @@ def sample_parallel(
         window: steps iterated at once; default all.
         tolerance: a point is settled when its last change, a root mean square over dimensions, is below tolerance times h; each
             sample by itself.
+        mesh: devices over whose first axis the steps of the window are spread; without it the batch may be, by its own sharding.
 
     Raises:
-        ValueError: a sampler with memory, an empty window, or a grid or plan that `sample` would refuse.
+        ValueError: a sampler with memory, a window that is empty or that the devices cannot share, or a grid or plan that `sample`
+            would refuse.
     """
     grid = check_grid(sde, ts)
     steps = len(grid) - 1
@@ -62,19 +66,24 @@ def sample_parallel(
     window = steps if window is None else window
     if not 0 < window <= steps:
         raise ValueError(f"need a window of 1 to {steps} steps, got {window}")
+    if mesh is not None and window % mesh.devices.shape[0]:
+        raise ValueError(f"{mesh.devices.shape[0]} devices cannot share a window of {window} steps; choose a multiple")
     plan = check_plan(sampler, sde, in_float64(sampler.plan, sde, grid))
     scale = in_float64(lambda sde, ts: jnp.hypot(*sde.marginal(ts)), sde, grid)
     rows, scale = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), (plan, scale))
     index = jnp.arange(len(x)) if index is None else index
-    return _iterate(key, sampler, Counted(denoise), rows, scale, x, cond, index, window, jnp.asarray(tolerance, x.dtype))
+    return _iterate(key, sampler, Counted(denoise), rows, scale, x, cond, index, window, jnp.asarray(tolerance, x.dtype), mesh)
 
 
 @eqx.filter_jit
-def _iterate(key, sampler, denoise, rows, scale, x, cond, index, window, tolerance):
+def _iterate(key, sampler, denoise, rows, scale, x, cond, index, window, tolerance, mesh):
     steps = len(scale) - 1
     # Beyond the last step the window is padded with steps that are evaluated but change nothing.
     rows = jax.tree.map(lambda c: jnp.concatenate([c, jnp.repeat(c[-1:], window, 0)]), rows)
     scale = jnp.concatenate([scale, jnp.repeat(scale[-1:], window)])
+
+    def spread(steps):  # over the devices
+        return steps if mesh is None else jax.lax.with_sharding_constraint(steps, NamedSharding(mesh, PartitionSpec(mesh.axis_names[0])))
 
     def alone(key, x, cond):
         axes = (1,) * x.ndim
@@ -92,7 +101,7 @@ def _iterate(key, sampler, denoise, rows, scale, x, cond, index, window, toleran
             def once(i, x, row):
                 return sampler.step(fold(key[None], i), denoise, x[None], row, (), jax.tree.map(lambda c: c[None], cond))[0][0]
 
-            moved = jax.vmap(once)(place, u * column(h[:-1]), row) / column(h[1:])
+            moved = spread(jax.vmap(once)(spread(place), spread(u * column(h[:-1])), row)) / column(h[1:])
             change = jnp.where(column(place < steps), moved - u, 0)
             new = u[:1] + jnp.cumsum(change, 0)
             old = jax.lax.dynamic_slice_in_dim(points, first + 1, window)

@@ -74,9 +74,10 @@ INPUTS: dict[str, tuple[Callable, Callable]] = {
     # SMLD: 0 = noisiest level, whole numbers
     "reversed_label": (lambda sde, t, sd: 1.0, lambda sde, t: jnp.round(sde.label(jnp.ones_like(t)) - sde.label(t))),
 }
+INPUTS["unit_reversed_label"] = (INPUTS["unit_sigma"][0], INPUTS["reversed_label"][1])  # the same, trained on images in [0, 1]
 
 # name -> what is added to the scaled x, of networks whose data are not centred at 0.
-SHIFTS: dict[str, float] = {"unit_sigma": 0.5}
+SHIFTS: dict[str, float] = {"unit_sigma": 0.5, "unit_reversed_label": 0.5}
 
 
 def check_name(kind: str, name: str, choices: Any) -> None:

@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.few_steps --out=few_steps.json
 
-For each problem of `work_precision` and 5, 8 and 10 evaluations: `fit_grid` (with DPM-Solver++(2M)) and `fit_solver` learn on 128 noises of
+For each mixture of `problems` and 5, 8 and 10 evaluations: `fit_grid` (with DPM-Solver++(2M)) and `fit_solver` learn on 128 noises of
 their own, half of them held out; the error is that of the 512 noises of the problem. "published" is the least of 23 settings of diffusers
 0.42, k-diffusion and dpm-solver over the grids of their papers; "recommended" is ours without learning.
 """
@@ -19,7 +19,7 @@ from samplers import DPMpp2M, draw_prior, fit_grid, fit_solver, recommended, sam
 
 from ..devices import set_up_jax
 from ..writing import write_json
-from .work_precision import Problem, problems
+from .problems import Problem, problems
 
 NFE = (5, 8, 10)
 PUBLISHED = {
@@ -63,7 +63,7 @@ def main(out: Path | None = None) -> None:
     set_up_jax()
     rows = []
     print("| problem | NFE | published | recommended | fit_grid | fit_solver | seconds |\n|---|---|---|---|---|---|---|", flush=True)
-    for name, problem in problems().items():
+    for name, problem in problems(*PUBLISHED).items():
         for nfe in NFE:
             rows.append(row := measure(name, problem, nfe))
             errors = " | ".join(f"{row[k]:.1e}" for k in ("published", "recommended", "fit_grid", "fit_solver"))

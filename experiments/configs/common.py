@@ -35,7 +35,7 @@ def base_config() -> ConfigDict:
                 "adapt_every": 0,  # steps after which the times move to where the loss is large (`adaptive`); 0: never
                 "adapt_bins": 16,
             },
-            "optim": {"lr": 2e-4, "warmup": 5000, "clip": 1.0, "decay_steps": 0},
+            "optim": {"lr": 2e-4, "warmup": 5000, "clip": 1.0, "decay_steps": 0, "unit_weights": False},  # unit_weights: True for MPUNet
             "ema": 0.999,
             "train": {
                 "steps": 100_000,
@@ -79,6 +79,7 @@ def base_config() -> ConfigDict:
                 "rtol": 1e-4,
                 "samplers": ("pc", "ddim", "ode"),
                 "number": 1000,
+                "latency": False,  # seconds of an image by evaluations and batch size, which takes minutes of compiling
             },
         }
     )

@@ -20,10 +20,13 @@ from . import diffusers as unet2d
 from . import rules
 from .edm import edm_rules, read_edm, with_labels
 from .export import idle_attention
+from .ncsn import ncsn_rules
 from .safetensors import read_safetensors
-from .score_sde import jax_rules, pytorch_rules
+from .score_sde import idle, jax_rules, pytorch_rules
 from .settings import from_score_sde
 from .torch_file import read_torch
+
+UNTRAINED = "all_modules.0.W"  # the random frequencies of a Fourier embedding: never trained
 
 
 class Converted(NamedTuple):
@@ -70,15 +73,21 @@ def template_of(net: nnx.Module) -> Any:
 def score_sde_pytorch(path: Path, spec: str | None) -> Converted:
     """Read a checkpoint of score_sde_pytorch (`.pth`), or an `.npz` that holds a state dict."""
     config = load_config(_given(spec))
-    net = abstract_network(config)
-    names, template = pytorch_rules(_unet(net)), template_of(net)
     if path.suffix == ".npz":
         with np.load(path) as file:
             ema = {k.removeprefix("param/"): file[k] for k in file.files if k.startswith("param/")}
         model, step = ema, 0
     else:
         model, ema, step = _pytorch_state(read_torch(path))
-    read = lambda weights: rules.read(names, weights, template, ignored=("sigmas",))  # noqa: E731
+    if config.net.get("embedding") == "none" and np.ndim(model.get("all_modules.0.weight", 0)) == 2:
+        config.net.embedding = "positional"  # its DDPM is told the time whatever model.conditional says
+    net = abstract_network(config)
+    if isinstance(net, models.NCSN):
+        names, ignored = ncsn_rules(net), ["sigmas"]
+    else:
+        unread = idle(_unet(net), model)
+        names, ignored = pytorch_rules(_unet(net), first=int(UNTRAINED in unread)), ["sigmas", *unread]
+    read = lambda weights: rules.read(names, weights, template_of(net), ignored)  # noqa: E731
     return Converted(config, read(model), read(ema), step)
 
 
@@ -92,8 +101,8 @@ def score_sde(path: Path, spec: str | None) -> Converted:
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} is no training state of score_sde: {error!r}") from error
     ema, raw, template = _joined(ema), _joined(raw), template_of(net)
-    names = jax_rules(_unet(net), ema)
-    return Converted(config, rules.read(names, raw, template), rules.read(names, ema, template), step)
+    names, unread = jax_rules(_unet(net), ema), idle(_unet(net), ema)
+    return Converted(config, rules.read(names, raw, template, unread), rules.read(names, ema, template, unread), step)
 
 
 def diffusers(path: Path, spec: str | None) -> Converted:
@@ -109,11 +118,11 @@ def diffusers(path: Path, spec: str | None) -> Converted:
     config.facts = {"shape": shape, "levels": 256, "num_classes": 0, "sd": 0.5}
     config.data = {"name": "Files", "path": placeholder(str)}
     weights = unet2d.modern(read_safetensors(path))
-    if idle := idle_attention(weights, net):
+    if absent := idle_attention(weights, net):
         config.net = {**net, "attn_up": "last"}
     abstract = _unet(abstract_network(config))
     names = unet2d.diffusers_rules(abstract, settings.get("flip_sin_to_cos", True))
-    params = rules.read(names, weights, template_of(abstract), idle)
+    params = rules.read(names, weights, template_of(abstract), absent)
     return Converted(config, params, params, 0)
 
 
@@ -167,11 +176,14 @@ def _pytorch_state(state: Any) -> tuple[Mapping, Mapping, int]:
     The average is a list without names, in the order of the state dict, of what is trained: neither buffers nor Fourier frequencies.
     """
     try:
+        if isinstance(state, list):  # the code of NCSNv2: model, optimizer, epoch, step and perhaps the average, by name
+            model, ema = ({k.removeprefix("module."): v for k, v in state[i].items()} for i in (0, 4 if len(state) > 4 else 0))
+            return model, {**model, **ema}, int(state[3])
         model = {k.removeprefix("module."): v for k, v in state["model"].items()}
         shadow, step = state["ema"]["shadow_params"], int(state["step"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise RunError(f"this is no training state of score_sde_pytorch: {error!r}") from error
-    trained = [k for k in model if k != "sigmas" and not (k == "all_modules.0.W" and model[k].ndim == 1)]
+    trained = [k for k in model if k != "sigmas" and not (k == UNTRAINED and model[k].ndim == 1)]
     if [model[k].shape for k in trained] != [s.shape for s in shadow]:
         raise RunError(f"the moving average has {len(shadow)} arrays, the network {len(trained)} that are trained; they do not match")
     return model, {**model, **dict(zip(trained, shadow, strict=True))}, step

@@ -11,6 +11,7 @@ from ..check import check_run, check_settings
 from ..checkpoint import Checkpoints, latest
 from ..errors import RunError
 from ..state import TrainState, init_state
+from ..train import CONVERTED
 from ..writing import write_json
 from .formats import FORMATS, Converted
 
@@ -18,7 +19,8 @@ from .formats import FORMATS, Converted
 def convert(source: str | Path, format: str, workdir: str | Path, config: str | None = None) -> Run:
     """Make a run directory of a foreign checkpoint, which sampling, evaluation and `load` open like any other.
 
-    The optimizer starts anew: of a foreign file only the weights and their moving average are read.
+    Training goes on from it (--mode=train, with a configuration of the same net, sde and denoiser), with an optimizer that starts anew:
+    of a foreign file only the weights, their moving average and the step are read.
 
     Args:
         source: the foreign file.
@@ -48,6 +50,7 @@ def write_run(converted: Converted, workdir: Path) -> Run:
     fresh = init_state(jax.random.fold_in(jax.random.key(run.config.seed), 1), jax.tree.map(jnp.asarray, converted.params), run.tx)
     state = TrainState(jnp.asarray(converted.step, jnp.int32), fresh.params, jax.tree.map(jnp.asarray, converted.ema), fresh.opt, fresh.key)
     write_json(workdir / "config.json", json.loads(run.config.to_json_best_effort()))
+    write_json(workdir / CONVERTED, {"step": converted.step})
     with Checkpoints(workdir) as checkpoints:
         checkpoints.save(converted.step, state, None)
     return run

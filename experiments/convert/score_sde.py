@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from models import UNet
 
 from .rules import MATRIX_AS_1X1, OIHW, SAME, TRANSPOSED, VECTOR, Layout, Path, Rule, Weights, joined
@@ -28,10 +30,11 @@ class Dialect(NamedTuple):
     filtered: tuple[str, Layout]  # a convolution beside a FIR filter
     dense: tuple[str, Layout]
     norm: tuple[str, Layout]
+    combine: str  # the convolution inside Combine
 
 
-PYTORCH = Dialect(("weight", OIHW), ("weight", OIHW), ("weight", TRANSPOSED), ("weight", SAME))
-JAX = Dialect(("kernel", SAME), ("weight", SAME), ("kernel", SAME), ("scale", VECTOR))
+PYTORCH = Dialect(("weight", OIHW), ("weight", OIHW), ("weight", TRANSPOSED), ("weight", SAME), "Conv")
+JAX = Dialect(("kernel", SAME), ("weight", SAME), ("kernel", SAME), ("scale", VECTOR), "Conv_0")
 
 # kind -> the class of score_sde's JAX networks; the kinds of `_classes` differ between its U-Nets.
 CLASSES = {
@@ -72,9 +75,9 @@ def calls(net: UNet) -> Iterator[Call]:
         yield Call("convolution", ("conv_out",), net.conv_out)
 
 
-def pytorch_rules(net: UNet) -> list[Rule]:
-    """Return the rules for a state dict of score_sde_pytorch."""
-    return [rule for i, call in enumerate(calls(net)) for rule in _rules(PYTORCH, net, f"all_modules.{i}", call)]
+def pytorch_rules(net: UNet, first: int = 0) -> list[Rule]:
+    """Return the rules for a state dict of score_sde_pytorch whose list of modules begins with `first` that `net` has not."""
+    return [rule for i, call in enumerate(calls(net), first) for rule in _rules(PYTORCH, net, f"all_modules.{i}", call)]
 
 
 def jax_rules(net: UNet, weights: Weights) -> list[Rule]:
@@ -85,6 +88,14 @@ def jax_rules(net: UNet, weights: Weights) -> list[Rule]:
         rules += _rules(JAX, net, f"{name}_{seen[name]}", call)
         seen[name] += 1
     return rules
+
+
+def idle(net: UNet, weights: Weights) -> list[str]:
+    """Return the names of weights that a network which is not told the noise level holds there, and that nothing in it reads."""
+    if net.conditioning is not None:
+        return []
+    random = [name for name in ("all_modules.0.W", "GaussianFourierProjection_0.W") if name in weights and np.ndim(weights[name]) == 1]
+    return random + [name for name in weights if name.startswith("all_modules.") and ".Dense_0." in name]
 
 
 def _classes(net: UNet, weights: Weights) -> dict[str, str]:
@@ -142,7 +153,7 @@ def _rules(dialect: Dialect, net: UNet, prefix: str, call: Call) -> list[Rule]:
     if kind == "convolution":
         return _pair(prefix, path, dialect.convolution)
     if kind == "combine":
-        return _pair(f"{prefix}.Conv_0", path, dialect.convolution)
+        return _pair(f"{prefix}.{dialect.combine}", path, dialect.convolution)
     if kind == "norm":
         return _pair(prefix, path, dialect.norm, "scale")
     if kind in ("down", "up"):

@@ -11,38 +11,56 @@ from ..errors import RunError
 ACTIVATION = {"swish": "silu"}
 
 
+# What sets the published RefineNets apart.
+REFINE = {
+    "ncsn": {},
+    "ncsnv2_64": {},
+    "ncsnv2_128": {"ch_mult": (1, 2, 2, 4, 4), "dilations": (1, 1, 1, 2, 4)},
+    "ncsnv2_256": {"ch_mult": (1, 2, 2, 2, 4, 4), "dilations": (1, 1, 1, 1, 2, 4)},
+}
+
+
 def network(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of our `UNet` for the `model` and `data` sections of score_sde.
+    """Return the settings of our `UNet` or `NCSN` for the `model` and `data` sections of score_sde.
 
     Raises:
-        RunError: the network is none of score_sde's U-Nets.
+        RunError: the network is none of score_sde's.
     """
     model, data = config["model"], config["data"]
+    activation = model["nonlinearity"].lower()
+    common = {"nf": model["nf"], "nonlinearity": ACTIVATION.get(activation, activation), "centered": data["centered"]}
+    table = (model["sigma_max"], model["sigma_min"], model["num_scales"])
+    if model["name"] in REFINE:
+        only = {"normalization": "InstanceNorm++", "interpolation": "bilinear"}
+        if wrong := [f"model.{k} = {model[k]!r}" for k, v in only.items() if model.get(k, v) != v]:
+            raise RunError(f"the RefineNets here have {only}, not {', '.join(wrong)}")
+        own = {"levels": model["num_scales"], "scale_by_sigma": False} if model["name"] == "ncsn" else {"sigmas": table}
+        return {"name": "NCSN", **common, **REFINE[model["name"]], **own}
     shared = {
         "name": "UNet",
-        "nf": model["nf"],
+        **common,
         "ch_mult": tuple(model["ch_mult"]),
         "num_res_blocks": model["num_res_blocks"],
         "attn_resolutions": tuple(model["attn_resolutions"]),
         "dropout": model["dropout"],
-        "nonlinearity": ACTIVATION.get(model["nonlinearity"].lower(), model["nonlinearity"].lower()),
         "resamp_with_conv": model["resamp_with_conv"],
         "scale_by_sigma": model["scale_by_sigma"],
-        "centered": data["centered"],
     }
     if model["name"] == "ddpm":
         own = {"embedding": "positional", "resblock_type": "ddpm", "skip_rescale": False, "groups": 32}
     elif model["name"] == "ncsnpp":
         copied = ("progressive", "progressive_input", "progressive_combine", "resblock_type")
         own = {name: model[name].lower() for name in copied}
-        own |= {name: model[name] for name in ("fir", "skip_rescale", "init_scale", "fourier_scale")}
+        own |= {name: model[name] for name in ("fir", "skip_rescale", "init_scale", "fourier_scale") if name in model}
         own |= {"embedding": model["embedding_type"].lower(), "fir_kernel": tuple(model["fir_kernel"])}
     else:
-        raise RunError(f"model.name is {model['name']!r}; of score_sde's networks ncsnpp and ddpm can be converted")
+        raise RunError(
+            f"model.name is {model['name']!r}; of score_sde's networks {', '.join(('ncsnpp', 'ddpm', *REFINE))} can be converted"
+        )
+    if model["scale_by_sigma"] and own["embedding"] != "fourier":
+        own["sigmas"] = table
     if not model["conditional"]:
         own["embedding"] = "none"
-    if model["scale_by_sigma"] and own["embedding"] != "fourier":
-        own["sigmas"] = (model["sigma_max"], model["sigma_min"], model["num_scales"])
     return shared | own
 
 
@@ -50,27 +68,26 @@ def process(config: dict[str, Any]) -> dict[str, Any]:
     """Return our `sde` and `denoiser` sections: the process on data in [-1, 1], and what the network is told and predicts.
 
     Raises:
-        RunError: the SDE is unknown, or the network was trained on discrete steps.
+        RunError: the SDE is unknown, or a VP network was trained on data in [0, 1].
     """
     model, kind = config["model"], config["training"]["sde"].lower()
     unit = not config["data"]["centered"]
-    if not config["training"]["continuous"]:
-        raise RunError("this network was trained on discrete steps (training.continuous = False); only continuous ones can be converted")
+    table = not config["training"]["continuous"] and kind != "subvpsde"  # the original has no table for sub-VP
     if kind == "vesde":
         # on [-1, 1] the noise of [0, 1] is twice as large
         factor = 2 if unit else 1
         sde = {"name": "VE", "sigma_min": factor * float(model["sigma_min"]), "sigma_max": factor * float(model["sigma_max"])}
-        return {
-            "sde": sde,
-            "denoiser": {"prediction": "unit_score", "inputs": "unit_sigma"} if unit else {"prediction": "score", "inputs": "sigma"},
-        }
-    if kind not in ("vpsde", "subvpsde"):
+        told = {"prediction": "score", "inputs": "reversed_label" if table else "sigma"}
+        told = {k: f"unit_{v}" for k, v in told.items()} if unit else told
+    elif kind not in ("vpsde", "subvpsde"):
         raise RunError(f"training.sde is {config['training']['sde']!r}, expected vpsde, subvpsde or vesde")
-    if unit:
+    elif unit:
         raise RunError("a VP network on data in [0, 1] (data.centered = False) has no counterpart here")
-    name = {"vpsde": "VP", "subvpsde": "SubVP"}[kind]
-    sde = {"name": name, "beta_min": float(model["beta_min"]), "beta_max": float(model["beta_max"])}
-    return {"sde": sde, "denoiser": {"prediction": "noise", "inputs": "time"}}
+    else:
+        name = {"vpsde": "VP", "subvpsde": "SubVP"}[kind]
+        sde = {"name": name, "beta_min": float(model["beta_min"]), "beta_max": float(model["beta_max"])}
+        told = {"prediction": "noise", "inputs": "label" if table else "time"}
+    return {"sde": {"name": "Discrete", "sde": sde, "n": model["num_scales"]} if table else sde, "denoiser": told}
 
 
 def from_score_sde(config: dict[str, Any]) -> ConfigDict:
@@ -86,6 +103,8 @@ def from_score_sde(config: dict[str, Any]) -> ConfigDict:
     ours.seed, ours.ema = config["seed"], model["ema_rate"]
     ours.optim.update({"lr": optim["lr"], "warmup": optim["warmup"], "clip": max(optim["grad_clip"], 0.0)})
     ours.objective.weighting = "likelihood" if config["training"]["likelihood_weighting"] else "noise"
+    if found["sde"]["name"] == "Discrete":
+        ours.objective.times = {"name": "Levels"}
     ours.train.update({"steps": config["training"]["n_iters"] - 1, "batch_size": config["training"]["batch_size"]})
     ours.train.update({"flip": data["random_flip"], "held_out": "test" if known else "validation"})
     ours.samplers.published = published_sampler(config)
@@ -93,22 +112,37 @@ def from_score_sde(config: dict[str, Any]) -> ConfigDict:
     return ours
 
 
-PREDICTORS = {"euler_maruyama": "EulerMaruyama", "reverse_diffusion": "ReverseDiffusion", "ancestral_sampling": "Ancestral"}
-CORRECTORS = {"langevin": "Langevin", "ald": "AnnealedLangevin"}
+PREDICTORS = {"euler_maruyama": "EulerMaruyama", "reverse_diffusion": "ReverseDiffusion", "ancestral_sampling": "Ancestral", "none": ""}
+CORRECTORS = {"langevin": "Langevin", "ald": "AnnealedLangevin", "none": ""}
 
 
 def published_sampler(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the entry of `samplers` that walks as score_sde does with its `sampling` section: N steps, evenly spaced in time."""
+    """Return the entry of `samplers` that walks as score_sde does with its `sampling` section: N steps, evenly spaced in time.
+
+    On a table the last of them is the final denoising. A corrector alone visits every level and is not denoised: its last step ends just
+    above time 0, where denoising changes nothing, as it is left out there.
+
+    Raises:
+        RunError: an unknown predictor or corrector, or neither.
+    """
     sampling, ve = config["sampling"], config["training"]["sde"].lower() == "vesde"
     if sampling["method"] == "ode":
         return {"name": "probability_flow", "rtol": 1e-5, "atol": 1e-5, "end": 1e-5 if ve else 1e-3}
-    if sampling["predictor"] not in PREDICTORS:
-        raise RunError(f"sampling.predictor is {sampling['predictor']!r}, expected one of {', '.join(PREDICTORS)}")
+    for part, known in (("predictor", PREDICTORS), ("corrector", CORRECTORS)):
+        if sampling[part] not in known:
+            raise RunError(f"sampling.{part} is {sampling[part]!r}, expected one of {', '.join(known)}")
     walk: dict[str, Any] = {"name": PREDICTORS[sampling["predictor"]]}
-    if sampling["corrector"] != "none":
-        settings = {"snr": sampling["snr"], "n_steps": sampling["n_steps_each"]}
-        if sampling["corrector"] == "langevin":
-            settings["norms"] = "batch"
-        corrector = {"name": CORRECTORS[sampling["corrector"]], **settings}
+    if walk["name"] == "Ancestral":
+        walk["variance"] = "posterior" if ve else "transition"
+    corrector: dict[str, Any] = {"name": CORRECTORS[sampling["corrector"]], "snr": sampling["snr"], "n_steps": sampling["n_steps_each"]}
+    if corrector["name"] == "Langevin":
+        corrector["norms"] = "batch"
+    n, table = config["model"]["num_scales"], process(config)["sde"]["name"] == "Discrete"
+    steps, end = (n - 1, 1 / n) if table else (n, 1e-5 if ve else 1e-3)
+    if not walk["name"]:
+        if not corrector["name"]:
+            raise RunError("sampling.predictor and sampling.corrector are both 'none'; name one")
+        walk, steps, end = corrector, n, 1e-7 if table else end
+    elif corrector["name"]:
         walk = {"name": "PredictorCorrector", "predictor": walk, "corrector": corrector}
-    return {**walk, "grid": "uniform", "steps": config["model"]["num_scales"], "end": 1e-5 if ve else 1e-3}
+    return {**walk, "grid": "uniform", "steps": steps, "end": end}

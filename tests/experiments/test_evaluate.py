@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import data, evaluate, metrics
+from experiments.benchmarks import latency
 from experiments.build import Facts, Loaded, build, load, make_dataset
 from experiments.data.base import DataSet, Source
 from experiments.errors import RunError
@@ -119,6 +120,19 @@ def test_without_samplers_only_the_likelihood_is_evaluated(trained, capsys):
     loaded.run.config.eval.samplers = ()
     report = evaluate.evaluate(loaded, trained)
     assert not report["samplers"] and "floor" not in report and "|" not in capsys.readouterr().out
+
+
+def test_latency_is_measured_where_it_is_asked_for(trained, capsys, monkeypatch):
+    loaded = load(trained)
+    loaded.run.config.unlock()
+    loaded.run.config.eval.update({"samplers": (), "latency": True})
+    monkeypatch.setattr(evaluate, "measure", lambda *_: {})
+    monkeypatch.setattr(evaluate, "sentence", lambda *_: "")
+    monkeypatch.setattr(latency, "NFE", (1, 3))
+    monkeypatch.setattr(latency, "BATCHES", (2,))
+    rows = evaluate.evaluate(loaded, trained)["latency"]
+    assert [(row["nfe"], row["batch"]) for row in rows] == [(1, 2), (3, 2)] and all(row["seconds_per_image"] > 0 for row in rows)
+    assert f"| 3 | {1e3 * rows[1]['seconds_per_image']:.2f} ms |" in capsys.readouterr().out
 
 
 def test_copies_of_the_training_set_are_counted_and_real_data_scores_like_itself():

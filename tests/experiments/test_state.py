@@ -114,3 +114,24 @@ def test_a_step_donates_its_state_but_not_the_parameters_that_the_run_began_with
     after, _ = make_train_step(score_matching, tx)(before, np.ones((8, 1), np.float32))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((after, params, key)))
+
+
+def test_a_step_can_end_at_weights_of_unit_magnitude():
+    """A weight that counts by its direction has a gradient across itself, and grows with every step unless it is held."""
+    start = {"weight": np.float32([[3.0, 0.0], [4.0, 1.0]]), "gain": np.float32([2.0, 2.0])}
+    gradient = {"weight": np.float32([[0.4, 1.0], [-0.3, 0.0]]), "gain": np.float32([1.0, -1.0])}
+    ends = {}
+    for held in (False, True):
+        tx = make_optimizer(lr=0.1, warmup=0, clip=0.0, unit_weights=held)
+        state, step = init_state(jax.random.key(0), start, tx), make_train_step(given_gradient, tx)
+        for _ in range(2):
+            state, _ = step(state, gradient)
+        ends[held] = state.params
+    np.testing.assert_allclose(np.mean(ends[True]["weight"] ** 2, axis=0), 1, rtol=1e-3)  # of each output, along the input axis
+    # Adam's step has the gradient's signs: 0.1 from the start, which was held at magnitude 1, and once more
+    column = np.array([3.0, 4.0]) + [-0.1, 0.1]
+    column = column / np.sqrt(np.mean(column**2)) + [-0.1, 0.1]
+    np.testing.assert_allclose(ends[True]["weight"][:, 0], column / np.sqrt(np.mean(column**2)), rtol=1e-3)
+    np.testing.assert_array_equal(ends[True]["gain"], ends[False]["gain"])
+    with pytest.raises(ValueError, match="such as MPUNet; leave it False"):
+        make_optimizer(unit_weights=True).init({"kernel": start["weight"]})

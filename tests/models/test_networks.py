@@ -1,8 +1,5 @@
 """What every network promises, whichever it is: each public class of `models` meets these tests without being named in them."""
 
-import functools
-import inspect
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,77 +7,12 @@ import pytest
 from flax import nnx
 
 import models
-
-NETWORKS = [c for _, c in inspect.getmembers(models, inspect.isclass) if issubclass(c, nnx.Module)]
-SMALLER = {  # to compile fast; optional
-    "DiT": {"width": 16, "depth": 1, "heads": 2},
-    "MPUNet": {"nf": 8, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,), "head_features": 8},
-    "UNet": {"nf": 8, "num_res_blocks": 1},
-    "MLP": {"width": 16, "depth": 2},
-}
-SHAPES = [(3,), (8, 8, 2)]
-CLASSES = 3
+from tests.models.networks import CLASSES, NETWORKS, SMALLER, build, case, differ, fast_key, takes
 
 each_network = pytest.mark.parametrize("cls", NETWORKS, ids=lambda c: c.__name__)
-
-
-def build(cls, **settings):
-    """Return a network of the first of SHAPES that `cls` accepts, without numbers: drawing them takes long to compile."""
-    for shape in SHAPES:
-        try:
-            return nnx.eval_shape(lambda: cls(shape, **SMALLER.get(cls.__name__, {}), **settings, rngs=nnx.Rngs(0))), shape  # noqa: B023
-        except ValueError:
-            continue
-    raise AssertionError(f"{cls.__name__} accepts none of {SHAPES}; add a shape that it does")
-
-
-def filled(params, seed=0):
-    """Return parameters such as training leaves behind: none is zero by design."""
-    rng = np.random.default_rng(seed)
-
-    def fill(p):
-        if p.ndim == 1:
-            return jnp.asarray(0.5 + 0.5 * rng.normal(size=p.shape), jnp.float32)
-        return jnp.asarray(rng.normal(size=p.shape) / np.sqrt(np.prod(p.shape[:-1])), jnp.float32)
-
-    return jax.tree.map(fill, params)
-
-
-class Case:
-    """A network with labels and dropout, its parameters, and inputs for it."""
-
-    def __init__(self, cls):
-        net, self.shape = build(cls, num_classes=CLASSES, dropout=0.3)
-        self.split = models.split(net)
-        self.params = filled(self.split.params)
-        self.x = jnp.asarray(np.random.default_rng(1).normal(size=(4, *self.shape)), jnp.float32)
-        self.c = jnp.linspace(-2.5, 1.5, 4)
-        self.labels = jnp.arange(4) % (CLASSES + 1)  # "no label" among them
-
-    @functools.cached_property
-    def evaluate(self):
-        return jax.jit(lambda x, c, cond=None: models.merge(self.split.evaluate, self.params)(x, c, cond))
-
-    @functools.cached_property
-    def train(self):
-        return jax.jit(lambda key: models.merge(self.split.train, self.params)(self.x, self.c, rngs=nnx.Rngs(dropout=key)))
-
-
-@functools.cache
-def case(cls) -> Case:
-    return Case(cls)
-
-
-def fast_key(seed):
-    """Return a key whose draws compile in a fifth of the time."""
-    return jax.random.key(seed, impl="rbg")
-
-
-def differ(a, b) -> bool:
-    """Whether every sample of `a` differs clearly from that of `b`."""
-    a, b = np.asarray(a), np.asarray(b)
-    size = np.abs(a).reshape(len(a), -1).max(1)
-    return bool(np.all(np.abs(a - b).reshape(len(a), -1).max(1) > 1e-3 * size))
+each_with_dropout = pytest.mark.parametrize("cls", [c for c in NETWORKS if takes(c, "dropout")], ids=lambda c: c.__name__)
+# a network that embeds nothing has no place for labels
+each_with_labels = pytest.mark.parametrize("cls", [c for c in NETWORKS if takes(c, "embedding")], ids=lambda c: c.__name__)
 
 
 def test_there_are_networks():
@@ -91,7 +23,7 @@ def test_there_are_networks():
 def test_a_new_network_without_classes_or_dropout_is_called_with_x_and_noise_alone(cls):
     settings, shape = SMALLER.get(cls.__name__, {}), build(cls)[1]
     x = jnp.ones((3, *shape))
-    y = jax.jit(lambda: cls(shape, **settings, rngs=nnx.Rngs(fast_key(0)))(x, jnp.zeros(3)))()
+    y = jax.jit(lambda: cls(shape, **settings, rngs=nnx.Rngs(fast_key(0)))(x, jnp.ones(3)))()
     assert y.shape == x.shape and y.dtype == jnp.float32 and bool(jnp.all(jnp.isfinite(y)))
 
 
@@ -126,7 +58,7 @@ def test_evaluation_needs_no_key_and_repeats_bitwise(cls):
     np.testing.assert_array_equal(it.evaluate(it.x, it.c), it.evaluate(it.x, it.c))
 
 
-@each_network
+@each_with_dropout
 def test_training_output_depends_on_the_dropout_key_alone(cls):
     it = case(cls)
     np.testing.assert_array_equal(it.train(fast_key(4)), it.train(fast_key(4)))
@@ -142,7 +74,8 @@ def test_a_sample_does_not_see_its_batch_mates(cls):
     for i in range(4):
         others = jnp.arange(4) != i
         x = jnp.where(others.reshape(4, *[1] * len(it.shape)), 1 - 3 * it.x, it.x)
-        mixed = it.evaluate(x, jnp.where(others, 0.3, it.c), jnp.where(others, 1, it.labels))
+        mates = None if it.labels is None else jnp.where(others, 1, it.labels)
+        mixed = it.evaluate(x, jnp.where(others, 0.3, it.c), mates)
         np.testing.assert_allclose(mixed[i], whole[i], rtol=1e-5, atol=1e-6 * float(jnp.abs(whole).max()))
 
 
@@ -150,16 +83,6 @@ def test_a_sample_does_not_see_its_batch_mates(cls):
 def test_the_noise_level_changes_the_output(cls):
     it = case(cls)
     assert differ(it.evaluate(it.x, it.c), it.evaluate(it.x, it.c + 0.025))  # a tenth of an e-fold of sigma, for log(sigma) / 4
-
-
-@each_network
-def test_the_label_changes_the_output_and_no_label_is_the_last_one(cls):
-    it = case(cls)
-    outputs = [it.evaluate(it.x, it.c, jnp.full(4, label)) for label in range(CLASSES + 1)]
-    for a in range(CLASSES + 1):
-        for b in range(a):
-            assert differ(outputs[a], outputs[b]), f"labels {a} and {b} give the same output"
-    np.testing.assert_array_equal(it.evaluate(it.x, it.c), outputs[CLASSES])
 
 
 @each_network
@@ -184,17 +107,36 @@ def test_wrong_inputs_say_what_was_expected(cls):
         ((it.x, jnp.float32(0.0)), r"c_noise has shape \(\), expected \(4,\)"),
         ((it.x, it.c[:1]), r"c_noise has shape \(1,\), expected \(4,\)"),
         ((it.x, it.c[:, None]), r"c_noise has shape \(4, 1\), expected \(4,\)"),
-        ((it.x, it.c, it.labels[:2]), r"expected integer labels of shape \(4,\)"),
-        ((it.x, it.c, it.labels.astype(jnp.float32)), "expected integer labels"),
-        ((it.x, it.c, it.labels + 1), r"labels range over 1\.\.4, expected 0\.\.3 \(3 = no label\)"),
-        ((it.x, it.c, it.labels - 1), r"labels range over -1\.\.2"),
     ]
+    if it.labels is None:
+        wrong.append(((it.x, it.c, jnp.arange(4)), "labels were given to a network without classes"))
+    else:
+        wrong += wrong_labels(it)
     for arguments, message in wrong:
         with pytest.raises(ValueError, match=message):
             net(*arguments)
 
 
-@each_network
+def wrong_labels(it):
+    return [
+        ((it.x, it.c, it.labels[:2]), r"expected integer labels of shape \(4,\)"),
+        ((it.x, it.c, it.labels.astype(jnp.float32)), "expected integer labels"),
+        ((it.x, it.c, it.labels + 1), r"labels range over 1\.\.4, expected 0\.\.3 \(3 = no label\)"),
+        ((it.x, it.c, it.labels - 1), r"labels range over -1\.\.2"),
+    ]
+
+
+@each_with_labels
+def test_the_label_changes_the_output_and_no_label_is_the_last_one(cls):
+    it = case(cls)
+    outputs = [it.evaluate(it.x, it.c, jnp.full(4, label)) for label in range(CLASSES + 1)]
+    for a in range(CLASSES + 1):
+        for b in range(a):
+            assert differ(outputs[a], outputs[b]), f"labels {a} and {b} give the same output"
+    np.testing.assert_array_equal(it.evaluate(it.x, it.c), outputs[CLASSES])
+
+
+@each_with_labels
 def test_a_traced_label_out_of_range_gives_nan_not_another_class(cls):
     it = case(cls)
     for bad in (-1, CLASSES + 1):
@@ -209,7 +151,7 @@ def test_labels_need_classes(cls):
         net(jnp.zeros((2, *shape)), jnp.zeros(2), jnp.zeros(2, jnp.int32))
 
 
-@each_network
+@each_with_labels
 def test_wrong_settings_say_what_was_expected(cls):
     _, shape = build(cls)
     for settings, message in [
@@ -218,5 +160,9 @@ def test_wrong_settings_say_what_was_expected(cls):
     ]:
         with pytest.raises(ValueError, match=message):
             nnx.eval_shape(lambda: cls(shape, **settings, rngs=nnx.Rngs(0)))  # noqa: B023
+
+
+@each_network
+def test_a_shape_of_another_kind_is_refused(cls):
     with pytest.raises(ValueError, match=r"needs shape .* got \(2, 3, 4, 5, 6\)"):
         cls((2, 3, 4, 5, 6), rngs=nnx.Rngs(0))

@@ -45,6 +45,22 @@ def test_a_sample_depends_neither_on_its_batch_nor_on_the_devices():
     np.testing.assert_allclose(shared, whole[:6], atol=1e-6)
 
 
+def test_the_steps_of_a_window_are_spread_over_the_devices():
+    ts, mesh = grids.quadratic(SDE, 16), jax.make_mesh((2,), ("time",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    seen = set()
+
+    def watched(x, t, cond):
+        jax.debug.inspect_array_sharding(x, callback=lambda sharding: seen.add(sharding.num_devices))
+        return DENOISE(x, t, cond)
+
+    whole, x = sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, X), jax.device_put(X, NamedSharding(mesh, PartitionSpec()))
+    found = sample_parallel(KEY, EulerMaruyama(), watched, SDE, ts, x, mesh=mesh)
+    np.testing.assert_allclose(found.x, whole.x, atol=1e-6)
+    assert int(found.depth) == int(whole.depth) and seen == {2}
+    with pytest.raises(ValueError, match="2 devices cannot share a window of 5 steps"):
+        sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, x, window=5, mesh=mesh)
+
+
 def test_what_cannot_be_iterated_is_refused():
     with pytest.raises(ValueError, match="steps depend on each other"):
         both(DPMpp2M(), 8)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks.work_precision import error, problems
+from experiments.benchmarks.deterministic import error
+from experiments.benchmarks.problems import problems
 from samplers import draw_prior, recommended, sample
 from sde_lib import VE, VP, Gaussian
 

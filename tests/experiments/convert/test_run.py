@@ -8,13 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from ml_collections import ConfigDict
 
 import experiments
+import models
 from experiments.build import Run
-from experiments.convert import FORMATS, convert
+from experiments.configs.toy import get_config
+from experiments.convert import FORMATS, Converted, convert, write_run
 from experiments.convert.__main__ import main
 from experiments.errors import RunError
 from experiments.sample import make_walk, sample, with_settings
+from experiments.train import train
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +82,37 @@ def test_a_run_is_not_overwritten_and_what_is_wrong_is_said(workdir, networks, t
             convert(*arguments)
     assert set(FORMATS) >= {"score_sde_pytorch", "score_sde", "diffusers"}
     assert json.loads((workdir / "config.json").read_text())["net"]["centered"] is False
+
+
+@pytest.mark.filterwarnings("ignore:config")  # the moons are not of unit standard deviation
+def test_training_goes_on_from_a_converted_checkpoint(tmp_path):
+    """Weights, average and step are those of the checkpoint; data and optimizer are the user's; the network is not."""
+    config = get_config("moons,ve")
+    config.net = {"name": "MLP", "width": 8, "depth": 1}
+    config.facts = {"shape": (2,), "levels": None, "num_classes": 2, "sd": 1.0}
+    config.denoiser.sigma_data = 1.0
+    params = models.split(models.MLP((2,), width=8, depth=1, rngs=nnx.Rngs(0))).params
+    average = jax.tree.map(lambda p: p + 1, params)
+    write_run(Converted(config, params, average, 5), tmp_path / "run")
+
+    def changed(**sections):
+        own = ConfigDict(config).copy_and_resolve_references()
+        own.train.update({"steps": 6, "batch_size": 16, "held_out": "", "checkpoint_every": 10})
+        own.optim.update({"lr": 1e-9, "warmup": 0})
+        for section, values in sections.items():
+            own[section].update(values)
+        return own
+
+    with pytest.raises(RunError, match=r"another configuration \(config.net.width was 8, now 16\)"):
+        train(changed(net={"width": 16}), tmp_path / "run")
+    with pytest.raises(RunError, match=r"config.sde.sigma_max was 100.0, now 50.0"):
+        train(changed(sde={"sigma_max": 50.0}), tmp_path / "run")
+    assert experiments.load(tmp_path / "run").step == 5
+    train(changed(), tmp_path / "run")
+    trained = experiments.load(tmp_path / "run")
+    assert trained.step == 6
+    warm = (1 + 6) / (10 + 6)  # the average's rate after the sixth step
+    for (path, got), p in zip(jax.tree_util.tree_leaves_with_path(trained.denoiser.net.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(got, p + warm, rtol=1e-5, atol=1e-6, err_msg=jax.tree_util.keystr(path))
+    with pytest.raises(RunError, match="config.train.batch_size was 16, now 32"):  # an ordinary run from then on
+        train(changed(train={"batch_size": 32}), tmp_path / "run")

@@ -140,11 +140,10 @@ def test_a_file_that_is_no_training_state_is_refused(networks, tmp_path):
 @pytest.mark.parametrize(
     "section, key, value, message",
     [
-        ("model", "name", "ncsnv2_64", "model.name is 'ncsnv2_64'; of score_sde's networks"),
+        ("model", "name", "wideresnet", "model.name is 'wideresnet'; of score_sde's networks ncsnpp, ddpm, ncsn"),
         ("training", "sde", "kvesde", "training.sde is 'kvesde', expected vpsde"),
-        ("training", "continuous", False, "trained on discrete steps"),
         ("data", "centered", False, r"data in \[0, 1\]"),
-        ("sampling", "predictor", "none", "sampling.predictor is 'none'"),
+        ("sampling", "predictor", "heun", "sampling.predictor is 'heun'"),
     ],
 )
 def test_a_configuration_without_counterpart_is_refused(section, key, value, message, networks, tmp_path):

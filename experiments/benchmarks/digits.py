@@ -1,0 +1,97 @@
+"""Samplers on a trained run: what each evaluation buys where no exact answer is known.
+
+    python -m experiments.benchmarks.digits --workdir=runs/demo
+
+For every sampler, from the same 512 starts: network evaluations, seconds, the median distance to the answer of 1000 steps (root mean square
+over pixels in [-1, 1], of the probability flow; a stochastic sampler has an answer of its own), how often the nearest other image is of the
+same kind (1-NN, 0.5: as alike as two halves of the data) and the Frechet distance in pixels, against as many training images. Solvers that
+`--mode=fit` has learnt for the run are measured beside the others. The answer of 1000 steps is kept in the run.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from .. import data, metrics
+from ..build import Loaded, load, make_dataset
+from ..devices import set_up_jax
+from ..evaluate import real_images
+from ..fit import with_fits
+from ..sample import draw, save_arrays
+from ..writing import write_json
+
+NUMBER, BATCH = 512, 128
+REFERENCE = {"name": "DPMpp2M", "grid": "log_snr", "steps": 999, "end": 1e-3}  # and one evaluation to denoise
+SETTINGS: dict[str, dict] = {
+    **{f"recommended {n}": {"name": "recommended", "nfe": n} for n in (5, 10, 20, 50)},
+    **{f"recommended stochastic {n}": {"name": "recommended", "nfe": n, "stochastic": True} for n in (20, 50)},
+    "DDIM 20": {"name": "DDIM", "grid": "quadratic", "steps": 19, "end": 1e-3},
+    "Heun 21": {"name": "Heun", "grid": "karras", "steps": 10, "end": 1e-3},
+    "DPMpp2M 20": {"name": "DPMpp2M", "grid": "log_snr", "steps": 19, "end": 1e-3},
+    "EulerMaruyama 50": {"name": "EulerMaruyama", "grid": "quadratic", "steps": 49, "end": 1e-3},
+    "DPM adaptive": {"name": "dpm_adaptive"},
+    "probability flow": {"name": "probability_flow", "rtol": 1e-3, "atol": 1e-3},
+}
+
+
+def images(loaded: Loaded, setting: dict) -> tuple[np.ndarray, int, float]:
+    """Return samples in model range, their network evaluations, and the seconds without compilation."""
+    spent, parts, nfe, setting = [], [], 0, ConfigDict(setting)
+    draw(loaded.run, loaded.denoiser, setting, np.arange(BATCH))
+    for first in range(0, NUMBER, BATCH):
+        start = time.perf_counter()
+        x, calls = draw(loaded.run, loaded.denoiser, setting, first + np.arange(BATCH))
+        spent.append(time.perf_counter() - start)
+        parts.append(x)
+        nfe = max(nfe, calls)
+    return np.concatenate(parts), nfe, sum(spent)
+
+
+def reference(loaded: Loaded, workdir: Path) -> np.ndarray:
+    """Return the ends after 1000 evaluations, from the run if they are there."""
+    path = workdir / f"reference_{loaded.step}.npz"
+    if not path.exists():
+        parts = [draw(loaded.run, loaded.denoiser, ConfigDict(REFERENCE), f + np.arange(BATCH)).x for f in range(0, NUMBER, BATCH)]
+        save_arrays(path, x=np.concatenate(parts))
+    with np.load(path) as saved:
+        return saved["x"]
+
+
+def measure(loaded: Loaded, workdir: Path) -> list[dict]:
+    """Return one row for each sampler; print each when it is there."""
+    run, config = loaded.run, loaded.run.config
+    real = real_images(make_dataset(config), config.eval.train_split)
+    real = real[np.random.default_rng(0).permutation(len(real))[:NUMBER]]
+    answer, rows = reference(loaded, workdir), []
+    fitted = {path.stem: dict(config.samplers[path.stem]) for path in sorted((workdir / "fits").glob("*.json"))}
+    print("| sampler | NFE | seconds | distance to 1000 steps | 1-NN | Frechet |\n|---|---|---|---|---|---|")
+    for name, setting in {"1000 steps": None, **fitted, **SETTINGS}.items():
+        x, nfe, seconds = (answer, 1000, float("nan")) if setting is None else images(loaded, setting)
+        distance = float(np.median(np.sqrt(np.mean((x - answer) ** 2, (1, 2, 3)))))
+        fake = data.unscale(x, run.facts.levels)
+        a, b = (f.reshape(len(f), -1).astype(np.float64) for f in (fake, real))
+        n = min(len(a), len(b))
+        score = metrics.nearest_neighbour_accuracy(a[:n], b[:n])
+        frechet = metrics.frechet_distance(metrics.pooled_pixels(fake), metrics.pooled_pixels(real))
+        rows.append({"sampler": name, "nfe": nfe, "seconds": seconds, "distance": distance, "one_nn": score._asdict(), "frechet": frechet})
+        print(
+            f"| {name} | {nfe} | {seconds:.1f} | {distance:.4f} | {score.value:.3f} ± {score.std_error:.3f} | {frechet:.2f} |", flush=True
+        )
+    return rows
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--workdir", type=Path, required=True, help="run directory of a network trained on images")
+    workdir = parser.parse_args().workdir
+    set_up_jax()
+    loaded = with_fits(load(workdir), workdir)
+    write_json(workdir / "samplers.json", measure(loaded, workdir))
+
+
+if __name__ == "__main__":
+    main()
