@@ -58,8 +58,8 @@ def score_error(denoise: Any, sde: SDE, points: np.ndarray, t: np.ndarray, low: 
     q, before, rng = blurred(points, grid, level[inside[0]]), level[inside[0]], np.random.default_rng(0)
     for i in inside:
         q, before = evolve(q, width, level[i] ** 2 - before**2), level[i]
-        slopes = np.gradient(np.log(np.maximum(q, 1e-30)), width)
-        slopes = np.stack(slopes if points.shape[1] == 2 else [slopes], -1)
+        log_q = np.log(np.maximum(q, 1e-30))
+        slopes = np.stack([np.gradient(log_q, width, axis=axis) for axis in range(q.ndim)], -1)
         y = points + level[i] * rng.standard_normal(points.shape)
         expected = RegularGridInterpolator([grid] * points.shape[1], slopes, bounds_error=False, fill_value=None)(y) / alpha[i]
         x = jnp.asarray(alpha[i] * y, jnp.float32)

@@ -54,9 +54,11 @@ def test_times_that_adapt_resume_bitwise_and_fall_where_the_loss_is(tiny_config,
     config.objective.update({"adapt_every": 3, "adapt_bins": 4, "weighting": "likelihood"})
     config.train.update({"steps": 8, "checkpoint_every": 4, "held_out": ""})
     train(config, tmp_path / "whole")
-    for steps in (4, 8):  # stopped between two measurements
+    for steps in (2, 4, 8):  # stopped before the first measurement, and between two
         config.train.steps = steps
         train(config, tmp_path / "parts")
+        if steps == 2:
+            assert state_of(tmp_path / "parts")[1][WEIGHTS] == [1.0] * 4
     whole, parts = state_of(tmp_path / "whole"), state_of(tmp_path / "parts")
     jax.tree.map(np.testing.assert_array_equal, whole[0], parts[0])
     assert whole[1] == parts[1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from samplers import variational_bound
-from sde_lib import VE, VP, GaussianMixture, Rectified
+from sde_lib import VE, VP, Estimate, GaussianMixture, Rectified
 
 CURVED = GaussianMixture([0.3, 0.7], [[-0.8, 0.2], [0.5, -0.1]], [[[0.04, 0.01], [0.01, 0.02]], [[0.05, -0.02], [-0.02, 0.06]]])
 
@@ -40,6 +40,17 @@ def test_a_wrong_denoiser_loses_what_its_error_costs():
     lost = np.asarray(best - worse, np.float64)
     span = float(sde.log_snr(jnp.asarray(sde.t_min)) - sde.log_snr(jnp.ones(())))
     assert abs(lost.mean() - c**2 * span) < 4.5 * lost.std() / np.sqrt(2000)
+
+
+def test_the_prior_is_charged_for_the_signal_that_is_left():
+    # A denoiser that never expects noise errs by the noise itself, which belongs to the index: what x changes is its KL from the prior.
+    sde, x = VP(beta_max=1.0), jnp.array([[2.0, -1.0]])
+
+    def bound(x):
+        return variational_bound(jax.random.key(0), lambda x, t, cond: Estimate(x, 0 * x), sde, x, draws=2).log_prob
+
+    signal = float(sde.marginal(jnp.ones(()))[0]) ** 2
+    np.testing.assert_allclose(bound(x) - bound(0 * x), -0.5 * signal * 5, rtol=1e-4)
 
 
 def test_draws_belong_to_the_index_and_odd_numbers_are_refused():

@@ -90,6 +90,8 @@ def test_settings_of_the_log_normal_are_those_of_the_levels():
     t = draw_times(jax.random.key(0), VP(), 4000, LogNormal(mean=0.3, std=0.5))
     x = level(VP(), t)  # stratified, so that the moments of the cut-off-free normal are met to about 1 / 4000
     np.testing.assert_allclose([x.mean(), x.std()], [0.3, 0.5], atol=2e-3)
+    wide, u = LogNormal(mean=0.3, std=5.0), jnp.linspace(0.01, 0.99, 9)  # cut at both ends
+    np.testing.assert_allclose(cdf(wide, VP(), wide.quantile(VP(), u)), u, atol=1e-4)
 
 
 @pytest.mark.parametrize(("sde", "z"), [(VP(), 23.86), (SubVP(), 37.68)])
