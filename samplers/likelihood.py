@@ -124,7 +124,7 @@ def log_likelihood(
     start = (x / scale, jnp.zeros((len(x), independent), x.dtype))
 
     def at_tolerance(factor):
-        # Dopri5: up to a fifth fewer evaluations than Tsit5 here (benchmarks/likelihood.py), where the trace makes the error
+        # Dopri5: from 28 % fewer evaluations at equal error than Tsit5 to 9 % more, on the problems of benchmarks/likelihood.py
         (u, traces), nfe = solve(diffrax.Dopri5(), field, first, last, start, (cond, rows), factor * rtol, factor * atol, max_steps)
         latent = u * end_scale
         return sde.prior_log_prob(latent) + size * jnp.log(end_scale / scale) + jnp.mean(traces, axis=1), traces, latent, nfe
