@@ -19,7 +19,7 @@ PEERS = {
 }
 
 
-@pytest.mark.parametrize("nfe", [5, 10, 20, 50])  # a new number of steps costs seconds of compiling; the benchmark does them all
+@pytest.mark.parametrize("nfe", [5, 10, 15, 20, 50])  # a new number of steps costs seconds of compiling; the benchmark does them all
 @pytest.mark.parametrize("title", PEERS)
 def test_it_is_within_1_3_of_the_best_of_the_peers(title, nfe):
     with jax.enable_x64(True):
