@@ -34,9 +34,13 @@ def fit(loaded: Loaded, workdir: Path) -> None:
     x = draw_prior(jax.random.key(run.config.sampling.seed), run.sde, (settings.noises, *run.facts.shape), index)
     cond = labels(run, index) if run.config.train.conditional else None
     with progress(settings.updates, f"fit {name}", unit="update") as bar:
+
+        def report(done, _):
+            bar.update(min(done, settings.updates) - bar.n)
+
         found = fit_solver(
             denoiser, run.sde, x, settings.nfe, cond=cond, updates=settings.updates, rate=settings.rate,
-            progress=lambda done, _: bar.update(min(done, settings.updates) - bar.n),
+            progress=report,
         )  # fmt: skip
     numbers = {key: np.asarray(value, np.float64).tolist() for key, value in vars(found.found).items()}
     made_for = {"checkpoint": loaded.step, "sde": json.loads(run.config.sde.to_json())}

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -75,7 +75,7 @@ def make_walk(setting: Any, sde: SDE) -> tuple[Any, Any]:
         ValueError: no such sampler or grid, or a setting that it does not have.
     """
     settings = dict(setting)
-    if (adaptive := ADAPTIVE.get(settings.get("name"))) is not None:
+    if (adaptive := ADAPTIVE.get(settings.get("name", ""))) is not None:
         name, parameters = settings.pop("name"), inspect.signature(adaptive).parameters
         known = [k for k, p in parameters.items() if p.kind == p.KEYWORD_ONLY and k not in ("cond", "index")]
         if unknown := sorted(settings.keys() - set(known)):
@@ -88,7 +88,7 @@ def make_walk(setting: Any, sde: SDE) -> tuple[Any, Any]:
             raise ValueError(f"recommended has no setting {', '.join(unknown)}; it takes {', '.join(known)}")
         return recommended(sde, **settings)
     if settings.get("name") == "FewSteps":
-        return FewSteps(*(np.asarray(settings[k]) for k in ("levels", "asked", "weights"))), None
+        return FewSteps(*(cast(Any, np.asarray(settings[k])) for k in ("levels", "asked", "weights"))), None
     if missing := [k for k in ("grid", "steps", "end") if k not in settings]:
         raise ValueError(f"the sampler {settings.get('name')!r} needs a value for {', '.join(missing)}")
     grid, steps, start, end = settings.pop("grid"), settings.pop("steps"), settings.pop("start", 1.0), settings.pop("end")

@@ -16,7 +16,6 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
 from sde_lib import SDE
@@ -50,7 +49,7 @@ def reverse_sde(
     end: float = 1e-3,
     cond: Any = None,
     index: Int[Array, " batch"] | None = None,
-    rtol: ArrayLike = 0.03,
+    rtol: float | Array = 0.03,
     max_steps: int = 4096,
 ) -> Samples:
     """Carry `x` from time `start` down to time `end` along the reverse SDE, and denoise it there.
@@ -91,8 +90,9 @@ def reverse_sde(
             max_steps=max_steps,
             throw=False,
         )
+        end = jax.tree.leaves(solution.ys)[0][-1]
         arrived = solution.result == diffrax.RESULTS.successful
-        return jnp.where(arrived, solution.ys[-1], jnp.nan), solution.stats["num_steps"]
+        return jnp.where(arrived, end, jnp.nan), solution.stats["num_steps"]
 
     w, steps = jax.vmap(alone)(keys, alpha / sigma**2 * x, cond)
     x = sigma_s**2 / alpha_s * w

@@ -79,7 +79,7 @@ def recommended(sde: SDE, nfe: int, stochastic: bool = False, *, end: float | No
     if steps < 1:
         raise ValueError(f"need at least {1 + denoise_last} evaluations, got {nfe}")
     table = _STOCHASTIC if stochastic else _DETERMINISTIC
-    sampler, weight = next(choice for least, *choice in reversed(table) if nfe >= least)
+    _, sampler, weight = next(row for row in reversed(table) if nfe >= row[0])
     if end is None:
         end = max(float(sde.t_min), float(in_float64(sde.time, np.asarray(-2 * np.log(0.1 / nfe)))))
     grid = partial(grids.centred, weight=weight) if weight else grids.log_snr

@@ -9,6 +9,7 @@ all of them.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -66,7 +67,7 @@ def main() -> None:
     arguments = parser.parse_args()
     set_up_jax()
     problem = problems("gmm2 VP")["gmm2 VP"]
-    subjects = {"mixture": (problem.data.denoiser(problem.sde), problem.sde, (2,))}
+    subjects: dict[str, Any] = {"mixture": (problem.data.denoiser(problem.sde), problem.sde, (2,))}
     if arguments.workdir:
         loaded = load(arguments.workdir)
         subjects[str(arguments.workdir)] = loaded.denoiser, loaded.run.sde, loaded.run.facts.shape

@@ -41,7 +41,7 @@ def stochastic(problem: Any, nfe: int) -> dict[tuple[str, str], Callable[[int], 
 
 def start(seed: int):
     """Return seeded standard normal numbers (50,000, 2)."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(seed)
     return torch.randn(50_000, 2)
@@ -49,8 +49,8 @@ def start(seed: int):
 
 def by_k_diffusion(problem: Any, name: str, nfe: int, calls: int, seed: int) -> tuple[np.ndarray, int]:
     """Return samples by one function of k-diffusion from sigma = 80 to 0 on EDM's grid."""
-    import torch
-    from k_diffusion import sampling
+    import torch  # pyright: ignore[reportMissingImports]
+    from k_diffusion import sampling  # pyright: ignore[reportMissingImports]
 
     estimate, made = jax.jit(lambda x, t: problem.data.estimate(problem.sde, x, t).x0), [0]
 
@@ -64,8 +64,8 @@ def by_k_diffusion(problem: Any, name: str, nfe: int, calls: int, seed: int) -> 
 
 def by_diffusers(problem: Any, name: str, nfe: int, seed: int) -> tuple[np.ndarray, int]:
     """Return samples by one scheduler of diffusers, on its own 1000 noise levels of VP."""
-    import diffusers
-    import torch
+    import diffusers  # pyright: ignore[reportMissingImports]
+    import torch  # pyright: ignore[reportMissingImports]
 
     kind, settings = DIFFUSERS[name]
     scheduler = getattr(diffusers, kind)(**settings)
