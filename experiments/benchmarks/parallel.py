@@ -27,8 +27,9 @@ STEPS, NUMBER, KEY = 100, 64, jax.random.key
 SAMPLERS: dict[str, Sampler] = {"DDIM": DDIM(), "EulerMaruyama": EulerMaruyama()}
 
 
-def depth_and_error(sampler: Sampler, denoise, sde: SDE, shape: tuple[int, ...], tolerance: float) -> tuple[int, int, float]:
+def depth_and_error(sampler: Sampler, subject: tuple[Any, SDE, tuple], tolerance: float) -> tuple[int, int, float]:
     """Return the sequential calls and evaluations of the slowest start, and the error."""
+    denoise, sde, shape = subject
     ts, x = grids.quadratic(sde, STEPS), draw_prior(KEY(0), sde, (NUMBER, *shape))
     expected = sample(KEY(0), sampler, denoise, sde, ts, x, denoise_last=False).x
     depths, ends, size = [], [], 8
@@ -41,8 +42,9 @@ def depth_and_error(sampler: Sampler, denoise, sde: SDE, shape: tuple[int, ...],
     return *max(depths), float(np.median(off))
 
 
-def seconds(sampler: Sampler, denoise, sde: SDE, shape: tuple[int, ...], tolerance: float) -> dict[str, float]:
+def seconds(sampler: Sampler, subject: tuple[Any, SDE, tuple], tolerance: float) -> dict[str, float]:
     """Return the seconds of one image: step after step, in parallel on one device, and on all."""
+    denoise, sde, shape = subject
     ts, x = grids.quadratic(sde, STEPS), draw_prior(KEY(0), sde, (1, *shape))
     count = max(n for n in range(1, jax.local_device_count() + 1) if STEPS % n == 0)
     mesh = jax.make_mesh((count,), ("time",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:count])
@@ -74,10 +76,10 @@ def main() -> None:
     print("| | sampler | sequential calls | fewer by | NFE | error |\n|---|---|---|---|---|---|")
     for title, subject in subjects.items():
         for name, sampler in SAMPLERS.items():
-            depth, nfe, error = depth_and_error(sampler, *subject, arguments.tolerance)
+            depth, nfe, error = depth_and_error(sampler, subject, arguments.tolerance)
             print(f"| {title} | {name} | {depth} for {STEPS} | {STEPS / depth:.1f} | {nfe} | {error:.1e} |", flush=True)
     if arguments.workdir:
-        times = seconds(SAMPLERS["DDIM"], *subjects[str(arguments.workdir)], arguments.tolerance)
+        times = seconds(SAMPLERS["DDIM"], subjects[str(arguments.workdir)], arguments.tolerance)
         print("\nseconds of one image: " + "; ".join(f"{name} {value:.2f}" for name, value in times.items()))
 
 
