@@ -18,7 +18,24 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from samplers import DDIM, Ancestral, AnnealedLangevin, DPMpp2M, EulerMaruyama, Heun, Langevin, PredictorCorrector, ReverseDiffusion, grids
+from samplers import (
+    DDIM,
+    DEIS,
+    SEEDS,
+    Ancestral,
+    AnnealedLangevin,
+    DPMpp2M,
+    DPMpp3MSDE,
+    DPMpp3S,
+    EulerMaruyama,
+    Heun,
+    Langevin,
+    PredictorCorrector,
+    ReverseDiffusion,
+    SASolver,
+    UniPC,
+    grids,
+)
 from samplers import sample as walk
 
 from ..build import Facts, Run, build
@@ -35,7 +52,13 @@ SAMPLERS = (
     ReverseDiffusion(),
     Ancestral(),
     Heun(),
+    DPMpp3S(),
+    SEEDS(),
     DPMpp2M(),
+    DPMpp3MSDE(),
+    DEIS(),
+    UniPC(),
+    SASolver(),
     PredictorCorrector(EulerMaruyama(), Langevin()),
     PredictorCorrector(DDIM(), AnnealedLangevin()),
 )
@@ -76,7 +99,8 @@ def name_of(sampler) -> str:
 
 def evaluations(name: str) -> int:
     """Return the network evaluations of one timed call."""
-    return STEPS * (2 if "+" in name or name == "Heun" else 1) if name != "network" else 1
+    calls = {"Heun": 2, "SEEDS": 2, "DPMpp3S": 3}  # network calls a step, else 1
+    return STEPS * (2 if "+" in name else calls.get(name, 1)) if name != "network" else 1
 
 
 def training(run: Run, mesh) -> tuple:
