@@ -117,7 +117,7 @@ def test_vectors_of_ones_own_train(tmp_path):
     "section, key, value, message",
     [
         ("sde", "name", "VPP", "sde_lib has no SDE 'VPP'; choose one of Cosine, Discrete, EDM, Rectified, SubVP, VE, VP"),
-        ("net", "name", "MPL", "models has no Module 'MPL'; choose one of DiT, MLP, MPUNet, UNet"),
+        ("net", "name", "MPL", "models has no Module 'MPL'; choose one of DiT, MLP, MPUNet, NCSN, UNet"),
         ("data", "name", "Digit", "experiments.data has no DataSet 'Digit'; choose one of Digits, Files, TFDS, Toy"),
         ("data", "density", "spiral", "unknown density 'spiral'; choose one of"),
         ("denoiser", "prediction", "eps", "unknown prediction 'eps'; choose one of edm, noise"),
