@@ -7,7 +7,7 @@ import pytest
 
 from experiments.benchmarks.deterministic import error
 from experiments.benchmarks.problems import problems
-from samplers import draw_prior, recommended, sample
+from samplers import DEIS, DPMpp2MSDE, DPMpp3MSDE, UniPC, draw_prior, grids, recommended, sample
 from sde_lib import VE, VP, Gaussian
 
 # The smallest median error of 23 settings of diffusers 0.42, k-diffusion and dpm-solver over their grids, by evaluations.
@@ -31,6 +31,23 @@ def test_it_is_within_1_3_of_the_best_of_the_peers(title, nfe):
             sampler, ts = recommended(problem.sde, nfe)
             found = error(sampler, problem, np.append(ts, 0.0))
     assert found < 1.3 * PEERS[title][nfe]
+
+
+@pytest.mark.parametrize(
+    ("nfe", "sampler", "weight"),
+    [(9, UniPC(p=2), 2.5), (10, UniPC(p=2), 1.6), (14, UniPC(p=2), 1.6), (15, UniPC(p=3), 1.0), (19, UniPC(p=3), 1.0)],
+)
+def test_the_choice_changes_where_its_docstring_says(nfe, sampler, weight):
+    found = recommended(VP(), nfe, end=1e-3)
+    assert found.sampler == sampler
+    np.testing.assert_allclose(found.ts, grids.centred(VP(), nfe - 1, weight=weight))
+
+
+def test_many_evaluations_and_stochastic_ones_have_a_grid_in_log_snr():
+    for nfe, stochastic, sampler in ((20, False, DEIS(order=4)), (13, True, DPMpp2MSDE()), (14, True, DPMpp3MSDE())):
+        found = recommended(VP(), nfe, stochastic, end=1e-3)
+        assert found.sampler == sampler
+        np.testing.assert_allclose(found.ts, grids.log_snr(VP(), nfe - 1))
 
 
 @pytest.mark.parametrize("stochastic", [False, True])
