@@ -87,7 +87,10 @@ def recommended(sde: SDE, nfe: int, stochastic: bool = False, *, end: float | No
 
 
 def _start(sde: SDE) -> float:
-    """Return 1, or the time of noise level 200 if (next to) no signal is left at t = 1, where a grid in log-SNR would lose its steps."""
-    if in_float64(sde.log_snr, np.asarray(1.0)) > -2 * np.log(1000.0):
+    """Return 1, or the time of noise level 200 where the signal ends: a grid in log-SNR would lose its steps there.
+
+    The prior is that of t = 1; a state of pure noise is as good a start at level 200. Where noise grows instead, as in VE, it is not.
+    """
+    if in_float64(sde.marginal, np.asarray(1.0))[0] > 1e-3:
         return 1.0
     return float(in_float64(sde.time, np.asarray(-2 * np.log(200.0))))

@@ -22,7 +22,7 @@ CONFIGS = Path(building.__file__).parent / "configs"
 NAMES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("__init__", "common", "score_sde"))
 DENSITIES = ["checkerboard", "swiss_roll", "mixture", "moons"]
 # The words that each understands beside an SDE's.
-WORDS = {"cifar10": ["", "cond"], "digits": ["", "cond", "likelihood"], "files": ["", "cond", "vectors"], "toy": DENSITIES}
+WORDS = {"cifar10": ["", "cond"], "digits": ["", "cond", "likelihood", "edm2", "dit"], "files": ["", "cond", "vectors"], "toy": DENSITIES}
 VARIANTS = [(name, f"{sde},{word}".strip(",")) for name in NAMES for sde in SDES for word in WORDS[name]]
 
 

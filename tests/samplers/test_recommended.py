@@ -8,7 +8,7 @@ import pytest
 from experiments.benchmarks.deterministic import error
 from experiments.benchmarks.problems import problems
 from samplers import DEIS, DPMpp2MSDE, DPMpp3MSDE, UniPC, draw_prior, grids, recommended, sample
-from sde_lib import VE, VP, Gaussian
+from sde_lib import VE, VP, Gaussian, Rectified, in_float64
 
 # The smallest median error of 23 settings of diffusers 0.42, k-diffusion and dpm-solver over their grids, by evaluations.
 PEERS = {
@@ -65,6 +65,12 @@ def test_it_ends_at_a_noise_level_that_falls_with_the_budget_or_at_t_min():
         alpha, sigma = VP().marginal(jnp.asarray(recommended(VP(), nfe).ts[-1]))
         np.testing.assert_allclose(sigma / alpha, 0.1 / nfe, rtol=1e-3)
     assert recommended(VE(), 50).ts[-1] == VE().t_min  # sigma_min is 0.01
+
+
+@pytest.mark.parametrize(("sde", "level"), [(Rectified(), 200.0), (VP(), 152.17), (VE(sigma_max=1348.0), 1348.0)], ids=repr)
+def test_it_starts_at_the_prior_or_at_level_200_where_no_signal_is_left(sde, level):
+    alpha, sigma = in_float64(sde.marginal, recommended(sde, 8).ts[0])
+    np.testing.assert_allclose(sigma / alpha, level, rtol=1e-4)
 
 
 def test_no_step_is_refused():
