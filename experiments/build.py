@@ -138,8 +138,11 @@ def build(config: ConfigDict, facts: Facts | None = None, *, abstract: bool = Fa
     if config.train.conditional and not classes:
         raise ValueError("config.train.conditional is set, but the data have no labels")
     make_net = lambda: make(models, config.net, nnx.Module, shape=facts.shape, num_classes=classes, rngs=nnx.Rngs(config.seed))  # noqa: E731
-    net = nnx.eval_shape(make_net) if abstract else make_net()
-    return Run(config.lock(), facts, sde, models.split(net), make_optimizer(**config.optim))
+    split = models.split(nnx.eval_shape(make_net))
+    if not abstract:  # one program, not one for every shape; it runs once, so that a fast compilation counts for more than a fast program
+        draw = jax.jit(lambda: models.split(make_net()).params, compiler_options={"xla_backend_optimization_level": 0})
+        split = split._replace(params=draw())
+    return Run(config.lock(), facts, sde, split, make_optimizer(**config.optim))
 
 
 def flops(run: Run) -> float:

@@ -24,6 +24,7 @@ def set_up_jax() -> None:
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "score-sde-toolkit"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
         # XLA's temporary buffers go back to the system after every step and come again page by page: a quarter of a small U-Net's step.
         # One arena for all threads, as the others hold no block above 64 MiB.

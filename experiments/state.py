@@ -36,8 +36,13 @@ class Metrics(NamedTuple):
 
 def init_state(key: Key[Array, ""], params: Params, tx: optax.GradientTransformation) -> TrainState:
     """Return the state before the first step; it owns a copy of `params`, as steps donate their state."""
-    params = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), tx.init(params), jnp.copy(key))
+
+    @jax.jit  # one program, not one for every shape
+    def init(key, params):
+        own, ema = (jax.tree.map(jnp.copy, params) for _ in range(2))
+        return TrainState(jnp.zeros((), jnp.int32), own, ema, tx.init(params), jnp.copy(key))
+
+    return init(key, params)
 
 
 def ema_update(ema: Params, params: Params, rate: float, step: Int[Array, ""]) -> Params:

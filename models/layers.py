@@ -16,7 +16,9 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from .resample import resampler
+from .group_norm import group_norm
+from .resample import convolved, resampler
+from .sums import summable
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": nnx.silu,
@@ -78,8 +80,7 @@ def widened(x: Array) -> Array:
 class GroupNorm(nnx.Module):
     """Normalise each sample over its pixels and groups of channels (Wu and He 2018, arXiv:1803.08494), then scale and shift.
 
-    `groups` 0: at least four channels a group, at most 32 groups. Channels are averaged last, over sums that are already small:
-    on CPU this takes about half of nnx.GroupNorm's time, and the variance is that of the centred values, without cancellation.
+    `groups` 0: at least four channels a group, at most 32 groups.
     """
 
     def __init__(self, features: int, groups: int = 0, eps: float = 1e-6):  # eps of the published networks
@@ -91,16 +92,8 @@ class GroupNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(features))
 
     def __call__(self, x: Array) -> Array:
-        wide = widened(x)
-        centred = wide - self.group_mean(wide)
-        inverse_std = jax.lax.rsqrt(self.group_mean(centred**2) + self.eps)
-        return (centred * (inverse_std * self.scale[None, None, None]) + self.bias[None, None, None]).astype(x.dtype)
-
-    def group_mean(self, x: Array) -> Array:
-        """Return the mean over pixels and the channels of a group, (batch, 1, 1, channels)."""
-        b, _, _, c = x.shape
-        mean = x.mean((1, 2)).reshape(b, self.groups, -1).mean(-1)
-        return jnp.repeat(mean, c // self.groups, axis=1)[:, None, None]
+        scale, bias = (p[...][None, None, None] for p in (self.scale, self.bias))
+        return group_norm(widened(x), scale, bias, self.groups, self.eps).astype(x.dtype)
 
 
 class Attention(nnx.Module):
@@ -121,7 +114,7 @@ class Attention(nnx.Module):
         q, k, v = jnp.split(self.qkv(self.norm(x).reshape(b, h * w, c)), 3, axis=-1)
         q, k, v = (a.reshape(b, h * w, self.heads, -1) for a in (q, k, v))
         mixed = jax.nn.dot_product_attention(q, k, v)
-        return self.style.residual_sum(x, self.out(mixed.reshape(b, h * w, c)).reshape(x.shape))
+        return self.style.residual_sum(x, summable(self.out(mixed.reshape(b, h * w, c)).reshape(x.shape)))
 
 
 class ResBlock(nnx.Module):
@@ -157,8 +150,8 @@ class ResBlock(nnx.Module):
         self.attention = Attention(features_out, style, rngs=rngs) if attend else None
 
     def __call__(self, x: Array, emb: Array | None, rngs: nnx.Rngs | None) -> Array:
-        style, resample = self.style, resampler(self.resample, self.style.fir)
-        h = self.conv0(resample(style.act(self.norm0(x))))
+        style = self.style
+        h = convolved(self.conv0, style.act(self.norm0(x)), self.resample, style.fir)
         if self.cond is None or emb is None:
             h = self.norm1(h)
         else:
@@ -168,9 +161,10 @@ class ResBlock(nnx.Module):
                 h = self.norm1(h) * (1 + scale) + shift
             else:
                 h = self.norm1(h + told)
-        h = self.conv1(self.dropout(style.act(h), rngs=rngs))
-        x = resample(x)
-        if self.shortcut is not None:
-            x = self.shortcut(x)
+        h = convolved(self.conv1, self.dropout(style.act(h), rngs=rngs))
+        if self.shortcut is None:
+            x = resampler(self.resample, style.fir)(x)
+        else:
+            x = convolved(self.shortcut, x, self.resample, style.fir)
         x = style.residual_sum(x, h)
         return x if self.attention is None else self.attention(x)

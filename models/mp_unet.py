@@ -18,7 +18,7 @@ from flax import nnx
 from jax import Array
 
 from .embedding import FOURIER, check_inputs
-from .resample import resampler
+from .resample import conv_of_upsampled, resampler, upsample
 from .unet import CHOICES, Level, check_shape
 
 LIMIT = 256.0  # activations are clipped here, for narrow types
@@ -64,12 +64,15 @@ class MPConv(nnx.Module):
         shape = (size, size, features_in, features_out) if size else (features_in, features_out)
         self.weight, self.dtype = nnx.Param(jax.random.normal(rngs.params(), shape)), dtype
 
-    def __call__(self, x: Array, gain: Array | float = 1.0) -> Array:
+    def __call__(self, x: Array, gain: Array | float = 1.0, *, upsampled: bool = False) -> Array:
+        """Apply to `x`, or to `x` upsampled."""
         w = self.weight[...]
         w = unit(w, tuple(range(w.ndim - 1))) * (gain / np.float32(np.sqrt(w[..., 0].size)))
         x, w = (a.astype(self.dtype or jnp.result_type(x, w)) for a in (x, w))
         if w.ndim == 2:
             return x @ w
+        if upsampled:
+            return conv_of_upsampled(x, w)
         return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
@@ -91,10 +94,12 @@ class MPBlock(nnx.Module):
         self.out = conv(features_out, features_out, 1) if attend else None
 
     def __call__(self, x: Array, emb: Array, rngs: nnx.Rngs | None) -> Array:
-        x = resampler(self.resample)(x)
+        up = self.resample == "up"
+        x = x if up else resampler(self.resample)(x)
         if self.encoder:
             x = unit(x if self.shortcut is None else self.shortcut(x), -1)
-        y = self.conv0(mp_silu(x))
+        y = self.conv0(mp_silu(x), upsampled=up)
+        x = upsample(x) if up else x
         told = 1 + self.cond(emb, self.gain[...])
         y = self.conv1(self.dropout(mp_silu(y * told[:, None, None].astype(y.dtype)), rngs=rngs))
         if not self.encoder and self.shortcut is not None:

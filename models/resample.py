@@ -14,6 +14,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from .sums import summable
+
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -55,6 +57,40 @@ def resampler(direction: str, fir: Sequence[float] = ()) -> Callable[[Array], Ar
     return (plain if not fir or direction == "none" else filters)[direction]
 
 
+def convolved(conv: nnx.Conv, x: Array, direction: str = "none", fir: Sequence[float] = ()) -> Array:
+    """Return conv(resampler(direction, fir)(x)) for a convolution that keeps the resolution, without computing anything twice."""
+    if direction != "up" or fir:
+        return summable(conv(resampler(direction, fir)(x)))
+    if conv.kernel_size == (1, 1):
+        return summable(upsample(conv(x)))
+    dtype = conv.dtype or jnp.result_type(x, conv.kernel[...])
+    y = conv_of_upsampled(x.astype(dtype), conv.kernel[...])
+    return summable(y if conv.bias is None else y + conv.bias[...].astype(dtype)[None, None, None])
+
+
+def conv_of_upsampled(x: Array, kernel: Array) -> Array:
+    """Return the convolution of upsample(x) with a 3 x 3 kernel, computed at the lower resolution with 4/9 of the operations.
+
+    Along an axis three taps fall on two source pixels: those of an even pixel once on its source's left neighbour and twice on the source,
+    those of an odd one twice on the source and once on its right neighbour. So each of four kinds of pixels has a 2 x 2 kernel of sums.
+    """
+    b, h, w, _ = x.shape
+    kinds = [
+        jax.lax.conv_general_dilated(
+            x, two_taps(two_taps(kernel, p, 0), q, 1).astype(x.dtype), (1, 1), [(1 - p, p), (1 - q, q)], dimension_numbers=DIMENSIONS
+        )
+        for p in range(2)
+        for q in range(2)
+    ]
+    return jnp.stack(kinds, 3).reshape(b, h, w, 2, 2, -1).swapaxes(2, 3).reshape(b, 2 * h, 2 * w, -1)
+
+
+def two_taps(kernel: Array, parity: int, axis: int) -> Array:
+    """Return the two taps along an axis that three become for even (0) or odd (1) pixels of an upsampled image."""
+    first, middle, last = jnp.split(kernel, 3, axis)
+    return jnp.concatenate([first + middle, last] if parity else [first, middle + last], axis)
+
+
 class Resample(nnx.Module):
     """Take images "down" or "up" by two, learned with a 3 x 3 convolution if `features_out` is given.
 
@@ -84,7 +120,7 @@ class Resample(nnx.Module):
         if self.conv is None:
             return resampler(self.direction, self.fir)(x)
         if not self.fir:
-            return self.conv(x if self.direction == "down" else upsample(x))
+            return self.conv(x) if self.direction == "down" else convolved(self.conv, x, "up")
         if self.direction == "down":
             excess = len(self.fir)  # - 2 of the stride, + 2 of the convolution
             return self.conv(filtered(x, self.fir, ((excess + 1) // 2, excess // 2)))

@@ -79,7 +79,7 @@ def pytorch(settings: dict, batch: int) -> dict[str, Callable]:
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         adam.step()
         with torch.no_grad():
-            torch._foreach_lerp_(average, list(net.parameters()), 1e-4)
+            torch._foreach_lerp_(average, list(net.parameters()), 1e-4)  # pyright: ignore[reportPrivateImportUsage]
         return loss.detach().numpy()
 
     return {"forward": forward, "step": train}

@@ -8,6 +8,7 @@ from flax import nnx
 
 import models
 from models.mp_unet import MPBlock, MPConv, mp_cat, mp_silu, mp_sum, normalised, unit
+from models.resample import resampler
 
 
 def normal(*shape, seed=0):
@@ -81,3 +82,14 @@ def test_a_pixel_of_zeros_stays_finite():
     assert bool(jnp.isfinite(unit(jnp.zeros((2, 3)), -1)).all())
     slope = jax.grad(lambda x: unit(x, -1).sum())(jnp.zeros((2, 3)))
     assert bool(jnp.isfinite(slope).all())
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize("encoder", [True, False])
+def test_a_block_that_changes_the_resolution_is_one_behind_the_change(direction, encoder):
+    block = MPBlock(8, 16, 12, encoder=encoder, resample=direction, rngs=nnx.Rngs(0))
+    block.gain[...] = jnp.float32(0.7)
+    x, emb = normal(2, 4, 6, 8, seed=3), normal(2, 12, seed=4)
+    got = block(x, emb, None)
+    block.resample = "none"
+    np.testing.assert_allclose(got, block(resampler(direction)(x), emb, None), rtol=1e-5, atol=1e-5)

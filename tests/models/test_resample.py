@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from models.layers import kernel_init
-from models.resample import Resample, downsample, resampler, upsample
+from models.resample import Resample, convolved, downsample, resampler, upsample
 
 FIR = (1, 3, 3, 1)
 ASYMMETRIC = (1, 2, 5, 3)  # shows whether the filter is turned round as a convolution turns it
@@ -36,7 +36,7 @@ def stretched(x):
     return y
 
 
-def convolved(x, kernel, before, after):
+def convolution(x, kernel, before, after):
     """Return the convolution of zero-padded `x` with a kernel (h, w, in, out), as a sum over shifts; the kernel is turned round."""
     x = np.pad(x, [(0, 0), (before, after), (before, after), (0, 0)])
     n = len(kernel)
@@ -51,9 +51,9 @@ def low_pass(fir, channels):
 @pytest.mark.parametrize("fir", [FIR, ASYMMETRIC])
 def test_a_filter_comes_before_pixels_are_left_out_and_after_zeros_are_put_between(fir):
     x = images(2, 4, 6, 3)
-    want = convolved(x.astype(float), low_pass(fir, 3), 1, 1)[:, ::2, ::2]
+    want = convolution(x.astype(float), low_pass(fir, 3), 1, 1)[:, ::2, ::2]
     np.testing.assert_allclose(resampler("down", fir)(jnp.asarray(x)), want, rtol=1e-5, atol=1e-6)
-    want = 4 * convolved(stretched(x), low_pass(fir, 3), 2, 1)
+    want = 4 * convolution(stretched(x), low_pass(fir, 3), 2, 1)
     np.testing.assert_allclose(resampler("up", fir)(jnp.asarray(x)), want, rtol=1e-5, atol=1e-6)
 
 
@@ -74,12 +74,29 @@ def test_a_learned_step_is_filter_and_convolution_in_the_order_of_stylegan(direc
     step.conv.kernel[...], step.conv.bias[...] = jnp.asarray(kernel), jnp.asarray(bias)
     turned = kernel[::-1, ::-1].astype(float)  # networks correlate
     if direction == "down" and not fir:
-        want = convolved(x.astype(float), turned, int(symmetric), 1)[:, ::2, ::2]
+        want = convolution(x.astype(float), turned, int(symmetric), 1)[:, ::2, ::2]
     elif direction == "down":
-        want = convolved(convolved(x.astype(float), low_pass(fir, 3), 2, 2), turned, 0, 0)[:, ::2, ::2]
+        want = convolution(convolution(x.astype(float), low_pass(fir, 3), 2, 2), turned, 0, 0)[:, ::2, ::2]
     elif not fir:
-        want = convolved(np.repeat(np.repeat(x.astype(float), 2, 1), 2, 2), turned, 1, 1)
+        want = convolution(np.repeat(np.repeat(x.astype(float), 2, 1), 2, 2), turned, 1, 1)
     else:
-        full = convolved(stretched(x)[:, :-1, :-1], turned, 2, 2)
-        want = 4 * convolved(full, low_pass(fir, 5), 1, 1)
+        full = convolution(stretched(x)[:, :-1, :-1], turned, 2, 2)
+        want = 4 * convolution(full, low_pass(fir, 5), 1, 1)
     np.testing.assert_allclose(step(jnp.asarray(x)), want + bias, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("direction, fir", [("none", ()), ("down", ()), ("up", ()), ("down", FIR), ("up", FIR)])
+def test_a_convolution_behind_a_change_of_resolution_is_the_two_one_after_the_other(size, direction, fir):
+    conv = nnx.Conv(3, 5, (size, size), bias_init=nnx.initializers.normal(), rngs=nnx.Rngs(0))
+    x = jnp.asarray(images(2, 4, 6, 3))
+    np.testing.assert_allclose(convolved(conv, x, direction, fir), conv(resampler(direction, fir)(x)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_a_convolution_of_an_upsampled_image_computes_in_the_type_it_is_told(use_bias):
+    conv = nnx.Conv(3, 5, (3, 3), use_bias=use_bias, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    x = jnp.asarray(images(2, 4, 6, 3))
+    y, want = convolved(conv, x, "up"), conv(upsample(x))
+    assert y.dtype == want.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y.astype(np.float32), want.astype(np.float32), atol=2e-2 * np.abs(want).max())
