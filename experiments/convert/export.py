@@ -49,10 +49,10 @@ def to_diffusers(net: Mapping[str, Any], shape: tuple[int, ...], params: Any) ->
         raise RunError(f"a UNet2DModel can be our UNet, not {net['name']}")
     own = rules.flatten(params)
     rows = own.get(LABEL, np.zeros((1, 0)))  # of labels, and of "no label"
-    net, no_label = {**net, "num_classes": len(rows) - 1}, len(rows) > 1 and not np.isnan(rows[-1]).all()
-    config = _config(_filled(net), shape) | ({"_no_label": len(rows) - 1} if no_label else {})
-    if len(rows) > 1:
-        config["num_class_embeds"] = len(rows) - 1 + no_label
+    classes, no_label = len(rows) - 1, not np.isnan(rows[-1]).all() and len(rows) > 1
+    net = {**net, "num_classes": classes}
+    config: dict[str, Any] = {**_config(_filled(net), shape), "num_class_embeds": classes + no_label or None}
+    config |= {"_no_label": classes} if no_label else {}
     theirs = network(config)
     mine, other = _effective(net, shape), _effective(theirs, shape)
     if wrong := [f"{name} = {mine[name]!r}" for name in mine if mine[name] != other[name]]:
