@@ -17,6 +17,7 @@ import optax
 from ml_collections import ConfigDict
 
 import sde_lib
+from models.embedding import with_no_label
 from sde_lib import Binned, LogUniform, TimeDistribution, balanced, denoising_loss, draw_quantiles, uncertainty
 
 from . import data, pictures
@@ -138,8 +139,10 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     times = AdaptiveTimes(run.config.objective, make_losses(run), replicated(mesh))
     if latest(workdir) is not None:
         state, position = restore(workdir, template_of(state, replicated(mesh)))
-        if position is not None:  # a converted checkpoint has seen none of these data
+        if position is not None:
             stream.set_state(times.restore(position))
+        else:  # a converted checkpoint has seen none of these data, and perhaps no data without a label
+            state = state._replace(params=with_no_label(state.params), ema=with_no_label(state.ema))
         print(f"going on from step {int(state.step)} of {workdir}")
     start = int(state.step)
     if start >= settings.steps:

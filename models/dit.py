@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from .computing import compute_type, run
 from .embedding import SINUSOIDS, Conditioning, check_inputs, waves
 
 xavier = nnx.initializers.xavier_uniform()
@@ -89,10 +90,8 @@ class DiT(nnx.Module):
             raise ValueError(f"images of shape {tuple(shape)} cannot be cut into squares of {patch} pixels; choose a divisor as patch")
         if width % heads or width % 4:
             raise ValueError(f"need a width that is a multiple of 4 and of heads, got width {width} and {heads} heads")
-        if dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"unknown dtype {dtype!r}; choose one of float32, bfloat16")
         self.shape, self.num_classes, self.patch, self.remat = tuple(shape), num_classes, patch, remat
-        compute = None if dtype == "float32" else jnp.dtype(dtype)
+        compute = compute_type(dtype)
         normal = nnx.initializers.normal(0.02)
         self.conditioning = Conditioning(
             SINUSOIDS_OF_NOISE, width, embedding=embedding, num_classes=num_classes, kernel_init=normal, label_into="embedding", rngs=rngs
@@ -112,8 +111,7 @@ class DiT(nnx.Module):
         rows, columns = (n // self.patch for n in self.shape[:2])
         h = h + places(rows, columns, h.shape[-1]).astype(h.dtype)[None]
         for block in self.blocks:
-            call = nnx.remat(DiTBlock.__call__) if self.remat else DiTBlock.__call__
-            h = call(block, h, emb, rngs)
+            h = run(block, h, emb, rngs, remat=self.remat)
         shift, scale = jnp.split(self.steer(emb), 2, axis=-1)
         h = self.norm_out(h.astype(jnp.promote_types(h.dtype, jnp.float32)), shift, scale)
         return pixels(self.dense_out(h), self.shape, self.patch)

@@ -104,6 +104,20 @@ class Conditioning(nnx.Module):
         return waves(FOURIER[self.embedding](c), omega)
 
 
+def with_no_label(params):
+    """Return parameters in which "no label" is the mean of the labels where it was NaN, so that it can be trained.
+
+    NaN it is in a converted network that was never told of it: a loud answer to a missing label.
+    """
+
+    def one(path, p):
+        if [getattr(key, "key", None) for key in path[-2:]] != ["label", "embedding"]:
+            return p
+        return p.at[-1].set(jnp.where(jnp.isnan(p[-1]), p[:-1].mean(0), p[-1]))
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
 def check_inputs(x: Array, c_noise: Array, cond: Array | None, shape: tuple[int, ...], num_classes: int) -> None:
     """Raise ValueError unless x is (batch, *shape), c_noise (batch,) and cond None or integer labels (batch,) in 0..num_classes."""
     if x.shape[1:] != shape or x.ndim != len(shape) + 1:

@@ -17,9 +17,10 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from .computing import compute_type, run
 from .embedding import FOURIER, check_inputs
 from .resample import conv_of_upsampled, resampler, upsample
-from .unet import CHOICES, Level, check_shape
+from .unet import Level, check_shape
 
 LIMIT = 256.0  # activations are clipped here, for narrow types
 
@@ -123,6 +124,7 @@ class MPUNet(nnx.Module):
         attn_resolutions: heights at which every block has attention; the first block in the middle always has.
         embedding: what the random frequencies see, a name of FOURIER; EDM2 gives log(sigma) / 4.
         dtype: of convolutions and attention; parameters and the embedding stay float32, and so does the output.
+        remat: keep only the blocks' outputs for the gradient and compute the rest again.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class MPUNet(nnx.Module):
         num_classes: int = 0,
         embedding: str = "fourier_raw",
         dtype: str = "float32",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         levels = len(ch_mult)
@@ -146,10 +149,8 @@ class MPUNet(nnx.Module):
             raise ValueError(f"unknown embedding {embedding!r}; choose one of {', '.join(FOURIER)}")
         if num_classes < 0:
             raise ValueError(f"need num_classes >= 0 (0 = no labels), got {num_classes}")
-        if dtype not in CHOICES["dtype"]:
-            raise ValueError(f"unknown dtype {dtype!r}; choose one of {', '.join(CHOICES['dtype'])}")
-        self.shape, self.num_classes, self.embedding = tuple(shape), num_classes, embedding
-        widths, compute = [nf * m for m in ch_mult], None if dtype == "float32" else jnp.dtype(dtype)
+        self.shape, self.num_classes, self.embedding, self.remat = tuple(shape), num_classes, embedding, remat
+        widths, compute = [nf * m for m in ch_mult], compute_type(dtype)
         emb_features, channels = max(widths), shape[-1]
         self.frequencies = nnx.Param(jax.random.normal(rngs.params(), (nf,)))
         self.phases = nnx.Param(jax.random.uniform(rngs.params(), (nf,)))
@@ -182,18 +183,18 @@ class MPUNet(nnx.Module):
     def __call__(self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None) -> Array:
         """Map x (batch, height, width, channels) at noise inputs c_noise (batch,), labels cond (batch,), to an array like x."""
         check_inputs(x, c_noise, cond, self.shape, self.num_classes)
-        emb = self.embed(c_noise, cond)
+        emb, call = self.embed(c_noise, cond), partial(run, remat=self.remat)
         h = self.conv_in(jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1))  # the ones stand for a bias
         kept = [h]
         for level in self.down:
             for block in [*level.blocks, *([level.resample] if level.resample is not None else [])]:
-                h = block(h, emb, rngs)
+                h = call(block, h, emb, rngs)
                 kept.append(h)
-        h = self.middle1(self.middle0(h, emb, rngs), emb, rngs)
+        h = call(self.middle1, call(self.middle0, h, emb, rngs), emb, rngs)
         for level in self.up:
             for block in level.blocks:
-                h = block(mp_cat(h, kept.pop(), 0.5), emb, rngs)
-            h = h if level.resample is None else level.resample(h, emb, rngs)
+                h = call(block, mp_cat(h, kept.pop(), 0.5), emb, rngs)
+            h = h if level.resample is None else call(level.resample, h, emb, rngs)
         return self.conv_out(h.astype(x.dtype), self.gain[...])
 
     def embed(self, c: Array, cond: Array | None) -> Array:

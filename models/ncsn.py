@@ -14,7 +14,7 @@ stretched corner to corner, as in the published PyTorch code (github.com/ermongr
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,9 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from .computing import compute_type, run
 from .embedding import check_inputs, sigma_of
-from .layers import ACTIVATIONS
+from .layers import ACTIVATIONS, widened
 from .resample import downsample
 
 EPS = 1e-5
@@ -35,6 +36,7 @@ class Kind(NamedTuple):
 
     activation: str  # a name of ACTIVATIONS
     levels: int  # of noise that normalisation tells apart; 0: none, and none in the refining blocks
+    dtype: Any = None  # of convolutions; None: that of parameters and input
 
     def act(self, x: Array) -> Array:
         """Apply the activation."""
@@ -44,18 +46,16 @@ class Kind(NamedTuple):
         """Return the normalisations of a refining block, which NCSNv2 has not."""
         return [InstanceNormPlus(features, self.levels, rngs=rngs) for _ in range(number if self.levels else 0)]
 
-
-def conv(features_in: int, features_out: int, size: int = 3, dilation: int = 1, bias: bool = True, *, rngs: nnx.Rngs) -> nnx.Conv:
-    """Return a convolution that keeps the resolution; kernel and bias start uniform between +-fan_in^-1/2."""
-    bound = (size * size * features_in) ** -0.5
-    start = lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)  # noqa: E731
-    return nnx.Conv(
-        features_in, features_out, (size, size), kernel_dilation=dilation, use_bias=bias, kernel_init=start, bias_init=start, rngs=rngs
-    )  # fmt: skip
+    def conv(self, features_in: int, features_out: int, size: int = 3, dilation: int = 1, bias: bool = True, *, rngs: nnx.Rngs) -> nnx.Conv:
+        """Return a convolution that keeps the resolution; kernel and bias start uniform between +-fan_in^-1/2."""
+        bound = (size * size * features_in) ** -0.5
+        start = lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)  # noqa: E731
+        starts = {"kernel_init": start, "bias_init": start, "rngs": rngs}
+        return nnx.Conv(features_in, features_out, (size, size), kernel_dilation=dilation, use_bias=bias, dtype=self.dtype, **starts)
 
 
 class InstanceNormPlus(nnx.Module):
-    """InstanceNorm++ with a row (gamma, alpha, beta) for each of `levels` noise levels, or one row for all (0)."""
+    """InstanceNorm++ in float32, with a row (gamma, alpha, beta) for each of `levels` noise levels, or one row for all (0)."""
 
     def __init__(self, features: int, levels: int = 0, *, rngs: nnx.Rngs):
         self.levels = levels
@@ -66,12 +66,13 @@ class InstanceNormPlus(nnx.Module):
         # of a level that is not in the table NaN: a loud answer where a traced value cannot raise
         rows = jnp.take(self.rows[...], level if self.levels else jnp.zeros_like(level), axis=0, mode="fill")
         gamma, alpha, beta = jnp.split(rows[:, None, None], 3, axis=-1)
-        mean = x.mean((1, 2), keepdims=True)
-        centred = x - mean
+        wide = widened(x)
+        mean = wide.mean((1, 2), keepdims=True)
+        centred = wide - mean
         normal = centred * jax.lax.rsqrt((centred**2).mean((1, 2), keepdims=True) + EPS)
         apart = mean - mean.mean(-1, keepdims=True)
         spread = (apart**2).sum(-1, keepdims=True) / (x.shape[-1] - 1)
-        return gamma * (normal + alpha * apart * jax.lax.rsqrt(spread + EPS)) + beta
+        return (gamma * (normal + alpha * apart * jax.lax.rsqrt(spread + EPS)) + beta).astype(x.dtype)
 
 
 class Residual(nnx.Module):
@@ -79,7 +80,7 @@ class Residual(nnx.Module):
 
     def __init__(self, features_in: int, features_out: int, kind: Kind, *, dilation: int, first: bool, rngs: nnx.Rngs):
         self.kind, self.halve = kind, first and dilation == 1
-        norm, dilated = partial(InstanceNormPlus, features_in, kind.levels, rngs=rngs), partial(conv, dilation=dilation, rngs=rngs)
+        norm, dilated = partial(InstanceNormPlus, features_in, kind.levels, rngs=rngs), partial(kind.conv, dilation=dilation, rngs=rngs)
         self.norm0, self.conv0 = norm(), dilated(features_in, features_in)
         self.norm1, self.conv1 = norm(), dilated(features_in, features_out)
         self.shortcut = dilated(features_in, features_out, 1 if self.halve else 3) if first else None
@@ -88,7 +89,8 @@ class Residual(nnx.Module):
         act = self.kind.act
         h = self.conv1(act(self.norm1(self.conv0(act(self.norm0(x, level))), level)))
         x = x if self.shortcut is None else self.shortcut(x)
-        return downsample(x + h) if self.halve else x + h
+        x = widened(x) + widened(h)
+        return downsample(x) if self.halve else x
 
 
 class Units(nnx.Module):
@@ -97,14 +99,14 @@ class Units(nnx.Module):
     def __init__(self, features: int, number: int, kind: Kind, *, rngs: nnx.Rngs):
         self.kind, self.number = kind, number
         self.norms = nnx.List(kind.norms(features, 2 * number, rngs))
-        self.convs = nnx.List([conv(features, features, bias=False, rngs=rngs) for _ in range(2 * number)])
+        self.convs = nnx.List([kind.conv(features, features, bias=False, rngs=rngs) for _ in range(2 * number)])
 
     def __call__(self, x: Array, level: Array) -> Array:
         for i in range(self.number):
             h = x
             for j in (2 * i, 2 * i + 1):
                 h = self.convs[j](self.kind.act(self.norms[j](h, level) if self.norms else h))
-            x = x + h
+            x = x + widened(h)
         return x
 
 
@@ -118,9 +120,9 @@ class Refine(nnx.Module):
         self.kind, joins = kind, len(features_in) > 1
         self.adapt = nnx.List([Units(f, 2, kind, rngs=rngs) for f in features_in])
         self.join_norms = nnx.List([norm for f in features_in for norm in kind.norms(f, int(joins), rngs)])
-        self.join = nnx.List([conv(f, features_out, rngs=rngs) for f in features_in if joins])
+        self.join = nnx.List([kind.conv(f, features_out, rngs=rngs) for f in features_in if joins])
         self.pool_norms = nnx.List(kind.norms(features_out, 2, rngs))
-        self.pool = nnx.List([conv(features_out, features_out, bias=False, rngs=rngs) for _ in range(2)])
+        self.pool = nnx.List([kind.conv(features_out, features_out, bias=False, rngs=rngs) for _ in range(2)])
         self.out = Units(features_out, units, kind, rngs=rngs)
 
     def __call__(self, states: Sequence[Array], level: Array) -> Array:
@@ -128,14 +130,14 @@ class Refine(nnx.Module):
         if self.join:
             if self.join_norms:
                 states = [norm(h, level) for norm, h in zip(self.join_norms, states, strict=True)]
-            states = [stretched(join(h), states[0].shape[1:3]) for join, h in zip(self.join, states, strict=True)]
+            states = [stretched(widened(join(h)), states[0].shape[1:3]) for join, h in zip(self.join, states, strict=True)]
         x = path = self.kind.act(sum(states[1:], states[0]))
         for j, learned in enumerate(self.pool):
             if self.pool_norms:
                 path = nnx.avg_pool(self.pool_norms[j](path, level), **POOL)
             else:
                 path = nnx.max_pool(path, **POOL)
-            path = learned(path)
+            path = widened(learned(path))
             x = x + path
         return self.out(x, level)
 
@@ -153,6 +155,8 @@ class NCSN(nnx.Module):
         scale_by_sigma, sigmas: divide the output by the noise input, or by the sigma of which it is the index, as in `UNet`.
         num_classes: must be 0, as these networks take no labels.
         centered: False: images and their noise are those of [0, 1]; they are mapped to [-1, 1] first.
+        dtype: of convolutions; parameters, normalisation, sums, pooling and output stay float32.
+        remat: keep only the blocks' outputs for the gradient and compute the rest again: less memory, a third more time.
     """
 
     def __init__(
@@ -168,6 +172,8 @@ class NCSN(nnx.Module):
         sigmas: Sequence[float] | None = None,
         num_classes: int = 0,
         centered: bool = True,
+        dtype: str = "float32",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         if len(shape) != 3:
@@ -183,11 +189,11 @@ class NCSN(nnx.Module):
         factor = 2 ** sum(d == 1 for d in dilations[1:])
         if shape[0] % factor or shape[1] % factor:
             raise ValueError(f"height and width must be multiples of {factor}, got {tuple(shape)}; pad or crop the images")
-        self.shape, self.num_classes, self.centered = tuple(shape), 0, centered
+        self.shape, self.num_classes, self.centered, self.remat = tuple(shape), 0, centered, remat
         self.scale_by_sigma, self.sigmas = scale_by_sigma, None if sigmas is None else tuple(sigmas)
-        self.kind = kind = Kind(nonlinearity, levels)
+        self.kind = kind = Kind(nonlinearity, levels, compute_type(dtype))
         widths, channels = [nf * m for m in ch_mult], shape[-1]
-        self.conv_in = conv(channels, nf, rngs=rngs)
+        self.conv_in = kind.conv(channels, nf, rngs=rngs)
         stages, before = [], nf
         for i, (width, dilation) in enumerate(zip(widths, dilations, strict=True)):
             block = partial(Residual, features_out=width, kind=kind, dilation=dilation, rngs=rngs)
@@ -200,20 +206,20 @@ class NCSN(nnx.Module):
             below = [out]
         self.stages, self.refine = nnx.List(stages), nnx.List(refine)
         self.norm_out = InstanceNormPlus(nf, levels, rngs=rngs)
-        self.conv_out = conv(nf, channels, rngs=rngs)
+        self.conv_out = kind._replace(dtype=None).conv(nf, channels, rngs=rngs)
 
     def __call__(self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None) -> Array:
         """Map x (batch, height, width, channels) at noise inputs c_noise (batch,) to an array like x."""
         check_inputs(x, c_noise, cond, self.shape, 0)
         level = c_noise.astype(int)
-        h, kept = self.conv_in(x if self.centered else 2 * x - 1), []
+        h, kept = widened(self.conv_in(x if self.centered else 2 * x - 1)), []
         for stage in self.stages:
             for block in stage:
-                h = block(h, level)
+                h = run(block, h, level, remat=self.remat)
             kept.append(h)
         below = []
         for refine in self.refine:
-            h = refine([kept.pop(), *below], level)
+            h = run(refine, [kept.pop(), *below], level, remat=self.remat)
             below = [h]
         h = self.conv_out(self.kind.act(self.norm_out(h, level)))
         return h / sigma_of(c_noise, self.sigmas)[:, None, None, None] if self.scale_by_sigma else h

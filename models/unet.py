@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from .computing import DTYPES, compute_type, run
 from .embedding import Conditioning, check_inputs, sigma_of
 from .layers import ACTIVATIONS, ResBlock, Style, kernel_init, widened
 from .pyramids import InputResidual, InputSkip, OutputResidual, OutputSkip, resample_with
@@ -26,7 +27,7 @@ CHOICES = {
     "progressive_input": ("none", "input_skip", "residual"),
     "progressive_combine": ("sum", "cat"),
     "attn_up": ("last", "every"),
-    "dtype": ("float32", "bfloat16"),
+    "dtype": DTYPES,
 }
 
 
@@ -136,7 +137,7 @@ class UNet(nnx.Module):
         root2 = float(np.sqrt(2))
         style = Style(
             nonlinearity, groups, attention_groups, eps, root2 if skip_rescale else 1.0, dropout, init_scale, scale_shift, head_features,
-            tuple(fir_kernel) if fir else (), resampled_shortcut, None if dtype == "float32" else jnp.dtype(dtype),
+            tuple(fir_kernel) if fir else (), resampled_shortcut, compute_type(dtype),
         )  # fmt: skip
         middle = style if middle_rescale is None else style._replace(rescale=float(middle_rescale))
         if middle_groups is not None:
@@ -232,9 +233,7 @@ class UNet(nnx.Module):
 
     def run(self, block, h: Array, emb: Array | None, rngs: nnx.Rngs | None) -> Array:
         """Call a block, recomputing it for the gradient if asked to."""
-        if not self.remat:
-            return block(h, emb, rngs)
-        return nnx.remat(lambda block, h, emb, rngs: block(h, emb, rngs))(block, h, emb, rngs)
+        return run(block, h, emb, rngs, remat=self.remat)
 
 
 def check_shape(shape: tuple[int, ...], levels: int) -> None:

@@ -2,6 +2,11 @@ r"""Networks of diffusers' `UNet2DModel` (github.com/huggingface/diffusers): wei
 
 Its block types are levels of our `UNet`. "Skip" ones are NCSN++ (FIR, both image pyramids, residual sums over :math:`\sqrt 2`), the others
 DDPM. Where one network of diffusers mixes what one of ours cannot, it is refused by name.
+
+Labels (`num_class_embeds`) add a row of a table to the embedding of time, as ours do with `label_into` "embedding". Our table has one row
+more, "no label". There a missing label is an error, so here that row is NaN, a loud answer; training on begins at the mean of the labels
+(`with_no_label`). Of a network that was trained with its last label meaning "none", `"_no_label": num_class_embeds - 1` in config.json says
+so: we write it where that row is no NaN, and diffusers passes over it.
 """
 
 from collections.abc import Mapping
@@ -30,17 +35,25 @@ UP = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "A
 RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 # [cos, sin] instead of [sin, cos]: the rows of the matrix behind them change places
 FLIPPED = single(lambda a: np.roll(a.T, a.shape[1] // 2, axis=0), lambda a: np.roll(a, a.shape[0] // 2, axis=0).T)
+LABEL = ("conditioning", "label", "embedding")
+# a table without a row for "no label"
+LABELS = single(lambda a: np.concatenate([a, np.full_like(a[:1], np.nan)]), lambda a: a[:-1])
 
 
 def network(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of our `UNet` for a config.json of diffusers, its shape among them.
+    """Return the settings of our `UNet` for a config.json of diffusers, its shape and number of classes among them.
 
     Raises:
         RunError: the network has something that ours has not; it is named.
     """
-    c = {**DEFAULTS, **config}
+    c = {"_no_label": None, **DEFAULTS, **config}
     down, up = list(c["down_block_types"]), list(c["up_block_types"])[::-1]  # both from fine to coarse
-    skip = any("Skip" in kind for kind in (*down, *up))
+    skip, labels, no_label = any("Skip" in kind for kind in (*down, *up)), c["num_class_embeds"], c["_no_label"]
+    if c["class_embed_type"] is not None:
+        raise RunError(
+            f"class_embed_type = {c['class_embed_type']!r} of a UNet2DModel takes numbers or vectors for labels; ours are rows of a table, "
+            "which is class_embed_type = None with num_class_embeds"
+        )
     only = {
         "down_block_types": (down, all(kind in DOWN and ("Skip" in kind) == skip for kind in down)),
         "up_block_types": (up, all(kind in UP and ("Skip" in kind) == skip for kind in up)),
@@ -51,7 +64,8 @@ def network(config: Mapping[str, Any]) -> dict[str, Any]:
         "freq_shift": (c["freq_shift"], c["freq_shift"] in (0, 1) or c["time_embedding_type"] == "fourier"),
         "mid_block_type": (c["mid_block_type"], c["mid_block_type"] == "UNetMidBlock2D"),
         "act_fn": (c["act_fn"], c["act_fn"] in ("silu", "swish")),
-        "class_embed_type": (c["class_embed_type"], c["class_embed_type"] is None and c["num_class_embeds"] is None),
+        "num_class_embeds": (labels, labels is None or labels > 0),
+        "_no_label": (no_label, no_label is None or 0 < no_label == (labels or 0) - 1),
         "resnet_time_scale_shift": (c["resnet_time_scale_shift"], c["resnet_time_scale_shift"] in ("default", "scale_shift")),
         "norm_num_groups": (c["norm_num_groups"], c["norm_num_groups"] is not None or skip),
     }
@@ -71,6 +85,7 @@ def network(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": "UNet",
         "shape": (height, width, c["in_channels"]),
+        "num_classes": (labels or 0) - (no_label is not None),
         "nf": widths[0],
         "ch_mult": tuple(w // widths[0] if w % widths[0] == 0 else w / widths[0] for w in widths),
         "num_res_blocks": c["layers_per_block"],
@@ -81,6 +96,7 @@ def network(config: Mapping[str, Any]) -> dict[str, Any]:
         "attn_up_groups": 32 if skip else 0,
         "dropout": c["dropout"],
         "embedding": "fourier" if c["time_embedding_type"] == "fourier" else ("positional_open", "positional")[c["freq_shift"]],
+        "label_into": "embedding",
         "resblock_type": "biggan" if skip else "ddpm",
         "down_steps": tuple(_step(kind, c["downsample_type"]) for kind in down[:-1]),
         "up_steps": tuple(_step(kind, c["upsample_type"]) for kind in up[1:]),
@@ -130,8 +146,8 @@ def process(config: Mapping[str, Any], scheduler: Mapping[str, Any]) -> dict[str
     }
 
 
-def diffusers_rules(net: UNet, flip: bool) -> list[Rule]:
-    """Return the rules for the weights of a `UNet2DModel`; `flip` is its flip_sin_to_cos."""
+def diffusers_rules(net: UNet, flip: bool, no_label: bool = False) -> list[Rule]:
+    """Return the rules for the weights of a `UNet2DModel`; `flip` is its flip_sin_to_cos, `no_label`: its last label means "no label"."""
     rules, last = [], len(net.down) - 1
     if net.conditioning is not None:
         fourier = net.conditioning.frequencies is not None
@@ -139,6 +155,8 @@ def diffusers_rules(net: UNet, flip: bool) -> list[Rule]:
         first = FLIPPED if flip and not fourier else TRANSPOSED
         rules += _pair("time_embedding.linear_1", ("conditioning", "dense0"), first)
         rules += _pair("time_embedding.linear_2", ("conditioning", "dense1"), TRANSPOSED)
+        if net.conditioning.label is not None:
+            rules.append(Rule(LABEL, ("class_embedding.weight",), SAME if no_label else LABELS))
     rules += _pair("conv_in", ("conv_in",), OIHW)
     for way in ("down", "up"):
         for i, level in enumerate(getattr(net, way)):

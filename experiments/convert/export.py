@@ -2,6 +2,7 @@ r"""Our NCSN++ and DDPM as a `UNet2DModel` of diffusers.
 
 There DDPM has attention behind every block on the way up, where score_sde's has it behind the last one of a level. Attention of zeros adds
 nothing to its input, so that is what stands in the places that ours leaves free; reading such a file leaves it out again.
+"No label" becomes the last label there, unless nothing is known of it (see `diffusers`).
 """
 
 import inspect
@@ -18,11 +19,11 @@ from ..build import load
 from ..errors import RunError
 from ..writing import write_json
 from . import rules
-from .diffusers import DEFAULTS, diffusers_rules, network
+from .diffusers import DEFAULTS, LABEL, diffusers_rules, network
 from .safetensors import write_safetensors
 
 # Settings that change how a network is trained or computed, not what.
-FREE = ("dropout", "dtype", "remat", "init_scale", "fourier_scale", "label_into", "resblock_type", "attn_up", "name")
+FREE = ("dropout", "dtype", "remat", "init_scale", "fourier_scale", "resblock_type", "attn_up", "name")
 
 
 def export(workdir: str | Path, folder: str | Path) -> None:
@@ -46,19 +47,24 @@ def to_diffusers(net: Mapping[str, Any], shape: tuple[int, ...], params: Any) ->
     """
     if net["name"] != "UNet":
         raise RunError(f"a UNet2DModel can be our UNet, not {net['name']}")
-    config = _config(_filled(net), shape)
+    own = rules.flatten(params)
+    rows = own.get(LABEL, np.zeros((1, 0)))  # of labels, and of "no label"
+    classes, no_label = len(rows) - 1, not np.isnan(rows[-1]).all() and len(rows) > 1
+    net = {**net, "num_classes": classes}
+    config: dict[str, Any] = {**_config(_filled(net), shape), "num_class_embeds": classes + no_label or None}
+    config |= {"_no_label": classes} if no_label else {}
     theirs = network(config)
     mine, other = _effective(net, shape), _effective(theirs, shape)
     if wrong := [f"{name} = {mine[name]!r}" for name in mine if mine[name] != other[name]]:
         raise RunError(f"no UNet2DModel of diffusers is a network with {', '.join(wrong)}")
     del theirs["shape"], theirs["name"]
     abstract = nnx.eval_shape(lambda: models.UNet(shape, **theirs, rngs=nnx.Rngs(0)))
-    template, own = rules.flatten(models.split(abstract).params), rules.flatten(params)
+    template = rules.flatten(models.split(abstract).params)
     if homeless := own.keys() - template.keys():
         raise RunError(f"a UNet2DModel has no place for our parameter {'.'.join(map(str, sorted(homeless, key=str)[0]))}")
     complete = {path: np.asarray(own[path]) if path in own else np.zeros(leaf.shape, leaf.dtype) for path, leaf in template.items()}
-    weights = rules.write(diffusers_rules(abstract, config["flip_sin_to_cos"]), rules.unflatten(complete, models.split(abstract).params))
-    return config, weights
+    names = diffusers_rules(abstract, config["flip_sin_to_cos"], no_label)
+    return config, rules.write(names, rules.unflatten(complete, models.split(abstract).params))
 
 
 def idle_attention(weights: Mapping[str, np.ndarray], net: Mapping[str, Any]) -> list[str]:
@@ -127,6 +133,7 @@ def _effective(given: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, An
         "attn_up_groups": [usual(net["attn_up_groups"] or net["groups"], width) for i in up for width in sorted(entering[i])],
         "fir_kernel": tuple(net["fir_kernel"]) if net["fir"] else (),
         "progressive_combine": net["progressive_combine"] if pyramids[1] == "input_skip" else "",
+        "label_into": net["label_into"] if net["num_classes"] else "",
     }
     if "ddpm" not in amounts["down_steps"]:
         amounts["symmetric_down"] = False
@@ -140,7 +147,7 @@ def _effective(given: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, An
 def _filled(net: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with the defaults of `UNet`."""
     known = inspect.signature(models.UNet.__init__).parameters
-    return {k: net.get(k, p.default) for k, p in known.items() if k not in ("self", "rngs", "shape", "num_classes")}
+    return {k: net.get(k, p.default) for k, p in known.items() if k not in ("self", "rngs", "shape")}
 
 
 def _divisor(net: Mapping[str, Any]) -> float:

@@ -112,16 +112,16 @@ def diffusers(path: Path, spec: str | None) -> Converted:
     near = (path.parent / "scheduler_config.json", path.parent.parent / "scheduler" / "scheduler_config.json")
     scheduler = next((_json(file) for file in near if file.exists()), {})
     net, found, config = unet2d.network(settings), unet2d.process(settings, scheduler), base_config()
-    shape = net.pop("shape")
-    config.net, config.sde = net, found["sde"]
+    shape, classes = net.pop("shape"), net.pop("num_classes")
+    config.net, config.sde, config.train.conditional = net, found["sde"], classes > 0
     config.denoiser.update({**found["denoiser"], "sigma_data": 0.5})
-    config.facts = {"shape": shape, "levels": 256, "num_classes": 0, "sd": 0.5}
+    config.facts = {"shape": shape, "levels": 256, "num_classes": classes, "sd": 0.5}
     config.data = {"name": "Files", "path": placeholder(str)}
     weights = unet2d.modern(read_safetensors(path))
     if absent := idle_attention(weights, net):
         config.net = {**net, "attn_up": "last"}
     abstract = _unet(abstract_network(config))
-    names = unet2d.diffusers_rules(abstract, settings.get("flip_sin_to_cos", True))
+    names = unet2d.diffusers_rules(abstract, settings.get("flip_sin_to_cos", True), settings.get("_no_label") is not None)
     params = rules.read(names, weights, template_of(abstract), absent)
     return Converted(config, params, params, 0)
 

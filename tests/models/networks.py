@@ -52,10 +52,10 @@ def filled(params, seed=0):
 class Case:
     """A network with labels and dropout, its parameters, and inputs for it."""
 
-    def __init__(self, cls):
+    def __init__(self, cls, **settings):
         self.labels = jnp.arange(4) % (CLASSES + 1) if takes(cls, "embedding") else None  # "no label" among them
         labels = {} if self.labels is None else {"num_classes": CLASSES}
-        net, self.shape = build(cls, **labels, **({"dropout": 0.3} if takes(cls, "dropout") else {}))
+        net, self.shape = build(cls, **labels, **({"dropout": 0.3} if takes(cls, "dropout") else {}), **settings)
         self.split = models.split(net)
         self.params = filled(self.split.params)
         self.x = jnp.asarray(np.random.default_rng(1).normal(size=(4, *self.shape)), jnp.float32)
@@ -69,10 +69,19 @@ class Case:
     def train(self):
         return jax.jit(lambda key: models.merge(self.split.train, self.params)(self.x, self.c, rngs=nnx.Rngs(dropout=key)))
 
+    def loss(self, params):
+        y = models.merge(self.split.train, params)(self.x, self.c, self.labels, rngs=nnx.Rngs(dropout=fast_key(3)))
+        return jnp.mean((y - self.x) ** 2)
+
+    @functools.cached_property
+    def gradient(self):
+        fast = {"xla_backend_optimization_level": 0}  # compiles in two thirds of the time
+        return jax.jit(jax.grad(self.loss), compiler_options=fast)(self.params)
+
 
 @functools.cache
-def case(cls) -> Case:
-    return Case(cls)
+def case(cls, **settings) -> Case:
+    return Case(cls, **settings)
 
 
 def fast_key(seed):

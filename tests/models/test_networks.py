@@ -10,6 +10,8 @@ import models
 from tests.models.networks import CLASSES, NETWORKS, SMALLER, build, case, differ, fast_key, takes
 
 each_network = pytest.mark.parametrize("cls", NETWORKS, ids=lambda c: c.__name__)
+each_with_dtype = pytest.mark.parametrize("cls", [c for c in NETWORKS if takes(c, "dtype")], ids=lambda c: c.__name__)
+each_with_remat = pytest.mark.parametrize("cls", [c for c in NETWORKS if takes(c, "remat")], ids=lambda c: c.__name__)
 each_with_dropout = pytest.mark.parametrize("cls", [c for c in NETWORKS if takes(c, "dropout")], ids=lambda c: c.__name__)
 # a network that embeds nothing has no place for labels
 each_with_labels = pytest.mark.parametrize("cls", [c for c in NETWORKS if takes(c, "embedding")], ids=lambda c: c.__name__)
@@ -36,20 +38,35 @@ def test_parameters_are_a_plain_dict_of_float32_arrays(cls):
 
 @each_network
 def test_every_parameter_has_a_finite_gradient_and_none_is_dead(cls):
-    it = case(cls)
-
-    def loss(params):
-        y = models.merge(it.split.train, params)(it.x, it.c, it.labels, rngs=nnx.Rngs(dropout=fast_key(3)))
-        return jnp.mean((y - it.x) ** 2)
-
-    grads = jax.jit(jax.grad(loss))(it.params)
     frozen = ("frequencies", "phases")  # drawn once, never trained
-    for path, g in jax.tree_util.tree_leaves_with_path(grads):
+    for path, g in jax.tree_util.tree_leaves_with_path(case(cls).gradient):
         if path[-1].key in frozen:
             continue
         assert bool(jnp.all(jnp.isfinite(g))), f"gradient of {jax.tree_util.keystr(path)} is not finite"
         alive = float(jnp.mean(jnp.abs(g) > 1e-9))  # not all: attention does not see its keys' bias
         assert alive > 0.6, f"{1 - alive:.0%} of {jax.tree_util.keystr(path)} has no influence on the output"
+
+
+@each_with_dtype
+def test_bfloat16_is_near_float32_and_finite_at_any_noise_level(cls):
+    it, low = case(cls), case(cls, dtype="bfloat16")
+    want, got = it.evaluate(it.x, it.c, it.labels), low.evaluate(it.x, it.c, it.labels)
+    assert got.dtype == jnp.float32 and all(p.dtype == jnp.float32 for p in jax.tree.leaves(low.split.params))
+    error = jnp.abs(got - want).reshape(4, -1).max(1) / jnp.abs(want).reshape(4, -1).max(1)
+    assert error.min() > 1e-4 and error.max() < 2e-2  # an operation rounds to 2^-9
+    assert bool(jnp.isfinite(low.evaluate(it.x, jnp.array([-1e4, -1e-3, 1e-3, 1e4]), it.labels)).all())
+
+
+@each_with_remat
+def test_computing_blocks_again_changes_no_gradient_and_keeps_less(cls):
+    it, again = case(cls), case(cls, remat=True)
+    for g, want in zip(jax.tree.leaves(again.gradient), jax.tree.leaves(it.gradient), strict=True):
+        np.testing.assert_allclose(g, want, rtol=1e-3, atol=1e-5 * float(jnp.abs(want).max()) + 1e-9)
+
+    def kept(case):
+        return sum(a.size for a in jax.tree.leaves(jax.eval_shape(lambda params: jax.vjp(case.loss, params)[1], case.params)))
+
+    assert 3 * kept(again) < kept(it)
 
 
 @each_network

@@ -18,9 +18,9 @@ def networks():
     return NETWORKS
 
 
-def _run(converted, x, t, v=None):
+def _run(converted, x, t, v=None, cond=None):
     evaluate = models.split(abstract_network(converted.config)).evaluate
-    net = lambda x: models.merge(evaluate, converted.ema)(x, jnp.asarray(t))  # noqa: E731
+    net = lambda x: models.merge(evaluate, converted.ema)(x, jnp.asarray(t), cond)  # noqa: E731
     if v is None:
         return jax.jit(net)(jnp.asarray(x))
     y, pull = jax.jit(lambda x, v: (lambda y, pull: (y, pull(v)[0]))(*jax.vjp(net, x)))(jnp.asarray(x), jnp.asarray(v))
@@ -29,7 +29,7 @@ def _run(converted, x, t, v=None):
 
 @pytest.fixture(scope="session")
 def run():
-    """Return the function (converted, x, t, v=None) -> y, and the product of v with the Jacobian, of the averaged weights."""
+    """Return the function (converted, x, t, v=None, cond=None) -> y, and the product of v with the Jacobian, of the averaged weights."""
     return _run
 
 

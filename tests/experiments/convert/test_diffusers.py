@@ -5,16 +5,19 @@ import json
 import struct
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+import experiments
 import models
-from experiments.convert import FORMATS
+from experiments.convert import FORMATS, convert
 from experiments.convert.diffusers import network, process
 from experiments.convert.export import to_diffusers
 from experiments.convert.safetensors import read_safetensors, write_safetensors
 from experiments.errors import RunError
+from experiments.sample import sample, with_settings
 from experiments.writing import write_json
 
 SHAPE = (8, 8, 3)
@@ -23,6 +26,7 @@ DDPM |= {"skip_rescale": False, "groups": 32}
 # wide enough for 32 groups where diffusers has them
 NCSNPP = {"name": "UNet", "nf": 64, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,), "embedding": "fourier", "fir": True}
 NCSNPP |= {"progressive": "output_skip", "progressive_input": "input_skip", "scale_by_sigma": True, "centered": False}
+INTO = {"label_into": "embedding"}
 
 
 def numbered(net):
@@ -34,13 +38,24 @@ def numbered(net):
     return jax.tree.map(lambda p: np.float32(next(counter) + np.arange(p.size) / p.size).reshape(p.shape), shapes)
 
 
-@pytest.mark.parametrize("net", [DDPM, NCSNPP], ids=["ddpm", "ncsnpp"])
-def test_ours_goes_to_diffusers_and_comes_back_bitwise(net, tmp_path):
-    params = numbered(net)
+def saved(folder, config, weights):
+    """Save a network as diffusers does; return the file of its weights."""
+    write_json(folder / "config.json", config)
+    write_safetensors(folder / "diffusion_pytorch_model.safetensors", weights)
+    return folder / "diffusion_pytorch_model.safetensors"
+
+
+@pytest.mark.parametrize(
+    "net, classes, known", [(DDPM, 0, True), (NCSNPP, 0, True), (DDPM | INTO, 3, True), (DDPM | INTO, 3, False), (NCSNPP | INTO, 1, True)]
+)
+def test_ours_goes_to_diffusers_and_comes_back_bitwise(net, classes, known, tmp_path):
+    params = numbered(net | {"num_classes": classes})
+    if not known:
+        params["conditioning"]["label"]["embedding"][-1] = np.nan
     config, weights = to_diffusers(net, SHAPE, params)
-    write_json(tmp_path / "config.json", config)
-    write_safetensors(tmp_path / "diffusion_pytorch_model.safetensors", weights)
-    back = FORMATS["diffusers"](tmp_path / "diffusion_pytorch_model.safetensors", None)
+    assert config["num_class_embeds"] == (classes + known if classes else None)
+    back = FORMATS["diffusers"](saved(tmp_path, config, weights), None)
+    assert back.config.facts.num_classes == classes and back.config.train.conditional == (classes > 0)
     jax.tree.map(np.testing.assert_array_equal, back.ema, params)
     again, twice = to_diffusers(back.config.net.to_dict(), SHAPE, back.ema)
     assert again == config
@@ -58,6 +73,8 @@ def test_a_network_that_diffusers_has_not_is_refused_with_the_reason():
     ]:
         with pytest.raises(RunError, match=f"no UNet2DModel of diffusers is a network with .*{reason}"):
             to_diffusers(NCSNPP | change, SHAPE, {})
+    with pytest.raises(RunError, match="label_into = 'hidden'"):
+        to_diffusers(DDPM, SHAPE, numbered(DDPM | {"num_classes": 2}))
     with pytest.raises(RunError, match="not MLP"):
         to_diffusers({"name": "MLP"}, SHAPE, {})
 
@@ -68,6 +85,40 @@ def test_a_network_of_diffusers(networks, run, relative_errors):
     with np.load(networks / "diffusers_ddpm_cifar_like.npz") as file:
         y = run(converted, file["x"].transpose(0, 2, 3, 1), file["t"])
         assert relative_errors(y, file["y_f64"].transpose(0, 2, 3, 1)).max() < 5e-6
+
+
+def test_a_label_is_added_to_the_embedding_of_time(networks, tmp_path, run, relative_errors):
+    """So it does what its row does in the bias before; without a label, where theirs is an error, ours is NaN."""
+    config = json.loads((networks / "diffusers_ddpm_cifar_like.config.json").read_text())
+    weights = read_safetensors(networks / "diffusers_ddpm_cifar_like.safetensors")
+    bias = weights["time_embedding.linear_2.bias"]
+    rows = np.random.default_rng(0).standard_normal((3, len(bias))).astype(np.float32)
+    labelled = FORMATS["diffusers"](saved(tmp_path, config | {"num_class_embeds": 3}, weights | {"class_embedding.weight": rows}), None)
+    with np.load(networks / "diffusers_ddpm_cifar_like.npz") as file:
+        x, t = file["x"][:3].transpose(0, 2, 3, 1), file["t"][:3]
+    got = run(labelled, x, t, cond=jnp.array([1, 1, 3]))
+    shifted = saved(tmp_path / "shifted", config, weights | {"time_embedding.linear_2.bias": bias + rows[1]})
+    assert relative_errors(got[:2], run(FORMATS["diffusers"](shifted, None), x, t)[:2]).max() < 1e-5
+    assert np.isnan(got[2]).all()
+
+
+def test_a_network_with_labels_is_sampled_by_label(tmp_path):
+    """Every class in turn: without labels the samples would be NaN."""
+    one = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (8,), "layers_per_block": 1, "norm_num_groups": 2}
+    one |= {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "add_attention": False, "num_class_embeds": 10}
+    settings = {k: v for k, v in network(one).items() if k not in ("name", "shape")}
+    params = models.split(models.UNet((8, 8, 1), **settings, rngs=nnx.Rngs(0))).params
+    params["conditioning"]["label"]["embedding"] = params["conditioning"]["label"]["embedding"].at[-1].set(jnp.nan)
+    config, weights = to_diffusers({"name": "UNet", **settings}, (8, 8, 1), params)
+    convert(saved(tmp_path, config, weights), "diffusers", tmp_path / "run")
+
+    loaded = experiments.load(tmp_path / "run")
+    config = loaded.config.copy_and_resolve_references().unlock()
+    config.sampling.update({"number": 12, "batch_size": 12})
+    config.samplers.best.nfe = 2
+    sample(with_settings(loaded, config, ("samplers", "sampling")), tmp_path / "run")
+    with np.load(tmp_path / "run" / "samples" / "best" / "samples.npz") as file:
+        np.testing.assert_array_equal(file["label"], np.arange(12) % 10)
 
 
 FINE = {"sample_size": 16, "block_out_channels": (32, 64), "layers_per_block": 1, "norm_num_groups": 8, "norm_eps": 1e-6}
@@ -82,7 +133,11 @@ RESNET = {"down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"), "u
         ({"down_block_types": ("KDownBlock2D", "DownBlock2D")}, "down_block_types"),
         ({"down_block_types": ("SkipDownBlock2D", "DownBlock2D")}, "down_block_types"),
         ({"time_embedding_type": "learned"}, "time_embedding_type = 'learned'"),
-        ({"num_class_embeds": 10}, "class_embed_type"),
+        ({"class_embed_type": "timestep"}, "class_embed_type = 'timestep' of a UNet2DModel takes numbers"),
+        ({"class_embed_type": "identity", "num_class_embeds": 10}, "class_embed_type = 'identity'"),
+        ({"num_class_embeds": 0}, "num_class_embeds = 0"),
+        ({"num_class_embeds": 10, "_no_label": 3}, "_no_label = 3"),
+        ({"num_class_embeds": 1, "_no_label": 0}, "_no_label = 0"),
         ({"out_channels": 6}, "out_channels = 6"),
         ({"sample_size": None}, "sample_size = None"),
         ({"act_fn": "relu"}, "act_fn = 'relu'"),
@@ -120,7 +175,8 @@ def test_a_damaged_safetensors_file_is_refused(tmp_path):
             read_safetensors(path)
 
 
-EXTRA = [SKIP | {"time_embedding_type": "fourier"}, RESNET | {"attention_head_dim": 16}, {"freq_shift": 1, "attention_head_dim": None}]
+EXTRA = [SKIP | {"time_embedding_type": "fourier"}, RESNET | {"attention_head_dim": 16, "num_class_embeds": 5}]
+EXTRA += [{"freq_shift": 1, "attention_head_dim": None}, {"freq_shift": 1, "attention_head_dim": None, "num_class_embeds": 5}]
 
 
 @pytest.mark.parametrize("change", EXTRA)
@@ -134,13 +190,22 @@ def test_diffusers_itself_agrees_in_both_directions(change, tmp_path, run, relat
     net.save_pretrained(tmp_path)
     converted = FORMATS["diffusers"](tmp_path / "diffusion_pytorch_model.safetensors", None)
     x, t = np.random.default_rng(0).standard_normal((3, 3, 16, 16)).astype(np.float32), np.float32([0.5, 4.2, 40.0])
-    with torch.no_grad():
-        want = net(torch.from_numpy(x), torch.from_numpy(t)).sample.numpy()
-    assert relative_errors(run(converted, x.transpose(0, 2, 3, 1), t), want.transpose(0, 2, 3, 1)).max() < 1e-5
-    if change == EXTRA[-1]:
-        config, weights = to_diffusers(converted.config.net.to_dict(), (16, 16, 3), converted.ema)
-        write_json(tmp_path / "back" / "config.json", config)
-        write_safetensors(tmp_path / "back" / "diffusion_pytorch_model.safetensors", weights)
-        back = theirs.UNet2DModel.from_pretrained(tmp_path / "back").eval()
+    labels = np.array([4, 0, 2]) if "num_class_embeds" in change else None
+
+    def there(net):
         with torch.no_grad():
-            np.testing.assert_allclose(back(torch.from_numpy(x), torch.from_numpy(t)).sample.numpy(), want, rtol=1e-4, atol=1e-5)
+            return net(*(None if a is None else torch.from_numpy(a) for a in (x, t, labels))).sample.numpy()
+
+    want = there(net)
+    assert relative_errors(run(converted, x.transpose(0, 2, 3, 1), t, cond=labels), want.transpose(0, 2, 3, 1)).max() < 1e-5
+    if "freq_shift" in change:
+        ours = converted.ema
+        if labels is not None:  # as if trained without labels too: the last label there
+            ours["conditioning"]["label"]["embedding"][-1] = 1.0
+        saved(tmp_path / "back", *to_diffusers(converted.config.net.to_dict(), (16, 16, 3), ours))
+        back = theirs.UNet2DModel.from_pretrained(tmp_path / "back").eval()
+        np.testing.assert_allclose(there(back), want, rtol=1e-4, atol=1e-5)
+        if labels is not None:
+            labels[1] = 5
+            got = run(converted, x.transpose(0, 2, 3, 1), t, cond=labels)
+            np.testing.assert_allclose(got.transpose(0, 3, 1, 2), there(back), rtol=1e-4, atol=1e-5)

@@ -36,20 +36,29 @@ def weight(name, shape):
     return np.float32((("embed" in name) or name.endswith(("alpha", "gamma"))) + 0.3 * numbers)
 
 
+class Case:
+    """One of the four networks: what PyTorch computed (`there`), the network here as a function of x, and its parameters."""
+
+    def __init__(self, networks, name, **settings):
+        with np.load(networks / "ncsn.npz") as file:
+            self.there = {k.removeprefix(f"{name}/"): file[k] for k in file.files if k.startswith(f"{name}/")}
+        self.size, self.shapes = int(self.there["size"]), json.loads(str(self.there["names"]))
+        settings |= {"nf": 4, "centered": False, **SETTINGS[name]}
+        net = nnx.eval_shape(lambda: models.NCSN((self.size, self.size, 3), **settings, rngs=nnx.Rngs(0)))
+        self.split, self.rules = models.split(net), ncsn_rules(net)
+        weights = {k: weight(k, shape) for k, shape in self.shapes.items()}
+        self.params = jax.tree.map(jnp.asarray, rules.read(self.rules, weights, self.split.params))
+
+    def network(self, x):
+        return models.merge(self.split.evaluate, self.params)(x, jnp.array([0.0, 4.0, 9.0]))
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_network_its_gradient_and_its_names(name, networks, relative_errors):
-    with np.load(networks / "ncsn.npz") as file:
-        there = {k.removeprefix(f"{name}/"): file[k] for k in file.files if k.startswith(f"{name}/")}
-    size, shapes = int(there["size"]), json.loads(str(there["names"]))
-    net = nnx.eval_shape(lambda: models.NCSN((size, size, 3), nf=4, centered=False, **SETTINGS[name], rngs=nnx.Rngs(0)))
-    split = models.split(net)
-    weights = {k: weight(k, shape) for k, shape in shapes.items()}
-    params = jax.tree.map(jnp.asarray, rules.read(ncsn_rules(net), weights, split.params))
+    case = Case(networks, name)
+    size, there, network = case.size, case.there, case.network
     x = np.random.RandomState(1).uniform(-0.5, 1.5, (3, 3, size, size)).astype(np.float32).transpose(0, 2, 3, 1)
     v = np.random.RandomState(2).standard_normal((3, 3, size, size)).astype(np.float32).transpose(0, 2, 3, 1)
-
-    def network(x):
-        return models.merge(split.evaluate, params)(x, jnp.array([0.0, 4.0, 9.0]))
 
     def with_gradient(x, v):
         y, pull = jax.vjp(network, x)
@@ -61,9 +70,18 @@ def test_a_network_its_gradient_and_its_names(name, networks, relative_errors):
         found = jax.jit(with_gradient, compiler_options=fast)(x, v) if size == 8 else [jax.jit(network, compiler_options=fast)(x)]
     for got, want in zip(found, (there["y_f64"], there["grad_x"]), strict=False):
         assert relative_errors(got, want.transpose(0, 2, 3, 1)).max() < 4e-6
-    back = rules.write(ncsn_rules(net), params)
-    assert {k: list(a.shape) for k, a in back.items()} == shapes
-    jax.tree.map(np.testing.assert_array_equal, rules.read(ncsn_rules(net), back, params), params)
+    back = rules.write(case.rules, case.params)
+    assert {k: list(a.shape) for k, a in back.items()} == case.shapes
+    jax.tree.map(np.testing.assert_array_equal, rules.read(case.rules, back, case.params), case.params)
+
+
+@pytest.mark.parametrize("name", ["ncsnv2_64", "ncsn"])
+def test_bfloat16_is_near_at_the_largest_and_the_smallest_noise(name, networks, relative_errors):
+    case = Case(networks, name, dtype="bfloat16")
+    x = np.random.RandomState(1).uniform(-0.5, 1.5, (3, 3, case.size, case.size)).astype(np.float32).transpose(0, 2, 3, 1)
+    y = jax.jit(case.network, compiler_options={"xla_backend_optimization_level": 0})(x)
+    assert y.dtype == jnp.float32
+    assert relative_errors(y, case.there["y_f64"].transpose(0, 2, 3, 1)).max() < 2e-2
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -1,4 +1,4 @@
-"""Half the bits in the computation cost a hundredth of the output; computing blocks again costs nothing but time."""
+"""Half the bits in the computation cost a hundredth of the output."""
 
 import jax
 import jax.numpy as jnp
@@ -36,14 +36,3 @@ def test_bfloat16_stays_near_float32_and_finite_at_any_noise_level(case, relativ
     assert relative_errors(got, y).max() < 2e-2
     extreme = jnp.array([1e-5, 1e-3, 1e3, 1e5]) if float(t[0]) < 0.1 else jnp.array([0.0, 1e-3, 999.0, 1e4])
     assert bool(jnp.isfinite(low(x, extreme)).all())
-
-
-def test_computing_blocks_again_changes_no_gradient(case):
-    net, x, t, _ = case
-    if float(t[0]) < 0.1:
-        pytest.skip("one network is enough; the other compiles for long")
-    loss = lambda f: jax.jit(jax.grad(lambda x: jnp.sum(f(x, t) ** 2 * t[:, None, None, None])))  # noqa: E731
-    plain, again = loss(net())(x), loss(net(remat=True))(x)
-    np.testing.assert_allclose(again, plain, rtol=1e-3, atol=1e-4 * float(jnp.abs(plain).max()))
-    kept = jax.make_jaxpr(jax.grad(lambda x: net(remat=True)(x, t).sum()))(x)
-    assert "remat" in str(kept) or "checkpoint" in str(kept)

@@ -20,6 +20,7 @@ from experiments.convert.__main__ import main
 from experiments.errors import RunError
 from experiments.sample import make_walk, sample, with_settings
 from experiments.train import train
+from tests.models.networks import filled
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,27 @@ def test_a_run_is_not_overwritten_and_what_is_wrong_is_said(workdir, networks, t
             convert(*arguments)
     assert set(FORMATS) >= {"score_sde_pytorch", "score_sde", "diffusers"}
     assert json.loads((workdir / "config.json").read_text())["net"]["centered"] is False
+
+
+@pytest.mark.filterwarnings("ignore:config")  # the moons are not of unit standard deviation
+@pytest.mark.parametrize("dropout, moves", [(0.0, False), (0.5, True)])
+def test_training_goes_on_where_nothing_is_known_of_no_label(dropout, moves, tmp_path):
+    """From the mean of the labels instead of NaN; dropping labels trains it."""
+    config = get_config("moons,ve")
+    config.net = {"name": "MLP", "width": 8, "depth": 1}
+    config.facts = {"shape": (2,), "levels": None, "num_classes": 2, "sd": 1.0}
+    config.denoiser.sigma_data = 1.0
+    config.train.update({"steps": 1, "batch_size": 16, "held_out": "", "conditional": True, "label_dropout": dropout})
+    config.optim.update({"lr": 1e-3, "warmup": 0})
+    params = filled(models.split(models.MLP((2,), width=8, depth=1, num_classes=2, rngs=nnx.Rngs(0))).params)
+    rows = params["conditioning"]["label"]["embedding"]
+    params["conditioning"]["label"]["embedding"] = rows.at[-1].set(jnp.nan)
+    write_run(Converted(config, params, params, 0), tmp_path / "run")
+    train(config, tmp_path / "run")
+    after = experiments.load(tmp_path / "run").denoiser.net.params["conditioning"]["label"]["embedding"]
+    # the first step of Adam moves by the learning rate, the average by 9 / 11 of that
+    np.testing.assert_allclose(abs(after[-1] - rows[:-1].mean(0)), moves * 9 / 11 * 1e-3, rtol=0.05, atol=1e-6)
+    assert np.isfinite(after).all() and not np.array_equal(after[:-1], rows[:-1])
 
 
 @pytest.mark.filterwarnings("ignore:config")  # the moons are not of unit standard deviation
