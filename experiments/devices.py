@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of malloc.h
 
 
 def set_up_jax() -> None:
@@ -26,12 +26,11 @@ def set_up_jax() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "score-sde-toolkit"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
-        # XLA's temporary buffers go back to the system after every step and come again page by page: a quarter of a small U-Net's step.
-        # One arena for all threads, as the others hold no block above 64 MiB.
+        # XLA's temporary buffers go back to the system after every step and come again page by page, a quarter of a small U-Net's step:
+        # take none by mmap, give none back, and have one arena for all threads, as the others hold no block above 64 MiB
         glibc = ctypes.CDLL(None)
-        glibc.mallopt(_M_ARENA_MAX, 1)
-        glibc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        glibc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_ARENA_MAX, 1)):
+            glibc.mallopt(parameter, value)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not told and jax.config.jax_num_cpu_devices < 1:  # pyright: ignore[reportAttributeAccessIssue]
