@@ -1,6 +1,11 @@
 """The runnable part: data sets, configurations, training, sampling and evaluation. `experiments.load(workdir)` opens a run."""
 
+import os
 from typing import Any
+
+# Without it XLA writes 5 kB of alarm for every program that it finds in the compilation cache: the cache notes settings of the code
+# generator among the abilities of the machine. Read when JAX is imported, so it has to be here; the environment has the last word.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 from . import data, metrics
 from .benchmarks import latency
 from .build import Loaded, make_dataset
+from .errors import RunError
 from .likelihood import measure, sentence
 from .sample import draw_many
 from .writing import write_json
@@ -17,9 +18,10 @@ def evaluate(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     """Run `--mode=evaluate`; return what is written."""
     config = loaded.run.config
     dataset = make_dataset(config)
+    images = [real_images(dataset, split) for split in (config.eval.train_split, config.eval.split) if config.eval.samplers]
     report = {"checkpoint": loaded.step, "likelihood": measure(loaded, dataset), "samplers": {}}
-    if config.eval.samplers:
-        real, held_out = (real_images(dataset, split) for split in (config.eval.train_split, config.eval.split))
+    if images:
+        real, held_out = images
         report["floor"] = floor(real, held_out)
         for name in config.eval.samplers:
             drawing = draw_many(loaded, name, config.eval.number, workdir / "samples" / name)
@@ -79,6 +81,14 @@ def table(report: dict[str, Any]) -> str:
 
 
 def real_images(dataset: data.DataSet, split: str, limit: int = 10_000) -> np.ndarray:
-    """Return the images of a split, the first ones of a large one, in raw values."""
+    """Return the images of a split, the first ones of a large one, in raw values.
+
+    Raises:
+        RunError: there are fewer than two.
+    """
     source = dataset.source(split)
+    if len(source) < 2:
+        raise RunError(
+            f"samples are compared with two or more images, but split {split!r} has {len(source)}; name a larger one in config.eval"
+        )
     return np.stack([source[i]["x"] for i in range(min(len(source), limit))])

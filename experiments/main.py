@@ -15,9 +15,9 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from .build import build, flops, load, make_dataset, measure
+from .build import Loaded, build, flops, load, make_dataset, measure
 from .check import check_run, check_settings
 from .dequantise import dequantise
 from .devices import set_up_jax
@@ -66,10 +66,26 @@ def execute() -> None:
     workdir = Path(FLAGS.workdir)
     if FLAGS.mode == "train":
         return train(FLAGS.config, workdir)
-    loaded = with_fits(with_settings(load(workdir), FLAGS.config, FREE), workdir)
+    loaded = load(workdir)
+    free = FREE if knows_its_data(loaded, FLAGS.config) else (*FREE, "data")
+    loaded = with_fits(with_settings(loaded, FLAGS.config, free), workdir)
     check_settings(loaded.config)
     check_run(loaded.run)
     MODES[FLAGS.mode](loaded, workdir)
+
+
+def knows_its_data(loaded: Loaded, config: ConfigDict | None) -> bool:
+    """Tell whether a run says which data it is about; a converted one need not, and takes those of `config`, the command line's.
+
+    Raises:
+        RunError: they have another shape.
+    """
+    missing = "path" in loaded.config.data and loaded.config.data.path is None
+    if missing and config is not None and config.data.get("path", "") is not None:
+        have, want = make_dataset(config).shape, loaded.run.facts.shape
+        if have != want:
+            raise RunError(f"the network takes data of shape {want}, those of --config have {have}; resample them, or name others")
+    return not missing
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # subprocesses inherit both
 os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as experiments/__init__.py: JAX, once imported, would hand down its own level
 
 import jax
 from beartype import BeartypeConf, FrozenDict, beartype

@@ -151,6 +151,12 @@ def test_copies_of_the_training_set_are_counted_and_real_data_scores_like_itself
     assert 0.2 < ground["one_nn_train"]["value"] < 0.8
 
 
+def test_a_split_that_is_too_small_to_compare_with_is_named():
+    assert len(evaluate.real_images(Normal(2), "test")) == 2
+    with pytest.raises(RunError, match="two or more images, but split 'test' has 1; name a larger one in config.eval"):
+        evaluate.real_images(Normal(1), "test")
+
+
 def test_load_gives_the_averaged_weights_and_what_it_takes_to_use_them(trained, state_of, monkeypatch):
     monkeypatch.setattr(data.Toy, "__init__", lambda *args, **kwargs: pytest.fail("the data were opened"))
     loaded, (state, _) = load(trained), state_of(trained)

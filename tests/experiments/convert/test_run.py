@@ -14,10 +14,12 @@ from ml_collections import ConfigDict
 import experiments
 import models
 from experiments.build import Run
+from experiments.configs import files
 from experiments.configs.toy import get_config
 from experiments.convert import FORMATS, Converted, convert, write_run
 from experiments.convert.__main__ import main
 from experiments.errors import RunError
+from experiments.main import knows_its_data
 from experiments.sample import make_walk, sample, with_settings
 from experiments.train import train
 from tests.models.networks import filled
@@ -68,6 +70,20 @@ def test_samples_are_drawn_with_the_published_sampler(workdir, tmp_path):
     sample(with_settings(loaded, config, ("samplers", "sampling")), run)
     with np.load(run / "samples" / "published" / "samples.npz") as file:
         assert file["x"].shape == (2, 16, 16, 3) and file["x"].dtype == np.uint8
+
+
+def test_a_converted_run_is_told_its_data_on_the_command_line(workdir, tmp_path):
+    loaded = experiments.load(workdir)
+    config = files.get_config("ve")
+    assert not knows_its_data(loaded, None) and not knows_its_data(loaded, config)
+    for size in (16, 8):
+        np.save(tmp_path / f"{size}.npy", np.random.default_rng(0).integers(0, 256, (20, size, size, 3), np.uint8))
+    config.data.path = str(tmp_path / "16.npy")
+    assert not knows_its_data(loaded, config)
+    assert knows_its_data(with_settings(loaded, config, ("data",)), config)
+    config.data.path = str(tmp_path / "8.npy")
+    with pytest.raises(RunError, match=r"takes data of shape \(16, 16, 3\), those of --config have \(8, 8, 3\)"):
+        knows_its_data(loaded, config)
 
 
 def test_a_run_is_not_overwritten_and_what_is_wrong_is_said(workdir, networks, tmp_path):
