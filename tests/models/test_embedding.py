@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from models.embedding import SINUSOIDS, waves
+from models.embedding import SINUSOIDS, Conditioning, waves
 
 
 def test_positional_is_the_published_embedding():
@@ -15,6 +16,19 @@ def test_positional_is_the_published_embedding():
     np.testing.assert_allclose(
         waves(jnp.asarray(t, jnp.float32), SINUSOIDS["positional"](8).astype(np.float32)), want, rtol=1e-4, atol=1e-4
     )
+
+
+def test_the_open_embedding_leaves_the_end_out():
+    """t 10000^(-k / half), cosines apart from the order: Dhariwal and Nichol 2021 (arXiv:2105.05233)."""
+    np.testing.assert_allclose(SINUSOIDS["positional_open"](8), 10000 ** (-np.arange(8) / 8), rtol=1e-12)
+
+
+def test_random_frequencies_have_the_scale_that_is_asked_for_and_are_not_trained():
+    """Of 4096 normal numbers the standard deviation is off by 7 % but once in 1e9 times."""
+    net = Conditioning(4096, 2, embedding="fourier", num_classes=0, fourier_scale=3.0, kernel_init=nnx.initializers.ones, rngs=nnx.Rngs(0))
+    assert np.std(np.asarray(net.frequencies[...])) == pytest.approx(3, rel=0.07)
+    slope = nnx.grad(lambda net: net(jnp.array([0.5, 2.0]), None).sum())(net)
+    assert not np.any(slope.frequencies[...]) and np.all(slope.dense1.bias[...] != 0)
 
 
 @pytest.mark.parametrize("name, levels, fine", [("log_noise", np.linspace(-2.5, 1.5, 161), 0.025), ("positional", np.arange(1000.0), 1.0)])

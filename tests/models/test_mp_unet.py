@@ -78,6 +78,72 @@ def test_a_block_is_its_definition():
     np.testing.assert_allclose(block(x, emb, None), total(h, conv(mixed, p["out"]["weight"])), rtol=1e-4, atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def small():
+    """Return a network of one level of one block, with gains such as training leaves behind."""
+    net = models.MPUNet((4, 4, 2), nf=8, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), num_classes=3, rngs=nnx.Rngs(0))
+    for part in (net, *net.down[0].blocks, net.middle0, net.middle1, *net.up[0].blocks):
+        assert part.gain[...] == 0  # a new network says nothing, and its blocks do not see the embedding
+        part.gain[...] = jnp.float32(0.7)
+    return net
+
+
+def test_the_embedding_is_its_definition(small):
+    """Equations in Karras et al. 2024, appendix B.2: the sum of two vectors of unit magnitude, a label at sqrt(n) times its row."""
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), nnx.to_pure_dict(nnx.state(small)))
+    c, labels = np.array([-1.0, 0.2, 0.5]), [2, 0, 3]
+    rows = {name: w / np.sqrt((w**2).sum(0)) for name, w in ((name, p[name]["weight"]) for name in ("dense", "label"))}
+    dense = np.sqrt(2) * np.cos(2 * np.pi * (c[:, None] * p["frequencies"] + p["phases"])) @ rows["dense"]
+    label = np.sqrt(3) * np.eye(4)[labels][:, :3] @ rows["label"]
+    total = (dense + label) / np.sqrt(2)
+    got = small.embed(jnp.asarray(c, jnp.float32), jnp.array(labels))
+    np.testing.assert_allclose(got, total / (1 + np.exp(-total)) / 0.596, rtol=1e-3, atol=1e-3)
+    slope = nnx.grad(lambda net: net.embed(jnp.ones(2), None).sum())(small)
+    assert not np.any(slope.frequencies[...]) and not np.any(slope.phases[...]) and np.any(slope.dense.weight[...])
+
+
+def test_the_network_is_its_blocks_and_what_it_kept_counts_as_much_as_its_state(small):
+    """Where both are equally wide, as here, that is a plain concatenation; a channel of ones stands for the bias."""
+    x, c = normal(2, 4, 4, 2), jnp.array([-1.0, 0.5])
+    emb = small.embed(c, None)
+    h0 = small.conv_in(jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, 1)], constant_values=1.0))
+    h1 = small.down[0].blocks[0](h0, emb, None)
+    h = small.middle1(small.middle0(h1, emb, None), emb, None)
+    for block, kept in zip(small.up[0].blocks, (h1, h0), strict=True):
+        h = block(jnp.concatenate([h, kept], axis=-1), emb, None)
+    np.testing.assert_allclose(small(x, c), small.conv_out(h, 0.7), rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_way_down_normalises_pixels():
+    net = nnx.eval_shape(lambda: models.MPUNet((8, 8, 1), nf=8, ch_mult=(1, 2), num_res_blocks=1, num_classes=0, rngs=nnx.Rngs(0)))
+    down, up = ([b for level in way for b in [*level.blocks, level.resample] if b is not None] for way in (net.down, net.up))
+    assert [b.encoder for b in down] == [True] * 3
+    assert [b.encoder for b in (net.middle0, net.middle1, *up)] == [False] * 7
+
+
+def test_a_block_on_the_way_up_is_its_definition_within_the_limit():
+    """Without attention: what comes in is not normalised, and is as wide as it was until the sum."""
+    block = MPBlock(16, 8, 12, encoder=False, rngs=nnx.Rngs(0))
+    block.gain[...] = jnp.float32(0.7)
+    x, emb = 300 * normal(2, 3, 3, 16, seed=3), normal(2, 12, seed=4)
+    y = block.conv1(mp_silu(block.conv0(mp_silu(x)) * (1 + block.cond(emb, 0.7))[:, None, None]))
+    want = (0.7 * block.shortcut(x) + 0.3 * y) / np.sqrt(0.58)
+    got = block(x, emb, None)
+    np.testing.assert_allclose(got, np.clip(want, -256, 256), rtol=1e-4, atol=1e-3)
+    assert got.min() == -256 and got.max() == 256
+
+
+def test_what_is_dropped_is_what_the_last_convolution_sees():
+    """Where that convolution is the identity, each number is zero or 1 / (1 - rate) times what it is without dropout."""
+    block = MPBlock(8, 8, 12, encoder=False, dropout=0.5, rngs=nnx.Rngs(0))
+    block.conv1.weight[...] = jnp.zeros((3, 3, 8, 8)).at[1, 1].set(jnp.eye(8))
+    x, emb = normal(2, 4, 4, 8, seed=3), normal(2, 12, seed=4)
+    dropped = np.asarray(block(x, emb, nnx.Rngs(dropout=1)) - mp_sum(x, 0 * x, 0.3))
+    whole = np.asarray(nnx.view(block, deterministic=True)(x, emb, None) - mp_sum(x, 0 * x, 0.3))
+    np.testing.assert_allclose(dropped * (dropped - 2 * whole), 0, atol=1e-5)
+    assert 0.3 < np.mean(np.abs(dropped) < 1e-6) < 0.7  # of 256 numbers; a fair coin leaves that but once in 1e9 times
+
+
 def test_a_pixel_of_zeros_stays_finite():
     assert bool(jnp.isfinite(unit(jnp.zeros((2, 3)), -1)).all())
     slope = jax.grad(lambda x: unit(x, -1).sum())(jnp.zeros((2, 3)))
