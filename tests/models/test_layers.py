@@ -1,12 +1,14 @@
 """Blocks against their definitions, written out in float64 NumPy."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from models.layers import Attention, GroupNorm, ResBlock, Style
+from models.layers import ACTIVATIONS, Attention, GroupNorm, ResBlock, Style
 from models.resample import resampler
 
 
@@ -141,3 +143,20 @@ def test_kernels_start_with_the_published_variance():
     for weights, variance in [(kernel, 1 / (9 * (16 + 64) / 2)), *((part, 0.1 / 64) for part in np.split(qkv, 3, axis=1))]:
         assert weights.std() == pytest.approx(np.sqrt(variance), rel=0.03)
         assert 0.98 < np.abs(weights).max() / np.sqrt(3 * variance) <= 1
+
+
+ACTIVATIONS_HERE = {  # as PyTorch documents them
+    "silu": lambda x: x / (1 + math.exp(-x)),
+    "elu": lambda x: x if x > 0 else math.expm1(x),
+    "relu": lambda x: max(x, 0.0),
+    "lrelu": lambda x: max(x, 0.2 * x),
+    "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2,
+    "mish": lambda x: x * math.tanh(math.log1p(math.exp(x))),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_activation_is_its_definition(name):
+    x = np.linspace(-6, 6, 49, dtype=np.float32)
+    want = [ACTIVATIONS_HERE[name](float(a)) for a in x]
+    np.testing.assert_allclose(Style(activation=name).act(jnp.asarray(x)), want, rtol=1e-5, atol=1e-6)

@@ -78,40 +78,60 @@ def test_a_block_is_its_definition():
     np.testing.assert_allclose(block(x, emb, None), total(h, conv(mixed, p["out"]["weight"])), rtol=1e-4, atol=1e-4)
 
 
+def build():
+    return models.MPUNet((4, 4, 2), nf=8, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), num_classes=3, rngs=nnx.Rngs(0))
+
+
 @pytest.fixture(scope="module")
 def small():
-    """Return a network of one level of one block, with gains such as training leaves behind."""
-    net = models.MPUNet((4, 4, 2), nf=8, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), num_classes=3, rngs=nnx.Rngs(0))
-    for part in (net, *net.down[0].blocks, net.middle0, net.middle1, *net.up[0].blocks):
-        assert part.gain[...] == 0  # a new network says nothing, and its blocks do not see the embedding
-        part.gain[...] = jnp.float32(0.7)
-    return net
+    """Return a network of one level of one block, and parameters such as training leaves behind."""
+    split = models.split(nnx.eval_shape(build))
+    leaves, tree = jax.tree.flatten(split.params)
+    return split.evaluate, jax.tree.unflatten(tree, [normal(*p.shape, seed=i) for i, p in enumerate(leaves)])
+
+
+def test_a_new_network_says_nothing_and_its_blocks_do_not_see_the_embedding():
+    params = jax.jit(lambda: models.split(build()).params)()
+    gains = [p for path, p in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "gain"]
+    assert len(gains) == 6 and not any(gains)
 
 
 def test_the_embedding_is_its_definition(small):
-    """Equations in Karras et al. 2024, appendix B.2: the sum of two vectors of unit magnitude, a label at sqrt(n) times its row."""
-    p = jax.tree.map(lambda a: np.asarray(a, np.float64), nnx.to_pure_dict(nnx.state(small)))
+    """Karras et al. 2024, appendix B: a sum of two vectors of unit magnitude, a label being sqrt(n) times its row; random waves stay."""
+    evaluate, params = small
     c, labels = np.array([-1.0, 0.2, 0.5]), [2, 0, 3]
-    rows = {name: w / np.sqrt((w**2).sum(0)) for name, w in ((name, p[name]["weight"]) for name in ("dense", "label"))}
+
+    def embed(params):
+        emb = models.merge(evaluate, params).embed(jnp.asarray(c, jnp.float32), jnp.array(labels))
+        return emb.sum(), emb
+
+    slope, got = jax.jit(jax.grad(embed, has_aux=True))(params)
+    assert not np.any(slope["frequencies"]) and not np.any(slope["phases"]) and np.any(slope["dense"]["weight"])
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+    rows = {name: p[name]["weight"] / np.sqrt((p[name]["weight"] ** 2).sum(0)) for name in ("dense", "label")}
     dense = np.sqrt(2) * np.cos(2 * np.pi * (c[:, None] * p["frequencies"] + p["phases"])) @ rows["dense"]
-    label = np.sqrt(3) * np.eye(4)[labels][:, :3] @ rows["label"]
-    total = (dense + label) / np.sqrt(2)
-    got = small.embed(jnp.asarray(c, jnp.float32), jnp.array(labels))
+    total = (dense + np.sqrt(3) * np.eye(4)[labels][:, :3] @ rows["label"]) / np.sqrt(2)
     np.testing.assert_allclose(got, total / (1 + np.exp(-total)) / 0.596, rtol=1e-3, atol=1e-3)
-    slope = nnx.grad(lambda net: net.embed(jnp.ones(2), None).sum())(small)
-    assert not np.any(slope.frequencies[...]) and not np.any(slope.phases[...]) and np.any(slope.dense.weight[...])
 
 
 def test_the_network_is_its_blocks_and_what_it_kept_counts_as_much_as_its_state(small):
     """Where both are equally wide, as here, that is a plain concatenation; a channel of ones stands for the bias."""
+    evaluate, params = small
     x, c = normal(2, 4, 4, 2), jnp.array([-1.0, 0.5])
-    emb = small.embed(c, None)
-    h0 = small.conv_in(jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, 1)], constant_values=1.0))
-    h1 = small.down[0].blocks[0](h0, emb, None)
-    h = small.middle1(small.middle0(h1, emb, None), emb, None)
-    for block, kept in zip(small.up[0].blocks, (h1, h0), strict=True):
-        h = block(jnp.concatenate([h, kept], axis=-1), emb, None)
-    np.testing.assert_allclose(small(x, c), small.conv_out(h, 0.7), rtol=1e-4, atol=1e-4)
+
+    def by_hand(params):
+        net = models.merge(evaluate, params)
+        emb = net.embed(c, None)
+        h0 = net.conv_in(jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, 1)], constant_values=1.0))
+        h1 = net.down[0].blocks[0](h0, emb, None)
+        h = net.middle1(net.middle0(h1, emb, None), emb, None)
+        for block, kept in zip(net.up[0].blocks, (h1, h0), strict=True):
+            h = block(jnp.concatenate([h, kept], axis=-1), emb, None)
+        return net.conv_out(h, params["gain"])
+
+    fast = {"xla_backend_optimization_level": 0}  # compiles in less than half the time
+    got, want = (jax.jit(f, compiler_options=fast)(params) for f in (lambda p: models.merge(evaluate, p)(x, c), by_hand))
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
 def test_only_the_way_down_normalises_pixels():

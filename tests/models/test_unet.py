@@ -103,6 +103,13 @@ def test_attention_stands_at_these_blocks(settings, down, middle, up):
     assert [has(level.blocks) for level in net.up] == up
 
 
+def test_each_step_is_of_the_kind_that_its_place_asks_for():
+    net = abstract(ch_mult=(1, 1, 1), down_steps=("ddpm", "biggan"), up_steps=("biggan", "ddpm"))
+    kinds = lambda levels: [type(level.resample).__name__ for level in levels]  # noqa: E731
+    assert kinds(net.down) == ["Resample", "ResBlock", "NoneType"]
+    assert kinds(net.up) == ["Resample", "ResBlock", "NoneType"]  # from the lowest level upwards
+
+
 def test_groups_and_divisors_are_those_of_the_place():
     """Groups of (both normalisations of a block, its attention)."""
     told = {"groups": 2, "middle_groups": 8, "attention_groups": 4, "attn_up_groups": 1}
