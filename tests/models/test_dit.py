@@ -54,6 +54,43 @@ def test_a_block_is_its_definition():
     np.testing.assert_allclose(block(jnp.asarray(h), jnp.asarray(emb), None), want, rtol=1e-4, atol=1e-4)
 
 
+def test_what_is_around_the_blocks_is_its_definition():
+    """Without blocks: patches of an image wider than high, their places, and a last normalisation that is steered."""
+    net = models.DiT((4, 8, 3), width=8, depth=0, heads=2, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    nnx.update(net, jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape) / 2, jnp.float32), nnx.state(net)))
+    x, c = rng.normal(size=(2, 4, 8, 3)).astype(np.float32), jnp.array([-1.0, 0.5])
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), nnx.to_pure_dict(nnx.state(net)))
+    dense = lambda name, x: x @ p[name]["kernel"] + p[name]["bias"]  # noqa: E731
+    cut = np.stack([x[:, i : i + 2, j : j + 2].reshape(2, 12) for i in (0, 2) for j in (0, 2, 4, 6)], axis=1)
+    h = dense("dense_in", cut) + np.asarray(places(2, 4, 8))
+    emb = np.asarray(net.conditioning(c, None), np.float64)
+    steer = dense("steer", emb / (1 + np.exp(-emb)))[:, None]
+    normal = (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-6)
+    out = dense("dense_out", (1 + steer[..., 8:]) * normal + steer[..., :8])
+    want = np.zeros_like(x)
+    for square, (i, j) in enumerate((i, j) for i in (0, 2) for j in (0, 2, 4, 6)):
+        want[:, i : i + 2, j : j + 2] = out[:, square].reshape(2, 2, 2, 3)
+    np.testing.assert_allclose(net(jnp.asarray(x), c), want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_new_network_says_nothing_and_is_steered_by_nothing():
+    net = models.DiT((2, 2, 1), width=8, depth=1, heads=2, rngs=nnx.Rngs(0))
+    assert not any(np.any(p[...]) for layer in (net.dense_out, net.steer, net.blocks[0].steer) for p in (layer.kernel, layer.bias))
+
+
+def test_what_is_dropped_is_what_the_last_map_sees():
+    """Where that map is the identity, each number is zero or 1 / (1 - rate) times what it is without dropout."""
+    block = DiTBlock(8, 2, 1.0, 0.5, None, rngs=nnx.Rngs(0))
+    block.dense1.kernel[...] = jnp.eye(8)
+    block.steer.bias[...] = jnp.zeros(48).at[40:].set(1.0)  # the perceptron's gate is open, that of attention shut
+    h, emb = (jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32) for shape in ((4, 8, 8), (4, 8)))
+    dropped = np.asarray(block(h, emb, nnx.Rngs(dropout=1)) - h)
+    whole = np.asarray(nnx.view(block, deterministic=True)(h, emb, None) - h)
+    np.testing.assert_allclose(dropped * (dropped - 2 * whole), 0, atol=1e-5)
+    assert 0.3 < np.mean(np.abs(dropped) < 1e-6) < 0.7  # of 256 numbers; a fair coin leaves that but once in 1e9 times
+
+
 @pytest.mark.parametrize("settings, message", [({"patch": 3}, "squares of 3"), ({"heads": 5}, "5 heads"), ({"dtype": "half"}, "'half'")])
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):

@@ -78,6 +78,99 @@ def test_a_block_is_its_definition():
     np.testing.assert_allclose(block(x, emb, None), total(h, conv(mixed, p["out"]["weight"])), rtol=1e-4, atol=1e-4)
 
 
+FAST = {"xla_backend_optimization_level": 0}  # compiles in less than half the time
+
+
+def build(key=0):
+    return models.MPUNet((4, 4, 2), nf=8, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), num_classes=3, rngs=nnx.Rngs(key))
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Return a network of one level of one block, and parameters such as training leaves behind."""
+    split = models.split(nnx.eval_shape(build))
+    leaves, tree = jax.tree.flatten(split.params)
+    return split.evaluate, jax.tree.unflatten(tree, [normal(*p.shape, seed=i) for i, p in enumerate(leaves)])
+
+
+def test_a_new_network_says_nothing_and_its_blocks_do_not_see_the_embedding():
+    def gains(key):
+        return [p for path, p in jax.tree_util.tree_leaves_with_path(models.split(build(key)).params) if path[-1].key == "gain"]
+
+    gains = jax.jit(gains)(jax.random.key(0, impl="rbg"))  # what is not returned is not drawn
+    assert len(gains) == 6 and not any(gains)
+
+
+def test_the_embedding_is_its_definition(small):
+    """Karras et al. 2024, appendix B: a sum of two vectors of unit magnitude, a label being sqrt(n) times its row; random waves stay."""
+    evaluate, params = small
+    c, labels = np.array([-1.0, 0.2, 0.5]), [2, 0, 3]
+
+    def embed(params):
+        emb = models.merge(evaluate, params).embed(jnp.asarray(c, jnp.float32), jnp.array(labels))
+        return emb.sum(), emb
+
+    slope, got = jax.jit(jax.grad(embed, has_aux=True))(params)
+    assert not np.any(slope["frequencies"]) and not np.any(slope["phases"]) and np.any(slope["dense"]["weight"])
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+    rows = {name: p[name]["weight"] / np.sqrt((p[name]["weight"] ** 2).sum(0)) for name in ("dense", "label")}
+    dense = np.sqrt(2) * np.cos(2 * np.pi * (c[:, None] * p["frequencies"] + p["phases"])) @ rows["dense"]
+    total = (dense + np.sqrt(3) * np.eye(4)[labels][:, :3] @ rows["label"]) / np.sqrt(2)
+    np.testing.assert_allclose(got, total / (1 + np.exp(-total)) / 0.596, rtol=1e-3, atol=1e-3)
+
+
+def test_the_network_is_its_blocks_and_what_it_kept_counts_as_much_as_its_state(small):
+    """Where both are equally wide, as here, that is a plain concatenation; a channel of ones stands for the bias."""
+    evaluate, params = small
+    x, c = normal(2, 4, 4, 2), jnp.array([-1.0, 0.5])
+
+    def by_hand(params):
+        net = models.merge(evaluate, params)
+        emb = net.embed(c, None)
+        h0 = net.conv_in(jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, 1)], constant_values=1.0))
+        h1 = net.down[0].blocks[0](h0, emb, None)
+        h = net.middle1(net.middle0(h1, emb, None), emb, None)
+        for block, kept in zip(net.up[0].blocks, (h1, h0), strict=True):
+            h = block(jnp.concatenate([h, kept], axis=-1), emb, None)
+        return net.conv_out(h, params["gain"])
+
+    got, want = (jax.jit(f, compiler_options=FAST)(params) for f in (lambda p: models.merge(evaluate, p)(x, c), by_hand))
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_way_down_normalises_pixels():
+    net = nnx.eval_shape(lambda: models.MPUNet((8, 8, 1), nf=8, ch_mult=(1, 2), num_res_blocks=1, num_classes=0, rngs=nnx.Rngs(0)))
+    down, up = ([b for level in way for b in [*level.blocks, level.resample] if b is not None] for way in (net.down, net.up))
+    assert [b.encoder for b in down] == [True] * 3
+    assert [b.encoder for b in (net.middle0, net.middle1, *up)] == [False] * 7
+
+
+def test_a_block_on_the_way_up_is_its_definition_within_the_limit():
+    """Without attention: what comes in is not normalised, and is as wide as it was until the sum."""
+    block = MPBlock(16, 8, 12, encoder=False, rngs=nnx.Rngs(0))
+    block.gain[...] = jnp.float32(0.7)
+    x, emb = 300 * normal(2, 3, 3, 16, seed=3), normal(2, 12, seed=4)
+
+    def both(x, emb):
+        y = block.conv1(mp_silu(block.conv0(mp_silu(x)) * (1 + block.cond(emb, 0.7))[:, None, None]))
+        return block(x, emb, None), (0.7 * block.shortcut(x) + 0.3 * y) / np.float32(np.sqrt(0.58))
+
+    got, want = jax.jit(both, compiler_options=FAST)(x, emb)
+    np.testing.assert_allclose(got, np.clip(want, -256, 256), rtol=1e-4, atol=1e-3)
+    assert got.min() == -256 and got.max() == 256
+
+
+def test_what_is_dropped_is_what_the_last_convolution_sees():
+    """Where that convolution is the identity, each number is zero or 1 / (1 - rate) times what it is without dropout."""
+    block = MPBlock(8, 8, 12, encoder=False, dropout=0.5, rngs=nnx.Rngs(0))
+    block.conv1.weight[...] = jnp.zeros((3, 3, 8, 8)).at[1, 1].set(jnp.eye(8))
+    x, emb = normal(2, 4, 4, 8, seed=3), normal(2, 12, seed=4)
+    dropped = np.asarray(block(x, emb, nnx.Rngs(dropout=1)) - mp_sum(x, 0 * x, 0.3))
+    whole = np.asarray(nnx.view(block, deterministic=True)(x, emb, None) - mp_sum(x, 0 * x, 0.3))
+    np.testing.assert_allclose(dropped * (dropped - 2 * whole), 0, atol=1e-5)
+    assert 0.3 < np.mean(np.abs(dropped) < 1e-6) < 0.7  # of 256 numbers; a fair coin leaves that but once in 1e9 times
+
+
 def test_a_pixel_of_zeros_stays_finite():
     assert bool(jnp.isfinite(unit(jnp.zeros((2, 3)), -1)).all())
     slope = jax.grad(lambda x: unit(x, -1).sum())(jnp.zeros((2, 3)))

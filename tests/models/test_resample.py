@@ -10,6 +10,7 @@ from models.resample import Resample, convolved, downsample, resampler, upsample
 
 FIR = (1, 3, 3, 1)
 ASYMMETRIC = (1, 2, 5, 3)  # shows whether the filter is turned round as a convolution turns it
+ODD = (1, 2, 4)
 
 
 def images(*shape, seed=0):
@@ -48,12 +49,12 @@ def low_pass(fir, channels):
     return (np.outer(fir, fir) / np.sum(fir) ** 2)[:, :, None, None] * np.eye(channels)
 
 
-@pytest.mark.parametrize("fir", [FIR, ASYMMETRIC])
+@pytest.mark.parametrize("fir", [FIR, ASYMMETRIC, ODD])
 def test_a_filter_comes_before_pixels_are_left_out_and_after_zeros_are_put_between(fir):
-    x = images(2, 4, 6, 3)
-    want = convolution(x.astype(float), low_pass(fir, 3), 1, 1)[:, ::2, ::2]
+    x, behind = images(2, 4, 6, 3), len(fir) - 3  # the odd pixel of padding comes before
+    want = convolution(x.astype(float), low_pass(fir, 3), 1, behind)[:, ::2, ::2]
     np.testing.assert_allclose(resampler("down", fir)(jnp.asarray(x)), want, rtol=1e-5, atol=1e-6)
-    want = 4 * convolution(stretched(x), low_pass(fir, 3), 2, 1)
+    want = 4 * convolution(stretched(x), low_pass(fir, 3), 2, behind)
     np.testing.assert_allclose(resampler("up", fir)(jnp.asarray(x)), want, rtol=1e-5, atol=1e-6)
 
 
@@ -65,6 +66,7 @@ def test_the_filters_keep_a_constant_image_away_from_the_border():
 
 
 CASES = [("down", (), False), ("down", (), True), ("down", ASYMMETRIC, False), ("up", (), False), ("up", ASYMMETRIC, False)]
+CASES += [("down", ODD, False), ("up", ODD, False)]
 
 
 @pytest.mark.parametrize("direction, fir, symmetric", CASES)
@@ -76,12 +78,12 @@ def test_a_learned_step_is_filter_and_convolution_in_the_order_of_stylegan(direc
     if direction == "down" and not fir:
         want = convolution(x.astype(float), turned, int(symmetric), 1)[:, ::2, ::2]
     elif direction == "down":
-        want = convolution(convolution(x.astype(float), low_pass(fir, 3), 2, 2), turned, 0, 0)[:, ::2, ::2]
+        want = convolution(convolution(x.astype(float), low_pass(fir, 3), 2, len(fir) - 2), turned, 0, 0)[:, ::2, ::2]
     elif not fir:
         want = convolution(np.repeat(np.repeat(x.astype(float), 2, 1), 2, 2), turned, 1, 1)
     else:
         full = convolution(stretched(x)[:, :-1, :-1], turned, 2, 2)
-        want = 4 * convolution(full, low_pass(fir, 5), 1, 1)
+        want = 4 * convolution(full, low_pass(fir, 5), 1, len(fir) - 3)
     np.testing.assert_allclose(step(jnp.asarray(x)), want + bias, rtol=1e-4, atol=1e-5)
 
 

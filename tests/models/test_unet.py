@@ -80,3 +80,56 @@ def test_attention_stands_where_it_is_asked_for():
     with_extra, without = (count(shape=(8, 8, 1), nf=8, attn_resolutions=r) for r in ((4, 8), ()))
     one = {c: 2 * c + (3 * c * c + 3 * c) + (c * c + c) for c in (8, 16)}  # norm, qkv, out
     assert with_extra - without == 3 * one[8] + 3 * one[16]  # behind two blocks down and the last one up, at each of two levels
+
+
+def abstract(**settings):
+    return nnx.eval_shape(lambda: models.UNet((8, 8, 1), nf=8, num_res_blocks=1, rngs=nnx.Rngs(0), **settings))
+
+
+@pytest.mark.parametrize(
+    "settings, down, middle, up",
+    [
+        ({"attn_resolutions": (4,)}, [[0], [1]], [1, 0], [[0, 1], [0, 0]]),
+        ({"attn_resolutions": (4,), "attn_up": "every"}, [[0], [1]], [1, 0], [[1, 1], [0, 0]]),
+        ({"attn_resolutions": (4,), "attn_up_resolutions": (8,)}, [[0], [1]], [1, 0], [[0, 0], [0, 1]]),
+        ({"middle_attention": False}, [[0], [0]], [0, 0], [[0, 0], [0, 0]]),
+    ],
+)
+def test_attention_stands_at_these_blocks(settings, down, middle, up):
+    """Level by level in the order of the forward pass."""
+    net = abstract(**settings)
+    has = lambda blocks: [int(b.attention is not None) for b in blocks]  # noqa: E731
+    assert [has(level.blocks) for level in net.down] == down and has([net.middle0, net.middle1]) == middle
+    assert [has(level.blocks) for level in net.up] == up
+
+
+def test_each_step_is_of_the_kind_that_its_place_asks_for():
+    net = abstract(ch_mult=(1, 1, 1), down_steps=("ddpm", "biggan"), up_steps=("biggan", "ddpm"))
+    kinds = lambda levels: [type(level.resample).__name__ for level in levels]  # noqa: E731
+    assert kinds(net.down) == ["Resample", "ResBlock", "NoneType"]
+    assert kinds(net.up) == ["Resample", "ResBlock", "NoneType"]  # from the lowest level upwards
+
+
+def test_groups_and_divisors_are_those_of_the_place():
+    """Groups of (both normalisations of a block, its attention)."""
+    told = {"groups": 2, "middle_groups": 8, "attention_groups": 4, "attn_up_groups": 1}
+    net = abstract(attn_resolutions=(4,), middle_rescale=3.0, skip_rescale=False, progressive="output_skip", **told)
+    of = lambda b: (b.norm0.groups, b.norm1.groups, b.attention.norm.groups if b.attention else None)  # noqa: E731
+    assert [of(b) for level in net.down for b in level.blocks] == [(2, 2, None), (2, 2, 4)]
+    assert [of(b) for b in (net.middle0, net.middle1)] == [(8, 8, 8), (8, 8, None)]
+    assert [of(b) for level in net.up for b in level.blocks] == [(1, 2, None), (1, 2, 4), (2, 2, None), (2, 2, None)]
+    assert [level.merge.norm.groups for level in net.up] == [2, 8]  # the last one is the output
+    assert abstract(groups=2, middle_groups=8).norm_out.groups == 8
+    assert [b.style.rescale for b in (net.down[0].blocks[0], net.middle0, net.middle1, net.up[0].blocks[0])] == [1, 3, 3, 1]
+
+
+@pytest.mark.parametrize("progressive", ["none", "output_skip"])
+def test_a_new_network_says_nothing(progressive):
+    """What ends it starts at scale 1e-10."""
+    settings = {"nf": 4, "ch_mult": (1,), "num_res_blocks": 1, "progressive": progressive}
+
+    def last(key):
+        net = models.UNet((2, 2, 1), **settings, rngs=nnx.Rngs(key))
+        return (net.conv_out or net.up[0].merge.conv).kernel[...]
+
+    assert float(jnp.abs(jax.jit(last)(jax.random.key(0, impl="rbg"))).max()) < 1e-4
