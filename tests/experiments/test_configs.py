@@ -55,17 +55,17 @@ def test_every_variant_of_every_configuration_builds(name, variant, abstractly):
     config, vectors = get_config(name, variant), name == "toy" or "vectors" in variant
     facts = building.Facts((2,) if vectors else (32, 32, 3), None if vectors else 256, 10, 0.5)
     check_settings(config)
-    run = build(config, facts)
+    run = build(config, facts, abstract=True)
     check_run(run)
     assert type(run.sde).__name__.lower() == variant.split(",")[0]
     assert config.train.conditional == ("cond" in variant)
     assert sum(p.size for p in jax.tree.leaves(run.split.params)) > 10_000
-    again = build(run.config)  # as a saved one is
+    again = build(run.config, abstract=True)  # as a saved one is
     assert json.loads(again.config.to_json_best_effort()) == json.loads(run.config.to_json_best_effort())
 
 
 def test_the_full_size_network_has_the_published_size(abstractly):
-    run = build(get_config("cifar10", "vp"))  # its facts are declared: no data are needed
+    run = build(get_config("cifar10", "vp"), abstract=True)  # its facts are declared: no data are needed
     assert sum(p.size for p in jax.tree.leaves(run.split.params)) == pytest.approx(61.8e6, rel=0.02)  # Song et al. 2021: 61.8 M
 
 
