@@ -34,7 +34,7 @@ def upsample(x: Array) -> Array:
 def filtered(x: Array, fir: Sequence[float], pad: tuple[int, int], *, up: int = 1, down: int = 1) -> Array:
     """Put a zero behind every pixel of `x` (up 2), pad, filter with `fir` along both axes at gain up^2, keep every `down`-th pixel.
 
-    Computed axis by axis as a sum of shifted images: XLA's CPU backend takes a hundred times longer for it as a depthwise convolution.
+    Computed axis by axis as a sum of shifted images: as a depthwise convolution it takes XLA's CPU backend up to a hundred times longer.
     """
     taps = [np.asarray(tap, x.dtype) for tap in np.array(fir)[::-1] / np.sum(fir) * up]  # reversed: a convolution, where XLA correlates
     for axis in (1, 2):
