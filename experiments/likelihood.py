@@ -133,9 +133,11 @@ def _summary(values: dict[str, np.ndarray]) -> dict[str, float]:
 
 def sentence(summary: dict[str, Any]) -> str:
     """Say what was found in one line."""
+    error = summary["probe_std_error"]
+    probes = f"probes ± {error:.4f}" if np.isfinite(error) else "one probe, whose error is unknown"
     text = (
         f"{summary['split']} set, {summary['images']} examples: {summary['bits_per_dim']:.3f} ± {summary['std_error']:.3f} bits/dim "
-        f"(probes ± {summary['probe_std_error']:.4f}, refinement {summary['refinement']:+.4f}, prior {summary['prior_mismatch']:+.4f}), "
+        f"({probes}, refinement {summary['refinement']:+.4f}, prior {summary['prior_mismatch']:+.4f}), "
     )
     if "bound" in summary:
         text += f"variational bound {summary['bound']:.3f} ± {summary['bound_std_error']:.3f}, "

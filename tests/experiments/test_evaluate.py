@@ -10,7 +10,7 @@ from experiments.benchmarks import latency
 from experiments.build import Facts, Loaded, build, load, make_dataset
 from experiments.data.base import DataSet, Source
 from experiments.errors import RunError
-from experiments.likelihood import measure
+from experiments.likelihood import measure, sentence
 from sde_lib import VP, Denoiser, Estimate, Gaussian
 
 COV = np.array([[1.0, 0.3, 0.0], [0.3, 0.5, -0.2], [0.0, -0.2, 0.8]])
@@ -149,6 +149,12 @@ def test_copies_of_the_training_set_are_counted_and_real_data_scores_like_itself
     flat = real.reshape(60, -1).astype(float)
     assert ground["nearest_train_median"] == pytest.approx(np.median(metrics.nearest_distances(flat)))
     assert 0.2 < ground["one_nn_train"]["value"] < 0.8
+
+
+@pytest.mark.parametrize("error, said", [(0.25, "(probes ± 0.2500, refinement +0.1000"), (np.nan, "(one probe, whose error is unknown, ref")])
+def test_one_probe_has_no_error_to_print(error, said):
+    found = {"bits_per_dim": 2.0, "std_error": 0.5, "probe_std_error": error, "refinement": 0.1, "prior_mismatch": 0.0}
+    assert said in sentence({"split": "test", "images": 2, "nfe": 50, "seconds": 1.0} | found)
 
 
 def test_a_split_that_is_too_small_to_compare_with_is_named():
