@@ -151,7 +151,9 @@ def test_copies_of_the_training_set_are_counted_and_real_data_scores_like_itself
     assert 0.2 < ground["one_nn_train"]["value"] < 0.8
 
 
-@pytest.mark.parametrize("error, said", [(0.25, "(probes ± 0.2500, refinement +0.1000"), (np.nan, "(one probe, whose error is unknown, ref")])
+@pytest.mark.parametrize(
+    "error, said", [(0.25, "(probes ± 0.2500, refinement +0.1000"), (np.nan, "(one probe, whose error is unknown, ref")]
+)
 def test_one_probe_has_no_error_to_print(error, said):
     found = {"bits_per_dim": 2.0, "std_error": 0.5, "probe_std_error": error, "refinement": 0.1, "prior_mismatch": 0.0}
     assert said in sentence({"split": "test", "images": 2, "nfe": 50, "seconds": 1.0} | found)
