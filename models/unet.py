@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from .computing import DTYPES, compute_type, run
+from .computing import compute_type, run
 from .embedding import Conditioning, check_inputs, sigma_of
 from .layers import ACTIVATIONS, ResBlock, Style, kernel_init, widened
 from .pyramids import InputResidual, InputSkip, OutputResidual, OutputSkip, resample_with
@@ -27,7 +27,6 @@ CHOICES = {
     "progressive_input": ("none", "input_skip", "residual"),
     "progressive_combine": ("sum", "cat"),
     "attn_up": ("last", "every"),
-    "dtype": DTYPES,
 }
 
 
@@ -118,7 +117,7 @@ class UNet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         given = {
-            "nonlinearity": nonlinearity, "resblock_type": resblock_type, "progressive": progressive, "attn_up": attn_up, "dtype": dtype,
+            "nonlinearity": nonlinearity, "resblock_type": resblock_type, "progressive": progressive, "attn_up": attn_up,
             "progressive_input": progressive_input, "progressive_combine": progressive_combine,
         }  # fmt: skip
         for name, value in given.items():
@@ -204,36 +203,33 @@ class UNet(nnx.Module):
         """Map x (batch, height, width, channels) at noise inputs c_noise (batch,), labels cond (batch,), to an array like x."""
         check_inputs(x, c_noise, cond, self.shape, self.num_classes)
         emb = None if self.conditioning is None else self.style.act(self.conditioning(c_noise, cond))
+        call = partial(run, remat=self.remat)
         x = x if self.centered else 2 * x - 1
         pyramid = x
         h = widened(self.conv_in(x))
         kept = [h]
         for level in self.down:
             for block in level.blocks:
-                h = self.run(block, h, emb, rngs)
+                h = call(block, h, emb, rngs)
                 kept.append(h)
             if level.resample is not None:
-                h = self.run(level.resample, h, emb, rngs)
+                h = call(level.resample, h, emb, rngs)
                 if level.merge is not None:
                     pyramid, h = level.merge(pyramid, h)
                 kept.append(h)
-        h = self.run(self.middle1, self.run(self.middle0, h, emb, rngs), emb, rngs)
+        h = call(self.middle1, call(self.middle0, h, emb, rngs), emb, rngs)
         for level in self.up:
             for block in level.blocks:
-                h = self.run(block, jnp.concatenate([h, kept.pop()], axis=-1), emb, rngs)
+                h = call(block, jnp.concatenate([h, kept.pop()], axis=-1), emb, rngs)
             if level.merge is not None:
                 pyramid, h = level.merge(pyramid, h)
             if level.resample is not None:
-                h = self.run(level.resample, h, emb, rngs)
+                h = call(level.resample, h, emb, rngs)
         if self.conv_out is None or self.norm_out is None:
             h = pyramid
         else:
             h = self.conv_out(self.style.act(self.norm_out(h)))
         return h / sigma_of(c_noise, self.sigmas)[:, None, None, None] if self.scale_by_sigma else h
-
-    def run(self, block, h: Array, emb: Array | None, rngs: nnx.Rngs | None) -> Array:
-        """Call a block, recomputing it for the gradient if asked to."""
-        return run(block, h, emb, rngs, remat=self.remat)
 
 
 def check_shape(shape: tuple[int, ...], levels: int) -> None:
