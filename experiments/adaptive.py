@@ -47,7 +47,11 @@ class AdaptiveTimes:
 
     def join(self, batch: dict) -> dict:
         """Return a batch together with the weights."""
-        return batch if self._weights is None else batch | {WEIGHTS: jax.device_put(jnp.asarray(self._weights), self._sharding)}
+        return (
+            batch
+            if self._weights is None
+            else batch | {WEIGHTS: jax.device_put(jnp.asarray(self._weights), self._sharding)}
+        )
 
     def update(self, state: TrainState, batch: dict, step: int) -> None:
         """Measure the weights anew after `step` steps, if it is time to."""
@@ -57,7 +61,11 @@ class AdaptiveTimes:
 
     def keep(self, position: Any) -> Any:
         """Return, as JSON, the position in the data together with the weights."""
-        return position if self._weights is None else {"data": position, WEIGHTS: self._weights.tolist()}
+        return (
+            position
+            if self._weights is None
+            else {"data": position, WEIGHTS: self._weights.tolist()}
+        )
 
     def restore(self, kept: Any) -> Any:
         """Take the weights out of what `keep` returned; return the position in the data."""

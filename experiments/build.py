@@ -83,13 +83,27 @@ def make(package: ModuleType, section: Any, kind: type, **extra: Any) -> Any:
     """
     settings = {k: v for k, v in section.items() if v is not None}  # None: not given
     name = settings.pop("name", None)
-    public = {n: c for n, c in vars(package).items() if inspect.isclass(c) and issubclass(c, kind) and not inspect.isabstract(c)}
+    public = {
+        n: c
+        for n, c in vars(package).items()
+        if inspect.isclass(c) and issubclass(c, kind) and not inspect.isabstract(c)
+    }
     if name not in public:
-        raise ValueError(f"{package.__name__} has no {kind.__name__} {name!r}; choose one of {', '.join(sorted(public))}")
-    known = {k: p for k, p in inspect.signature(public[name].__init__).parameters.items() if k != "self"}
+        raise ValueError(
+            f"{package.__name__} has no {kind.__name__} {name!r}; choose one of {', '.join(sorted(public))}"
+        )
+    known = {
+        k: p for k, p in inspect.signature(public[name].__init__).parameters.items() if k != "self"
+    }
     if unknown := sorted(settings.keys() - known.keys()):
-        raise ValueError(f"{name} has no setting {', '.join(unknown)}; it takes {', '.join(k for k in known if k not in extra)}")
-    if missing := [k for k, p in known.items() if p.default is p.empty and p.kind != p.VAR_KEYWORD and k not in {*settings, *extra}]:
+        raise ValueError(
+            f"{name} has no setting {', '.join(unknown)}; it takes {', '.join(k for k in known if k not in extra)}"
+        )
+    if missing := [
+        k
+        for k, p in known.items()
+        if p.default is p.empty and p.kind != p.VAR_KEYWORD and k not in {*settings, *extra}
+    ]:
         raise ValueError(f"{name} needs a value for {', '.join(missing)}")
     for key, value in settings.items():
         if isinstance(value, list):
@@ -112,12 +126,21 @@ def measure(config: ConfigDict, dataset: data.DataSet) -> Facts:
         actual = getattr(facts, name)
         agrees = abs(value / actual - 1) < 0.1 if name == "sd" else value == actual
         if not agrees:
-            warnings.warn(f"config.facts.{name} is {value}, but the data have {actual}; going on with the data's", stacklevel=2)
+            warnings.warn(
+                f"config.facts.{name} is {value}, but the data have {actual}; going on with the data's",
+                stacklevel=2,
+            )
     declared = config.denoiser.sigma_data
     if declared and abs(declared / found.sd - 1) > 0.1:
-        warnings.warn(f"config.denoiser.sigma_data is {declared}, but the data have standard deviation {found.sd:.4f}", stacklevel=2)
+        warnings.warn(
+            f"config.denoiser.sigma_data is {declared}, but the data have standard deviation {found.sd:.4f}",
+            stacklevel=2,
+        )
     if max(abs(found.min), abs(found.max)) > 10 * found.sd:
-        warnings.warn(f"the data reach from {found.min:.3g} to {found.max:.3g} at standard deviation {found.sd:.3g}", stacklevel=2)
+        warnings.warn(
+            f"the data reach from {found.min:.3g} to {found.max:.3g} at standard deviation {found.sd:.3g}",
+            stacklevel=2,
+        )
     return facts
 
 
@@ -128,7 +151,9 @@ def build(config: ConfigDict, facts: Facts | None = None, *, abstract: bool = Fa
     """
     if facts is None:
         if not config.facts:
-            raise ValueError("the configuration declares no facts about its data; measure them first")
+            raise ValueError(
+                "the configuration declares no facts about its data; measure them first"
+            )
         facts = Facts(**{**config.facts, "shape": tuple(config.facts.shape)})
     config = ConfigDict(config).unlock()
     config.facts = facts._asdict()
@@ -137,10 +162,23 @@ def build(config: ConfigDict, facts: Facts | None = None, *, abstract: bool = Fa
     classes = facts.num_classes if config.train.conditional else 0
     if config.train.conditional and not classes:
         raise ValueError("config.train.conditional is set, but the data have no labels")
-    make_net = lambda: make(models, config.net, nnx.Module, shape=facts.shape, num_classes=classes, rngs=nnx.Rngs(config.seed))  # noqa: E731
+
+    def make_net():
+        return make(
+            models,
+            config.net,
+            nnx.Module,
+            shape=facts.shape,
+            num_classes=classes,
+            rngs=nnx.Rngs(config.seed),
+        )
+
     split = models.split(nnx.eval_shape(make_net))
     if not abstract:  # one program, not one for every shape; it runs once, so that a fast compilation counts for more than a fast program
-        draw = jax.jit(lambda: models.split(make_net()).params, compiler_options={"xla_backend_optimization_level": 0})
+        draw = jax.jit(
+            lambda: models.split(make_net()).params,
+            compiler_options={"xla_backend_optimization_level": 0},
+        )
         split = split._replace(params=draw())
     return Run(config.lock(), facts, sde, split, make_optimizer(**config.optim))
 
@@ -150,7 +188,10 @@ def flops(run: Run) -> float:
 
     Counted in the program before it is compiled; nothing runs.
     """
-    x, t = jax.ShapeDtypeStruct((1, *run.facts.shape), "float32"), jax.ShapeDtypeStruct((1,), "float32")
+    x, t = (
+        jax.ShapeDtypeStruct((1, *run.facts.shape), "float32"),
+        jax.ShapeDtypeStruct((1,), "float32"),
+    )
     evaluate = jax.jit(lambda params, x, t: models.merge(run.split.evaluate, params)(x, t))
     costs: Any = evaluate.lower(run.split.params, x, t).cost_analysis()
     return float(costs["flops"])
@@ -174,9 +215,13 @@ def load(workdir: str | Path, step: int | None = None) -> Loaded:
     """
     workdir = Path(workdir)
     if not (workdir / "config.json").exists():
-        raise RunError(f"{workdir} is no run directory: it has no config.json. Train one with --mode=train --workdir={workdir}")
+        raise RunError(
+            f"{workdir} is no run directory: it has no config.json. Train one with --mode=train --workdir={workdir}"
+        )
     run = build(_filled(json.loads((workdir / "config.json").read_text())), abstract=True)
-    state = jax.eval_shape(lambda params: init_state(jax.random.key(0), params, run.tx), run.parameters())
+    state = jax.eval_shape(
+        lambda params: init_state(jax.random.key(0), params, run.tx), run.parameters()
+    )
     template = checkpoint.template_of(state, replicated(make_mesh(1, 1)))
     restored = checkpoint.restore(workdir, template, step).state
     return Loaded(run.sde, run.denoiser(restored.ema), run.config, run, int(restored.step))

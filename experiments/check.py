@@ -58,7 +58,9 @@ def check_settings(config: ConfigDict) -> None:
         if value < low:
             raise ValueError(f"need config.{path} >= {low}, got {value}")
     if not 0 <= config.ema < 1 or not 0 <= config.train.label_dropout <= 1:
-        raise ValueError(f"need 0 <= ema < 1 and 0 <= train.label_dropout <= 1, got {config.ema} and {config.train.label_dropout}")
+        raise ValueError(
+            f"need 0 <= ema < 1 and 0 <= train.label_dropout <= 1, got {config.ema} and {config.train.label_dropout}"
+        )
 
 
 def check_run(run: Run) -> None:
@@ -75,12 +77,21 @@ def check_run(run: Run) -> None:
         check_name("sampler", name, config.samplers)
     label = config.sampling.label
     if label != -1 and not (config.train.conditional and 0 <= label < classes):
-        known = f"0..{classes - 1}, or -1 for all in turn" if config.train.conditional else "-1, as this run is not conditional"
+        known = (
+            f"0..{classes - 1}, or -1 for all in turn"
+            if config.train.conditional
+            else "-1, as this run is not conditional"
+        )
         raise ValueError(f"config.sampling.label is {label}, expected {known}")
 
 
 def _wrong_keys(section: Any, known: Any, path: str) -> list[str]:
-    if not isinstance(known, ConfigDict) or not known or "name" in known or path == "config.samplers":
+    if (
+        not isinstance(known, ConfigDict)
+        or not known
+        or "name" in known
+        or path == "config.samplers"
+    ):
         return []
     if not isinstance(section, ConfigDict):
         return [f"{path} is a section with settings, got {section!r}"]

@@ -43,9 +43,14 @@ class Checkpoints:
     def __init__(self, workdir: Path, keep: int = 2, keep_period: int = 0):
         self.keep, self.keep_period = keep, keep_period
         self.directory = Path(workdir).absolute() / "checkpoints"
-        for folder in self.directory.glob("[0-9]*"):  # also those that Orbax has not moved into place
+        for folder in self.directory.glob(
+            "[0-9]*"
+        ):  # also those that Orbax has not moved into place
             if not (folder / MANIFEST).exists():
-                print(f"checkpoint {folder} was cut off while being written; removing it", file=sys.stderr)
+                print(
+                    f"checkpoint {folder} was cut off while being written; removing it",
+                    file=sys.stderr,
+                )
                 shutil.rmtree(folder)
         options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -56,7 +61,9 @@ class Checkpoints:
         """Write a checkpoint in the background, waiting only for the one before it."""
         self.wait()
         if not (self.directory / str(step) / MANIFEST).exists():
-            state = jax.tree.map(jnp.copy, state)  # the next training step overwrites the one that it is given
+            state = jax.tree.map(
+                jnp.copy, state
+            )  # the next training step overwrites the one that it is given
             self._pending = self._writer.submit(self._write, step, state, position)
 
     def wait(self) -> None:
@@ -81,7 +88,9 @@ class Checkpoints:
     def _write(self, step: int, state: Any, position: Any) -> None:
         try:
             _check_room(self.directory, sum(a.nbytes for a in jax.tree.leaves(state)))
-            args = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position))
+            args = ocp.args.Composite(
+                state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position)
+            )
             self._manager.save(step, args=args, force=True)
             folder = self.directory / str(step)
             write_json(folder / ARRAYS, _arrays(state))
@@ -89,7 +98,9 @@ class Checkpoints:
             self._remove_old()  # only now that there is a newer one
         except Exception as error:  # whatever the writer's libraries raise, the run has to say where it can go on from
             good = last_good(self.directory.parent)
-            raise RunError(f"could not write checkpoint {step} ({error}); {good}. Make room on the disk and start again.") from error
+            raise RunError(
+                f"could not write checkpoint {step} ({error}); {good}. Make room on the disk and start again."
+            ) from error
 
     def _remove_old(self) -> None:
         for step in self._folders()[: -self.keep]:
@@ -102,13 +113,19 @@ class Checkpoints:
 
 def latest(workdir: Path) -> int | None:
     """Return the step of the newest complete checkpoint of a run directory, or None."""
-    return max((int(p.parent.name) for p in Path(workdir).glob(f"checkpoints/*/{MANIFEST}")), default=None)
+    return max(
+        (int(p.parent.name) for p in Path(workdir).glob(f"checkpoints/*/{MANIFEST}")), default=None
+    )
 
 
 def last_good(workdir: Path) -> str:
     """Say which checkpoint a run can go on from."""
     step = latest(workdir)
-    return "no checkpoint was written before" if step is None else f"the last good checkpoint is {workdir}/checkpoints/{step}"
+    return (
+        "no checkpoint was written before"
+        if step is None
+        else f"the last good checkpoint is {workdir}/checkpoints/{step}"
+    )
 
 
 def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
@@ -122,10 +139,14 @@ def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
     folder = workdir / "checkpoints" / str(step)
     if step is None or not (folder / MANIFEST).exists():
         what = "a complete checkpoint" if step is None else f"a complete checkpoint of step {step}"
-        raise RunError(f"{workdir} holds no {what[2:]}; train it first (--mode=train), or name another --workdir")
+        raise RunError(
+            f"{workdir} holds no {what[2:]}; train it first (--mode=train), or name another --workdir"
+        )
     try:
         expected, found = json.loads((folder / MANIFEST).read_bytes()), _hashes(folder)
-        damaged = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        damaged = sorted(
+            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+        )
     except ValueError:
         damaged = [MANIFEST]
     if damaged:
@@ -134,11 +155,19 @@ def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
             f"Remove that folder to go on from the checkpoint before it, or bring it back from a copy."
         )
     stored, wanted = json.loads((folder / ARRAYS).read_text()), _arrays(template)
-    if other := sorted(name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name)):
+    if other := sorted(
+        name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name)
+    ):
         what = f"{other[0]} is {stored.get(other[0], 'missing')} there, {wanted.get(other[0], 'missing')} here"
-        raise RunError(f"checkpoint {folder} does not fit the network or optimizer of this configuration: {what}")
-    with ocp.CheckpointManager(folder.parent, options=ocp.CheckpointManagerOptions(create=False)) as manager:
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(template), data=ocp.args.JsonRestore())
+        raise RunError(
+            f"checkpoint {folder} does not fit the network or optimizer of this configuration: {what}"
+        )
+    with ocp.CheckpointManager(
+        folder.parent, options=ocp.CheckpointManagerOptions(create=False)
+    ) as manager:
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(template), data=ocp.args.JsonRestore()
+        )
         restored = manager.restore(step, args=args)
     return Restored(restored["state"], restored["data"])
 
@@ -150,7 +179,10 @@ def template_of(state: Any, sharding: jax.sharding.Sharding) -> Any:
 
 def _arrays(state: Any) -> dict[str, str]:
     """Return shape and type of every array of a state by its place in it."""
-    return {jax.tree_util.keystr(path): f"{a.dtype}{list(a.shape)}" for path, a in jax.tree_util.tree_leaves_with_path(state)}
+    return {
+        jax.tree_util.keystr(path): f"{a.dtype}{list(a.shape)}"
+        for path, a in jax.tree_util.tree_leaves_with_path(state)
+    }
 
 
 def _check_room(directory: Path, size: int) -> None:

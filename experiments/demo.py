@@ -36,15 +36,23 @@ def main() -> None:
     set_up_jax()
     logging.set_verbosity(logging.FATAL)  # what libraries log as errors they raise as well
     start, config = time.perf_counter(), demo_config()
-    print(f"1/3  training a score network on 1500 handwritten digits ({config.train.steps} steps) in {WORKDIR}", flush=True)
+    print(
+        f"1/3  training a score network on 1500 handwritten digits ({config.train.steps} steps) in {WORKDIR}",
+        flush=True,
+    )
     train(config, WORKDIR)
     trained = time.perf_counter()
-    print("2/3  drawing 1500 digits with each sampler, and the likelihood of the 297 digits not trained on", flush=True)
+    print(
+        "2/3  drawing 1500 digits with each sampler, and the likelihood of the 297 digits not trained on",
+        flush=True,
+    )
     loaded = load(WORKDIR)
     report = evaluate(loaded, WORKDIR)
     path = show(report, WORKDIR)
     minutes = (trained - start) / 60, (time.perf_counter() - trained) / 60
-    print(f"3/3  {minutes[0]:.1f} min of training, {minutes[1]:.1f} of evaluation; see {path} and {WORKDIR}/evaluation.json")
+    print(
+        f"3/3  {minutes[0]:.1f} min of training, {minutes[1]:.1f} of evaluation; see {path} and {WORKDIR}/evaluation.json"
+    )
 
 
 def show(report: dict, workdir: Path) -> Path:
@@ -55,14 +63,26 @@ def show(report: dict, workdir: Path) -> Path:
     for name, row in report["samplers"].items():
         with np.load(next(iter(sorted((workdir / "samples" / name).glob("batch_*.npz"))))) as saved:
             x = data.unscale(saved["x"][:49], dataset.levels)
-        panels.append((f"{name}, NFE {row['nfe']}\n1-NN {row['one_nn_train']['value']:.2f}, {row['seconds']:.0f} s for 1500", x))
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.2 * len(panels), 3.7), layout="constrained")
+        panels.append(
+            (
+                f"{name}, NFE {row['nfe']}\n1-NN {row['one_nn_train']['value']:.2f}, {row['seconds']:.0f} s for 1500",
+                x,
+            )
+        )
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(3.2 * len(panels), 3.7), layout="constrained"
+    )
     for axis, (title, x) in zip(axes, panels, strict=True):
-        axis.imshow(pictures.grid(np.repeat((x * (255 / 16)).astype(np.uint8), 3, axis=-1)), interpolation="nearest")
+        axis.imshow(
+            pictures.grid(np.repeat((x * (255 / 16)).astype(np.uint8), 3, axis=-1)),
+            interpolation="nearest",
+        )
         axis.set_title(title, fontsize=10)
         axis.axis("off")
     bits = report["likelihood"]
-    figure.suptitle(f"test set: {bits['bits_per_dim']:.3f} ± {bits['std_error']:.3f} bits/dim", fontsize=11)
+    figure.suptitle(
+        f"test set: {bits['bits_per_dim']:.3f} ± {bits['std_error']:.3f} bits/dim", fontsize=11
+    )
     path = workdir / "digits.png"
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -37,9 +37,16 @@ class Dequantiser:
         facts, settings = loaded.run.facts, loaded.run.config.dequantise
         if facts.levels is None:
             raise RunError("the data are continuous: there is nothing to dequantise")
-        net = DequantisingFlow(facts.shape, width=settings.width, layers=settings.layers, rngs=nnx.Rngs(loaded.run.config.seed))
+        net = DequantisingFlow(
+            facts.shape,
+            width=settings.width,
+            layers=settings.layers,
+            rngs=nnx.Rngs(loaded.run.config.seed),
+        )
         self.levels, self.split = facts.levels, models.split(net)
-        self.tx = make_optimizer(lr=settings.lr, warmup=min(100, settings.steps // 2), decay_steps=settings.steps)
+        self.tx = make_optimizer(
+            lr=settings.lr, warmup=min(100, settings.steps // 2), decay_steps=settings.steps
+        )
 
     def __call__(self, params: Any, z: Array, k: Array) -> tuple[Array, Array]:
         """Return scaled images (batch, H, W, C) and log q, (batch,), from standard normal z and whole grey levels k."""
@@ -48,7 +55,9 @@ class Dequantiser:
 
     def template(self) -> Any:
         """Return what a checkpoint of it is restored into."""
-        state = jax.eval_shape(lambda params: init_state(jax.random.key(0), params, self.tx), self.split.params)
+        state = jax.eval_shape(
+            lambda params: init_state(jax.random.key(0), params, self.tx), self.split.params
+        )
         return checkpoint.template_of(state, replicated(make_mesh(1, 1)))
 
 
@@ -61,7 +70,9 @@ def make_loss(loaded: Loaded, dequantiser: Dequantiser):
 
     def loss(params: Any, key: Array, batch: dict) -> Array:
         for_z, for_times, for_noise = jax.random.split(key, 3)
-        k = jnp.clip(jnp.floor((batch["x"] + 1) * dequantiser.levels / 2), 0, dequantiser.levels - 1)
+        k = jnp.clip(
+            jnp.floor((batch["x"] + 1) * dequantiser.levels / 2), 0, dequantiser.levels - 1
+        )
         x, log_q = dequantiser(params, jax.random.normal(for_z, k.shape), k)
         t = times.quantile(sde, draw_quantiles(for_times, len(k)))
         cond = batch["label"] if run.config.train.conditional else None
@@ -77,8 +88,17 @@ def dequantise(loaded: Loaded, workdir: Path) -> None:
     run, settings = loaded.run, loaded.run.config.dequantise
     folder, dequantiser = workdir / "dequantiser", Dequantiser(loaded)
     mesh = make_mesh(settings.batch_size, run.config.devices)
-    stream = data.batches(make_dataset(run.config), run.config.train.split, settings.batch_size, seed=run.config.seed, train=True)
-    state = jax.device_put(init_state(jax.random.key(run.config.seed), dequantiser.split.params, dequantiser.tx), replicated(mesh))
+    stream = data.batches(
+        make_dataset(run.config),
+        run.config.train.split,
+        settings.batch_size,
+        seed=run.config.seed,
+        train=True,
+    )
+    state = jax.device_put(
+        init_state(jax.random.key(run.config.seed), dequantiser.split.params, dequantiser.tx),
+        replicated(mesh),
+    )
     if checkpoint.latest(folder) is not None:
         state, position = checkpoint.restore(folder, dequantiser.template())
         state = jax.device_put(state, replicated(mesh))
@@ -99,7 +119,9 @@ def dequantise(loaded: Loaded, workdir: Path) -> None:
             if step == settings.steps or step % run.config.train.log_every == 0:
                 loss = float(np.mean(jax.device_get(window)))
                 if not np.isfinite(loss):
-                    raise RunError(f"the loss of the dequantiser is {loss} at step {step}; lower --config.dequantise.lr")
+                    raise RunError(
+                        f"the loss of the dequantiser is {loss} at step {step}; lower --config.dequantise.lr"
+                    )
                 log.scalars(step, {"dequantise/loss": loss})
                 window = []
             if step == settings.steps or step % run.config.train.checkpoint_every == 0:
@@ -120,6 +142,8 @@ def restore_dequantiser(loaded: Loaded, workdir: Path):
     @jax.jit
     def redraw(keys: Array, x: Array) -> tuple[Array, Array]:
         k = jnp.clip(jnp.floor((x + 1) * dequantiser.levels / 2), 0, dequantiser.levels - 1)
-        return dequantiser(params, jax.vmap(lambda key: jax.random.normal(key, k.shape[1:]))(keys), k)
+        return dequantiser(
+            params, jax.vmap(lambda key: jax.random.normal(key, k.shape[1:]))(keys), k
+        )
 
     return redraw

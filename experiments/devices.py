@@ -31,7 +31,9 @@ def set_up_jax() -> None:
         glibc = ctypes.CDLL(None)
         for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_ARENA_MAX, 1)):
             glibc.mallopt(parameter, value)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not told and jax.config.jax_num_cpu_devices < 1:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_num_cpu_devices", cores)
@@ -47,7 +49,9 @@ def make_mesh(batch_size: int, devices: int = 0) -> Mesh:
         return fitting_mesh(batch_size)
     devices = _count(devices)
     if batch_size % devices:
-        raise ValueError(f"a batch of {batch_size} cannot be shared by {devices} devices; choose a multiple of {devices}, or fewer devices")
+        raise ValueError(
+            f"a batch of {batch_size} cannot be shared by {devices} devices; choose a multiple of {devices}, or fewer devices"
+        )
     return _mesh(devices)
 
 
@@ -60,12 +64,16 @@ def _count(devices: int) -> int:
     available = jax.local_device_count()
     if devices > available:
         backend = jax.default_backend()
-        raise ValueError(f"config.devices is {devices}, but JAX sees {available} ({backend}); set --config.devices=0 to use all there are")
+        raise ValueError(
+            f"config.devices is {devices}, but JAX sees {available} ({backend}); set --config.devices=0 to use all there are"
+        )
     return devices or available
 
 
 def _mesh(devices: int) -> Mesh:
-    return jax.make_mesh((devices,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices])
+    return jax.make_mesh(
+        (devices,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices]
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -18,7 +18,11 @@ def evaluate(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     """Run `--mode=evaluate`; return what is written."""
     config = loaded.run.config
     dataset = make_dataset(config)
-    images = [real_images(dataset, split) for split in (config.eval.train_split, config.eval.split) if config.eval.samplers]
+    images = [
+        real_images(dataset, split)
+        for split in (config.eval.train_split, config.eval.split)
+        if config.eval.samplers
+    ]
     report = {"checkpoint": loaded.step, "likelihood": measure(loaded, dataset), "samplers": {}}
     if images:
         real, held_out = images
@@ -26,7 +30,11 @@ def evaluate(loaded: Loaded, workdir: Path) -> dict[str, Any]:
         for name in config.eval.samplers:
             drawing = draw_many(loaded, name, config.eval.number, workdir / "samples" / name)
             fake = data.unscale(drawing.x, loaded.run.facts.levels)
-            times = {"nfe": drawing.nfe, "seconds": drawing.seconds, "compile_seconds": drawing.compile_seconds}
+            times = {
+                "nfe": drawing.nfe,
+                "seconds": drawing.seconds,
+                "compile_seconds": drawing.compile_seconds,
+            }
             report["samplers"][name] = times | compare(fake, real, held_out)
     if config.eval.latency:
         report["latency"] = latency.latency(loaded)
@@ -43,8 +51,12 @@ def compare(fake: np.ndarray, real: np.ndarray, held_out: np.ndarray) -> dict[st
     return {
         "one_nn_train": metrics.nearest_neighbour_accuracy(a[:n], b[:n])._asdict(),
         "one_nn_held_out": metrics.nearest_neighbour_accuracy(a[:m], c[:m])._asdict(),
-        "frechet_train": metrics.frechet_distance(metrics.pooled_pixels(fake), metrics.pooled_pixels(real)),
-        "frechet_held_out": metrics.frechet_distance(metrics.pooled_pixels(fake), metrics.pooled_pixels(held_out)),
+        "frechet_train": metrics.frechet_distance(
+            metrics.pooled_pixels(fake), metrics.pooled_pixels(real)
+        ),
+        "frechet_held_out": metrics.frechet_distance(
+            metrics.pooled_pixels(fake), metrics.pooled_pixels(held_out)
+        ),
         "nearest_train_median": float(np.median(nearest)),
         "copies": int((nearest == 0).sum()),
     }
@@ -60,7 +72,9 @@ def floor(real: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:
         "one_nn_train": metrics.nearest_neighbour_accuracy(a, b)._asdict(),
         "one_nn_held_out": metrics.nearest_neighbour_accuracy(r[order[:m]], c[:m])._asdict(),
         "frechet_train": metrics.frechet_distance(*(metrics.pooled_pixels(h) for h in halves)),
-        "frechet_held_out": metrics.frechet_distance(metrics.pooled_pixels(real), metrics.pooled_pixels(held_out)),
+        "frechet_held_out": metrics.frechet_distance(
+            metrics.pooled_pixels(real), metrics.pooled_pixels(held_out)
+        ),
         "nearest_train_median": float(np.median(metrics.nearest_distances(r))),
     }
 
@@ -69,15 +83,26 @@ def table(report: dict[str, Any]) -> str:
     """Format an evaluation as a Markdown table with a line on the likelihood."""
     head = "| sampler | NFE | seconds | 1-NN, train | 1-NN, held out | Frechet, train | Frechet, held out | nearest train |"
     lines = [head, "|" + "---|" * 8]
-    rows = [("real data", {"nfe": "", "seconds": ""} | report["floor"])] if "floor" in report else []
+    rows = (
+        [("real data", {"nfe": "", "seconds": ""} | report["floor"])] if "floor" in report else []
+    )
     for name, row in [*report["samplers"].items(), *rows]:
-        scores = " | ".join(f"{row[k]['value']:.3f} ± {row[k]['std_error']:.3f}" for k in ("one_nn_train", "one_nn_held_out"))
-        distances = " | ".join(f"{row[k]:.2f}" for k in ("frechet_train", "frechet_held_out", "nearest_train_median"))
+        scores = " | ".join(
+            f"{row[k]['value']:.3f} ± {row[k]['std_error']:.3f}"
+            for k in ("one_nn_train", "one_nn_held_out")
+        )
+        distances = " | ".join(
+            f"{row[k]:.2f}" for k in ("frechet_train", "frechet_held_out", "nearest_train_median")
+        )
         seconds = f"{row['seconds']:.1f}" if row["seconds"] != "" else ""
         lines.append(f"| {name} | {row['nfe']} | {seconds} | {scores} | {distances} |")
     line = sentence(report["likelihood"])
     text = "\n".join([line, "", *lines] if report["samplers"] else [line])
-    return text + "\n\nlatency of an image\n\n" + latency.table(report["latency"]) if "latency" in report else text
+    return (
+        text + "\n\nlatency of an image\n\n" + latency.table(report["latency"])
+        if "latency" in report
+        else text
+    )
 
 
 def real_images(dataset: data.DataSet, split: str, limit: int = 10_000) -> np.ndarray:

@@ -31,7 +31,12 @@ def fit(loaded: Loaded, workdir: Path) -> None:
     name, index = settings.save_as or f"fit{settings.nfe}", _NOISES + np.arange(settings.noises)
     mesh, start = fitting_mesh(settings.noises // 2, run.config.devices), time.perf_counter()
     index, denoiser = share(mesh, index.astype(np.int32)), replicate(mesh, loaded.denoiser)
-    x = draw_prior(jax.random.key(run.config.sampling.seed), run.sde, (settings.noises, *run.facts.shape), index)
+    x = draw_prior(
+        jax.random.key(run.config.sampling.seed),
+        run.sde,
+        (settings.noises, *run.facts.shape),
+        index,
+    )
     cond = labels(run, index) if run.config.train.conditional else None
     with progress(settings.updates, f"fit {name}", unit="update") as bar:
 
@@ -42,10 +47,19 @@ def fit(loaded: Loaded, workdir: Path) -> None:
             denoiser, run.sde, x, settings.nfe, cond=cond, updates=settings.updates, rate=settings.rate,
             progress=report,
         )  # fmt: skip
-    numbers = {key: np.asarray(value, np.float64).tolist() for key, value in vars(found.found).items()}
+    numbers = {
+        key: np.asarray(value, np.float64).tolist() for key, value in vars(found.found).items()
+    }
     made_for = {"checkpoint": loaded.step, "sde": json.loads(run.config.sde.to_json())}
-    quality = {"start": float(found.history[0]), "distance": found.distance, "seconds": time.perf_counter() - start}
-    write_json(workdir / "fits" / f"{name}.json", {"setting": {"name": "FewSteps", **numbers}, "made_for": made_for, "quality": quality})
+    quality = {
+        "start": float(found.history[0]),
+        "distance": found.distance,
+        "seconds": time.perf_counter() - start,
+    }
+    write_json(
+        workdir / "fits" / f"{name}.json",
+        {"setting": {"name": "FewSteps", **numbers}, "made_for": made_for, "quality": quality},
+    )
     print(
         f"{name}: {settings.nfe} evaluations, median distance to the accurate ends {quality['start']:.4g} -> {quality['distance']:.4g} on "
         f"held-out noises, {quality['seconds']:.0f} s; use it with --mode=sample --config.sampling.sampler={name}"
@@ -67,7 +81,12 @@ def with_fits(loaded: Loaded, workdir: Path) -> Loaded:
             continue
         sde, step = kept["made_for"]["sde"], kept["made_for"]["checkpoint"]
         if sde != json.loads(config.sde.to_json()):
-            raise RunError(f"{path} was fitted for the process {sde}, this run has {dict(config.sde)}; fit anew with --mode=fit")
+            raise RunError(
+                f"{path} was fitted for the process {sde}, this run has {dict(config.sde)}; fit anew with --mode=fit"
+            )
         if step != loaded.step:
-            warnings.warn(f"{path} was fitted to checkpoint {step}, this is {loaded.step}; --mode=fit fits it anew", stacklevel=2)
+            warnings.warn(
+                f"{path} was fitted to checkpoint {step}, this is {loaded.step}; --mode=fit fits it anew",
+                stacklevel=2,
+            )
     return loaded._replace(config=config, run=loaded.run._replace(config=config))

@@ -26,7 +26,9 @@ class Coupling(nnx.Module):
     def __init__(self, channels: int, width: int, *, rngs: nnx.Rngs):
         self.conv0 = nnx.Conv(2 * channels, width, (3, 3), rngs=rngs)
         self.conv1 = nnx.Conv(width, width, (3, 3), rngs=rngs)
-        self.conv2 = nnx.Conv(width, 2 * channels, (3, 3), kernel_init=nnx.initializers.zeros, rngs=rngs)
+        self.conv2 = nnx.Conv(
+            width, 2 * channels, (3, 3), kernel_init=nnx.initializers.zeros, rngs=rngs
+        )
 
     def __call__(self, z: Array, image: Array) -> tuple[Array, Array]:
         h = nnx.silu(self.conv0(jnp.concatenate([z, image], axis=-1)))
@@ -39,7 +41,9 @@ class DequantisingFlow(nnx.Module):
 
     def __init__(self, shape: Sequence[int], *, width: int = 32, layers: int = 4, rngs: nnx.Rngs):
         if len(shape) != 3:
-            raise ValueError(f"the flow is made of convolutions and needs images (H, W, C), got shape {tuple(shape)}")
+            raise ValueError(
+                f"the flow is made of convolutions and needs images (H, W, C), got shape {tuple(shape)}"
+            )
         self.couplings = nnx.List([Coupling(shape[-1], width, rngs=rngs) for _ in range(layers)])
 
     def __call__(self, z: Array, image: Array) -> tuple[Array, Array]:

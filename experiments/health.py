@@ -39,11 +39,15 @@ class Level(NamedTuple):
 def linear_denoiser(x: np.ndarray, noise: float) -> Gaussian:
     """Return the Gaussian with the moments of data (n, ...), and a variance `noise` more; above 4096 dimensions a diagonal one."""
     x = x.reshape(len(x), -1).astype(np.float64)
-    cov = np.cov(x, rowvar=False).reshape(x.shape[1], -1) if x.shape[1] <= 4096 else np.diag(x.var(0))
+    cov = (
+        np.cov(x, rowvar=False).reshape(x.shape[1], -1) if x.shape[1] <= 4096 else np.diag(x.var(0))
+    )
     return Gaussian(x.mean(0), cov + max(noise, 1e-6) * np.eye(x.shape[1]))
 
 
-def at_level(denoise: Any, raw: Any, sde: SDE, linear: Gaussian, key: Array, x0: Array, cond: Any, t: Array) -> Level:
+def at_level(
+    denoise: Any, raw: Any, sde: SDE, linear: Gaussian, key: Array, x0: Array, cond: Any, t: Array
+) -> Level:
     """Return what an averaged and a raw denoiser do at time `t` with data `x0` (batch, ...)."""
     noise_key, v_key, w_key = jax.random.split(key, 3)
     times, axes, size = jnp.full(len(x0), t), tuple(range(1, x0.ndim)), x0[0].size
@@ -70,7 +74,9 @@ def at_level(denoise: Any, raw: Any, sde: SDE, linear: Gaussian, key: Array, x0:
     )
 
 
-def fokker_planck(denoise: Any, sde: SDE, key: Array, x0: Array, cond: Any, t: Array) -> tuple[Array, Array]:
+def fokker_planck(
+    denoise: Any, sde: SDE, key: Array, x0: Array, cond: Any, t: Array
+) -> tuple[Array, Array]:
     """Return the squared residual of the Fokker-Planck equation of the score and its scale |d_t s|^2, means over `x0` (batch, ...).
 
     Both are projected on one random direction u an example, so that forward derivatives are enough.
@@ -89,10 +95,17 @@ def fokker_planck(denoise: Any, sde: SDE, key: Array, x0: Array, cond: Any, t: A
 
     def potential(x, rows):
         s = score(x, times)
-        trace = jnp.sum(jax.vmap(lambda v: jnp.sum(v * jax.jvp(lambda x: score(x, times), (x,), (v,))[1], axes))(rows), 0)
+        trace = jnp.sum(
+            jax.vmap(
+                lambda v: jnp.sum(v * jax.jvp(lambda x: score(x, times), (x,), (v,))[1], axes)
+            )(rows),
+            0,
+        )
         return 0.5 * g**2 * (trace + jnp.sum(s**2, axes)) - f * jnp.sum(x * s, axes)
 
-    rate = jnp.sum(u * jax.jvp(lambda times: score(x, times), (times,), (jnp.ones_like(times),))[1], axes)
+    rate = jnp.sum(
+        u * jax.jvp(lambda times: score(x, times), (times,), (jnp.ones_like(times),))[1], axes
+    )
     slopes = jax.lax.map(lambda rows: jax.jvp(lambda x: potential(x, rows), (x,), (u,))[1], v)
     return jnp.mean((rate - slopes[0]) * (rate - slopes[-1])), jnp.mean(rate**2)
 
@@ -100,5 +113,7 @@ def fokker_planck(denoise: Any, sde: SDE, key: Array, x0: Array, cond: Any, t: A
 def ratio(top: np.ndarray, bottom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean(top) / mean(bottom) over the last axis and its standard error."""
     value = top.mean(-1) / bottom.mean(-1)
-    error = np.std(top - value[..., None] * bottom, axis=-1, ddof=1) / (np.abs(bottom.mean(-1)) * np.sqrt(top.shape[-1]))
+    error = np.std(top - value[..., None] * bottom, axis=-1, ddof=1) / (
+        np.abs(bottom.mean(-1)) * np.sqrt(top.shape[-1])
+    )
     return value, error

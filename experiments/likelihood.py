@@ -30,12 +30,19 @@ def likelihood(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     """Run `--mode=likelihood`; return the summary that is written."""
     split = loaded.run.config.eval.split
     redraw = restore_dequantiser(loaded, workdir) if loaded.run.config.eval.dequantise else None
-    summary = measure(loaded, make_dataset(loaded.run.config), workdir / "likelihood" / split, redraw)
+    summary = measure(
+        loaded, make_dataset(loaded.run.config), workdir / "likelihood" / split, redraw
+    )
     print(sentence(summary))
     return summary
 
 
-def measure(loaded: Loaded, dataset: data.DataSet, folder: Path | None = None, redraw: Callable | None = None) -> dict[str, Any]:
+def measure(
+    loaded: Loaded,
+    dataset: data.DataSet,
+    folder: Path | None = None,
+    redraw: Callable | None = None,
+) -> dict[str, Any]:
     """Return mean and errors of the bits per dimension of `config.eval.split`; with a `folder`, go on from the batches found there.
 
     Grey levels are dequantised uniformly, or by `redraw`, see `dequantise.restore_dequantiser`.
@@ -47,13 +54,23 @@ def measure(loaded: Loaded, dataset: data.DataSet, folder: Path | None = None, r
     source = dataset.source(settings.split)
     size = min(settings.batch_size, len(source))
     if folder is not None:
-        asked = {"checkpoint": loaded.step, "seed": [run.config.seed, run.config.sampling.seed], "batch_size": size}
+        asked = {
+            "checkpoint": loaded.step,
+            "seed": [run.config.seed, run.config.sampling.seed],
+            "batch_size": size,
+        }
         names = ("split", "train_split", "probes", "trace", "rtol", "bound_draws", "dequantise")
         claim(folder, asked | json.loads(json.dumps({name: settings[name] for name in names})))
     mesh = fitting_mesh(size, run.config.devices)
-    moments, denoiser, parts = moments_of(dataset, settings.train_split), replicate(mesh, loaded.denoiser), []
+    moments, denoiser, parts = (
+        moments_of(dataset, settings.train_split),
+        replicate(mesh, loaded.denoiser),
+        [],
+    )
     with progress(len(source), "likelihood", unit="image") as bar:
-        for number, batch in enumerate(data.batches(dataset, settings.split, size, seed=run.config.seed, train=False)):
+        for number, batch in enumerate(
+            data.batches(dataset, settings.split, size, seed=run.config.seed, train=False)
+        ):
             path = None if folder is None else folder / f"batch_{number * size:07d}.npz"
             if path is None or not path.exists():
                 index = number * size + np.arange(size, dtype=np.int32)
@@ -65,12 +82,21 @@ def measure(loaded: Loaded, dataset: data.DataSet, folder: Path | None = None, r
                     values = dict(saved)
             parts.append(values)
             bar.update(len(batch["x"]))
-    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "nfe"}
+    values = {
+        name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "nfe"
+    }
     bits = values["bits_per_dim"]
     if not np.isfinite(bits).all():
-        raise RunError(f"the likelihood of {int((~np.isfinite(bits)).sum())} of {len(bits)} images did not finish; raise config.eval.rtol")
-    summary = {"split": settings.split, "checkpoint": loaded.step, "images": len(bits)} | _summary(values)
-    summary |= {"nfe": int(max(part["nfe"] for part in parts)), "seconds": time.perf_counter() - start}
+        raise RunError(
+            f"the likelihood of {int((~np.isfinite(bits)).sum())} of {len(bits)} images did not finish; raise config.eval.rtol"
+        )
+    summary = {"split": settings.split, "checkpoint": loaded.step, "images": len(bits)} | _summary(
+        values
+    )
+    summary |= {
+        "nfe": int(max(part["nfe"] for part in parts)),
+        "seconds": time.perf_counter() - start,
+    }
     if folder is not None:
         save_arrays(folder / "values.npz", **values)
         write_json(folder / "summary.json", summary)
@@ -78,15 +104,28 @@ def measure(loaded: Loaded, dataset: data.DataSet, folder: Path | None = None, r
 
 
 def one_batch(
-    loaded: Loaded, denoiser: Any, mesh: Any, batch: dict, index: np.ndarray, moments: tuple, redraw: Callable | None
+    loaded: Loaded,
+    denoiser: Any,
+    mesh: Any,
+    batch: dict,
+    index: np.ndarray,
+    moments: tuple,
+    redraw: Callable | None,
 ) -> dict[str, np.ndarray]:
     """Return the values of a batch, padded to the length of `index` while it is computed."""
     run, settings, count = loaded.run, loaded.run.config.eval, len(batch["x"])
     dim, key = int(np.prod(run.facts.shape)), jax.random.key(run.config.sampling.seed)
-    padded = share(mesh, {k: np.concatenate([v, np.repeat(v[:1], len(index) - count, 0)]) for k, v in batch.items()})
+    padded = share(
+        mesh,
+        {k: np.concatenate([v, np.repeat(v[:1], len(index) - count, 0)]) for k, v in batch.items()},
+    )
     numbers: Any = share(mesh, index)
     cond = padded["label"] if run.config.train.conditional else None
-    x, log_q = (padded["x"], 0.0) if redraw is None else redraw(sample_keys(jax.random.fold_in(key, 1), numbers), padded["x"])
+    x, log_q = (
+        (padded["x"], 0.0)
+        if redraw is None
+        else redraw(sample_keys(jax.random.fold_in(key, 1), numbers), padded["x"])
+    )
     x, spent = share(mesh, x), np.asarray(log_q, np.float64) / (dim * np.log(2))
     tolerance = np.float32(settings.rtol / 10)  # an array, for a number would be compiled in
     found = log_likelihood(
@@ -94,21 +133,37 @@ def one_batch(
         sd=run.facts.sd, cond=cond, index=numbers, rtol=tolerance, atol=tolerance,
     )  # fmt: skip
     mismatch = prior_mismatch(run.sde, found.latent, *moments)
-    nats = {"std_error": found.std_error, "refinement": -found.refinement, "prior_mismatch": -mismatch}
-    values = {name: np.asarray(value, np.float64) / (dim * np.log(2)) for name, value in nats.items()}
-    values["bits_per_dim"] = data.bits_per_dim(np.asarray(found.log_prob, np.float64), dim, run.facts.levels) + spent
+    nats = {
+        "std_error": found.std_error,
+        "refinement": -found.refinement,
+        "prior_mismatch": -mismatch,
+    }
+    values = {
+        name: np.asarray(value, np.float64) / (dim * np.log(2)) for name, value in nats.items()
+    }
+    values["bits_per_dim"] = (
+        data.bits_per_dim(np.asarray(found.log_prob, np.float64), dim, run.facts.levels) + spent
+    )
     if settings.bound_draws:
-        bound = variational_bound(key, denoiser, run.sde, x, draws=settings.bound_draws, cond=cond, index=numbers)
-        values["bound"] = data.bits_per_dim(np.asarray(bound.log_prob, np.float64), dim, run.facts.levels) + spent
+        bound = variational_bound(
+            key, denoiser, run.sde, x, draws=settings.bound_draws, cond=cond, index=numbers
+        )
+        values["bound"] = (
+            data.bits_per_dim(np.asarray(bound.log_prob, np.float64), dim, run.facts.levels) + spent
+        )
         values["bound_std_error"] = np.asarray(bound.std_error, np.float64) / (dim * np.log(2))
     return {name: value[:count] for name, value in values.items()} | {"nfe": np.asarray(found.nfe)}
 
 
-def moments_of(dataset: data.DataSet, split: str, limit: int = 10_000) -> tuple[np.ndarray, np.ndarray]:
+def moments_of(
+    dataset: data.DataSet, split: str, limit: int = 10_000
+) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and variance of each coordinate of the scaled data, dequantisation noise included."""
     source, width = dataset.source(split), 0 if dataset.levels is None else 1
     rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), limit)).astype(int))
-    x = data.scale(np.stack([source[row]["x"] for row in rows]) + width / 2, dataset.levels).astype(np.float64)
+    x = data.scale(np.stack([source[row]["x"] for row in rows]) + width / 2, dataset.levels).astype(
+        np.float64
+    )
     noise = 0.0 if dataset.levels is None else (2 / dataset.levels) ** 2 / 12
     return x.mean(0), x.var(0) + noise
 
@@ -121,10 +176,17 @@ def _summary(values: dict[str, np.ndarray]) -> dict[str, float]:
 
     def errors(name, own):
         n = len(values[name])
-        return float(values[name].std(ddof=1) / np.sqrt(n)), float(np.sqrt(np.mean(values[own] ** 2) / n))
+        return float(values[name].std(ddof=1) / np.sqrt(n)), float(
+            np.sqrt(np.mean(values[own] ** 2) / n)
+        )
 
     spread, probes = errors("bits_per_dim", "std_error")
-    summary = mean("bits_per_dim") | {"std_error": spread, "probe_std_error": probes} | mean("refinement") | mean("prior_mismatch")
+    summary = (
+        mean("bits_per_dim")
+        | {"std_error": spread, "probe_std_error": probes}
+        | mean("refinement")
+        | mean("prior_mismatch")
+    )
     if "bound" in values:
         spread, own = errors("bound", "bound_std_error")
         summary |= mean("bound") | {"bound_std_error": spread, "bound_draw_std_error": own}

@@ -17,7 +17,15 @@ from tqdm import tqdm
 def progress(total: int, description: str, initial: int = 0, unit: str = "step") -> tqdm:
     """Return a progress bar with rate and time left; where the output is a file it writes a line now and then instead."""
     interval = 0.2 if sys.stderr.isatty() else 20.0
-    return tqdm(total=total, desc=description, initial=initial, unit=unit, mininterval=interval, dynamic_ncols=True, file=sys.stderr)
+    return tqdm(
+        total=total,
+        desc=description,
+        initial=initial,
+        unit=unit,
+        mininterval=interval,
+        dynamic_ncols=True,
+        file=sys.stderr,
+    )
 
 
 class Log:
@@ -30,7 +38,9 @@ class Log:
         (workdir / "tensorboard").mkdir(exist_ok=True)
         # not SummaryWriter: its thread dies where a write fails, on a full disk say, and the run would wait for it for ever
         self._board = EventsWriter(str(workdir / "tensorboard" / "events"))
-        self._event(step + 1, session_log=SessionLog(status=SessionLog.START))  # drops what was shown from there on
+        self._event(
+            step + 1, session_log=SessionLog(status=SessionLog.START)
+        )  # drops what was shown from there on
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Write named numbers."""

@@ -30,7 +30,9 @@ from .sample import sample, with_settings
 from .train import FREE, train
 
 FLAGS = flags.FLAGS
-MODES = {f.__name__: f for f in (sample, evaluate, likelihood, diagnose, dequantise, fit)}  # all but training
+MODES = {
+    f.__name__: f for f in (sample, evaluate, likelihood, diagnose, dequantise, fit)
+}  # all but training
 config_flags.DEFINE_config_file(
     "config",
     None,
@@ -38,27 +40,39 @@ config_flags.DEFINE_config_file(
     lock_config=False,  # so that a section {name, **settings} can be given more settings; `check_settings` finds the misspelt ones
     accept_new_attributes=True,
 )
-flags.DEFINE_string("workdir", None, "Run directory: checkpoints, logs and results; made if missing.")
+flags.DEFINE_string(
+    "workdir", None, "Run directory: checkpoints, logs and results; made if missing."
+)
 flags.DEFINE_enum("mode", "train", ["train", *MODES], "What to do.")
-flags.DEFINE_bool("dry_run", False, "Print the resolved configuration, the number of parameters and of operations per image, then stop.")
+flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "Print the resolved configuration, the number of parameters and of operations per image, then stop.",
+)
 
 
 def dry_run() -> None:
     """Print what a run would use."""
     config = FLAGS.config
     check_settings(config)
-    run = build(config, None if config.facts else measure(config, make_dataset(config)), abstract=True)
+    run = build(
+        config, None if config.facts else measure(config, make_dataset(config)), abstract=True
+    )
     check_run(run)
     print(run.config)
     count = sum(p.size for p in jax.tree.leaves(run.split.params))
-    print(f"{count:,} parameters, {flops(run):.3g} floating-point operations per image in one evaluation")
+    print(
+        f"{count:,} parameters, {flops(run):.3g} floating-point operations per image in one evaluation"
+    )
 
 
 def execute() -> None:
     """Do what the flags say."""
     if FLAGS.mode == "train" or FLAGS.dry_run:
         if FLAGS.config is None:
-            raise RunError("--mode=train and --dry_run need --config, such as --config=experiments/configs/digits.py:vp")
+            raise RunError(
+                "--mode=train and --dry_run need --config, such as --config=experiments/configs/digits.py:vp"
+            )
     if FLAGS.dry_run:
         return dry_run()
     if not FLAGS.workdir:
@@ -84,7 +98,9 @@ def knows_its_data(loaded: Loaded, config: ConfigDict | None) -> bool:
     if missing and config is not None and config.data.get("path", "") is not None:
         have, want = make_dataset(config).shape, loaded.run.facts.shape
         if have != want:
-            raise RunError(f"the network takes data of shape {want}, those of --config have {have}; resample them, or name others")
+            raise RunError(
+                f"the network takes data of shape {want}, those of --config have {have}; resample them, or name others"
+            )
     return not missing
 
 
@@ -104,7 +120,9 @@ def parse(argv: list[str]) -> list[str]:
 def main(argv: list[str]) -> None:
     """Run; what a user can mend ends in one message, with the traceback kept beside the run."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; settings are given as --config.section.name=value")
+        raise app.UsageError(
+            f"unexpected argument {argv[1]!r}; settings are given as --config.section.name=value"
+        )
     set_up_jax()
     logging.set_verbosity(logging.FATAL)  # what libraries log as errors they raise as well
     try:

@@ -19,7 +19,9 @@ def pooled_pixels(x: np.ndarray, side: int = 8) -> np.ndarray:
     if x.ndim == 4:
         rows, columns = max(1, x.shape[1] // side), max(1, x.shape[2] // side)
         x = x[:, : x.shape[1] // rows * rows, : x.shape[2] // columns * columns]
-        x = x.reshape(len(x), x.shape[1] // rows, rows, x.shape[2] // columns, columns, -1).mean((2, 4))
+        x = x.reshape(len(x), x.shape[1] // rows, rows, x.shape[2] // columns, columns, -1).mean(
+            (2, 4)
+        )
     return x.reshape(len(x), -1)
 
 
@@ -48,7 +50,9 @@ def nearest_neighbour_accuracy(a: np.ndarray, b: np.ndarray) -> Proportion:
     own = [(np.fill_diagonal(d, np.inf), d.min(1))[1] for d in within]
     other = [across.min(1), across.min(0)]
     votes = np.concatenate([(o < x) + 0.5 * (o == x) for o, x in zip(own, other, strict=True)])
-    return Proportion(float(votes.mean()), float(np.sqrt(votes.mean() * (1 - votes.mean()) / len(votes))))
+    return Proportion(
+        float(votes.mean()), float(np.sqrt(votes.mean() * (1 - votes.mean()) / len(votes)))
+    )
 
 
 def nearest_distances(a: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:

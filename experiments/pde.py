@@ -37,11 +37,19 @@ def evolve(q: np.ndarray, width: float, tau: float) -> np.ndarray:
 
 def blurred(points: np.ndarray, grid: np.ndarray, level: float) -> np.ndarray:
     """Return the density on the grid's cells of `points` (n, d) with noise of standard deviation `level`, d = 1 or 2."""
-    kernels = np.exp(-0.5 * ((grid[:, None, None] - points[None]) / level) ** 2) / (np.sqrt(2 * np.pi) * level)  # (cells, n, d)
-    return kernels[..., 0].mean(1) if points.shape[1] == 1 else kernels[..., 0] @ kernels[..., 1].T / len(points)
+    kernels = np.exp(-0.5 * ((grid[:, None, None] - points[None]) / level) ** 2) / (
+        np.sqrt(2 * np.pi) * level
+    )  # (cells, n, d)
+    return (
+        kernels[..., 0].mean(1)
+        if points.shape[1] == 1
+        else kernels[..., 0] @ kernels[..., 1].T / len(points)
+    )
 
 
-def score_error(denoise: Any, sde: SDE, points: np.ndarray, t: np.ndarray, low: float = 0.2, high: float = 2.0) -> np.ndarray:
+def score_error(
+    denoise: Any, sde: SDE, points: np.ndarray, t: np.ndarray, low: float = 0.2, high: float = 2.0
+) -> np.ndarray:
     """Return E |s - s_pde|^2 / E |s_pde|^2 at times `t`, NaN where sigma / alpha is not between `low` and `high` times the data's sd.
 
     The mean is over noisy training examples `points` (n, d), d = 1 or 2.
@@ -55,14 +63,26 @@ def score_error(denoise: Any, sde: SDE, points: np.ndarray, t: np.ndarray, low: 
     size = np.abs(points).max() + 4 * level[inside].max()
     width = 2 * size / CELLS
     grid = -size + width * (np.arange(CELLS) + 0.5)
-    q, before, rng = blurred(points, grid, level[inside[0]]), level[inside[0]], np.random.default_rng(0)
+    q, before, rng = (
+        blurred(points, grid, level[inside[0]]),
+        level[inside[0]],
+        np.random.default_rng(0),
+    )
     for i in inside:
         q, before = evolve(q, width, level[i] ** 2 - before**2), level[i]
         log_q = np.log(np.maximum(q, 1e-30))
         slopes = np.stack([np.gradient(log_q, width, axis=axis) for axis in range(q.ndim)], -1)
         y = points + level[i] * rng.standard_normal(points.shape)
-        expected = RegularGridInterpolator([grid] * points.shape[1], slopes, bounds_error=False, fill_value=None)(y) / alpha[i]
+        expected = (
+            RegularGridInterpolator(
+                [grid] * points.shape[1], slopes, bounds_error=False, fill_value=None
+            )(y)
+            / alpha[i]
+        )
         x = jnp.asarray(alpha[i] * y, jnp.float32)
-        score = -np.asarray(compiled(x, jnp.full(len(x), t[i], jnp.float32)).noise, np.float64) / sigma[i]
+        score = (
+            -np.asarray(compiled(x, jnp.full(len(x), t[i], jnp.float32)).noise, np.float64)
+            / sigma[i]
+        )
         found[i] = np.mean((score - expected) ** 2) / np.mean(expected**2)
     return found

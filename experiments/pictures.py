@@ -17,7 +17,11 @@ from matplotlib import pyplot as plt  # noqa: E402  (the backend has to be chose
 
 def to_uint8(x: np.ndarray, levels: int | None) -> np.ndarray:
     """Return model values (batch, H, W, C) as RGB uint8 images."""
-    grey = np.asarray(unscale(x, levels), np.float64) * (255 / (levels - 1)) if levels else (np.clip(x, -1, 1) + 1) * 127.5
+    grey = (
+        np.asarray(unscale(x, levels), np.float64) * (255 / (levels - 1))
+        if levels
+        else (np.clip(x, -1, 1) + 1) * 127.5
+    )
     image = np.rint(grey).astype(np.uint8)
     return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
 
@@ -30,9 +34,14 @@ def grid(images: np.ndarray, size: int = 512) -> np.ndarray:
     zoom = max(1, size // (columns * width))
     gap = max(1, zoom // 2)
     images = images.repeat(zoom, axis=1).repeat(zoom, axis=2)
-    canvas = np.full((rows * (height * zoom + gap) + gap, columns * (width * zoom + gap) + gap, 3), 255, np.uint8)
+    canvas = np.full(
+        (rows * (height * zoom + gap) + gap, columns * (width * zoom + gap) + gap, 3), 255, np.uint8
+    )
     for i, image in enumerate(images):
-        top, left = (gap + (i // columns) * (height * zoom + gap)), gap + (i % columns) * (width * zoom + gap)
+        top, left = (
+            (gap + (i // columns) * (height * zoom + gap)),
+            gap + (i % columns) * (width * zoom + gap),
+        )
         canvas[top : top + height * zoom, left : left + width * zoom] = image
     return canvas
 
@@ -65,11 +74,17 @@ def save_png(path: Path, image: np.ndarray) -> None:
 def save_gif(path: Path, walk: np.ndarray, levels: int | None, frames: int = 40) -> None:
     """Write a walk (states, batch, ...), noise first, as an animation of about `frames` frames that rests on its last."""
     chosen = walk[np.unique(np.linspace(0, len(walk) - 1, frames).astype(int))]
-    if chosen.ndim == 5:  # images: bring each state to the range of the data, or noise of a wide prior would be black and white
-        chosen = chosen / np.maximum(1.0, np.quantile(np.abs(chosen), 0.99, axis=(1, 2, 3, 4), keepdims=True))
+    if (
+        chosen.ndim == 5
+    ):  # images: bring each state to the range of the data, or noise of a wide prior would be black and white
+        chosen = chosen / np.maximum(
+            1.0, np.quantile(np.abs(chosen), 0.99, axis=(1, 2, 3, 4), keepdims=True)
+        )
     limit = 1.1 * float(np.abs(chosen[-1]).max()) * 1.5
     images = [Image.fromarray(picture(x, levels, limit)) for x in chosen]
     buffer = io.BytesIO()
     durations = [60] * (len(images) - 1) + [1500]
-    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
+    images[0].save(
+        buffer, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0
+    )
     write_bytes(path, buffer.getvalue())

@@ -19,7 +19,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import samplers
-from samplers import FewSteps, Sampler, dpm_adaptive, draw_prior, grids, probability_flow, recommended, reverse_sde
+from samplers import (
+    FewSteps,
+    Sampler,
+    dpm_adaptive,
+    draw_prior,
+    grids,
+    probability_flow,
+    recommended,
+    reverse_sde,
+)
 from samplers import sample as walk
 from sde_lib import SDE, Denoiser, check_name
 
@@ -31,7 +40,11 @@ from .log import progress
 from .writing import write_bytes, write_json
 
 GRIDS = ("uniform", "quadratic", "log_snr", "centred", "karras")
-ADAPTIVE = {"probability_flow": probability_flow, "dpm_adaptive": dpm_adaptive, "reverse_sde": reverse_sde}  # they own no grid
+ADAPTIVE = {
+    "probability_flow": probability_flow,
+    "dpm_adaptive": dpm_adaptive,
+    "reverse_sde": reverse_sde,
+}  # they own no grid
 
 
 class Drawn(NamedTuple):
@@ -41,22 +54,31 @@ class Drawn(NamedTuple):
     nfe: int
 
 
-def draw(run: Run, denoiser: Denoiser, setting: Any, index: np.ndarray, report: Callable | None = None) -> Drawn:
+def draw(
+    run: Run, denoiser: Denoiser, setting: Any, index: np.ndarray, report: Callable | None = None
+) -> Drawn:
     """Draw the samples `index` of the run's sampling seed with one entry of `config.samplers`."""
     result = _draw(run, denoiser, setting, index, 0, report)
     return Drawn(np.asarray(result.x), int(result.nfe))
 
 
-def draw_walk(run: Run, denoiser: Denoiser, setting: Any, index: np.ndarray, keep: int) -> np.ndarray:
+def draw_walk(
+    run: Run, denoiser: Denoiser, setting: Any, index: np.ndarray, keep: int
+) -> np.ndarray:
     """Return the last `keep` states (0 < keep, -1: all) of the walks of the samples `index`, (states, batch, ...)."""
     if setting.name in (*ADAPTIVE, "FewSteps"):
-        raise ValueError(f"{setting.name} keeps no walk; choose a sampler with a grid, or sampling.keep = 0")
+        raise ValueError(
+            f"{setting.name} keeps no walk; choose a sampler with a grid, or sampling.keep = 0"
+        )
     return np.asarray(_draw(run, denoiser, setting, index, None if keep < 0 else keep, None).path)
 
 
 def _draw(run, denoiser, setting, index, keep, report):
     sampler, ts = make_walk(setting, run.sde)
-    key, mesh = jax.random.key(run.config.sampling.seed), fitting_mesh(len(index), run.config.devices)
+    key, mesh = (
+        jax.random.key(run.config.sampling.seed),
+        fitting_mesh(len(index), run.config.devices),
+    )
     index = share(mesh, np.asarray(index, np.int32))
     denoiser = replicate(mesh, denoiser)
     x = draw_prior(key, run.sde, (len(index), *run.facts.shape), index)
@@ -65,7 +87,9 @@ def _draw(run, denoiser, setting, index, keep, report):
         return sampler(key, denoiser, run.sde, x, cond=cond, index=index)
     if ts is None:
         return sampler(denoiser, run.sde, x, cond=cond)
-    return walk(key, sampler, denoiser, run.sde, ts, x, cond=cond, index=index, keep=keep, progress=report)
+    return walk(
+        key, sampler, denoiser, run.sde, ts, x, cond=cond, index=index, keep=keep, progress=report
+    )
 
 
 def make_walk(setting: Any, sde: SDE) -> tuple[Any, Any]:
@@ -77,21 +101,38 @@ def make_walk(setting: Any, sde: SDE) -> tuple[Any, Any]:
     settings = dict(setting)
     if (adaptive := ADAPTIVE.get(settings.get("name", ""))) is not None:
         name, parameters = settings.pop("name"), inspect.signature(adaptive).parameters
-        known = [k for k, p in parameters.items() if p.kind == p.KEYWORD_ONLY and k not in ("cond", "index")]
+        known = [
+            k
+            for k, p in parameters.items()
+            if p.kind == p.KEYWORD_ONLY and k not in ("cond", "index")
+        ]
         if unknown := sorted(settings.keys() - set(known)):
-            raise ValueError(f"{name} has no setting {', '.join(unknown)}; it takes {', '.join(known)}")
+            raise ValueError(
+                f"{name} has no setting {', '.join(unknown)}; it takes {', '.join(known)}"
+            )
         return partial(adaptive, **settings), None
     if settings.get("name") == "recommended":
         del settings["name"]
         known = ("nfe", "stochastic")
         if unknown := sorted(settings.keys() - set(known)):
-            raise ValueError(f"recommended has no setting {', '.join(unknown)}; it takes {', '.join(known)}")
+            raise ValueError(
+                f"recommended has no setting {', '.join(unknown)}; it takes {', '.join(known)}"
+            )
         return recommended(sde, **settings)
     if settings.get("name") == "FewSteps":
-        return FewSteps(*(cast(Any, np.asarray(settings[k])) for k in ("levels", "asked", "weights"))), None
+        return FewSteps(
+            *(cast(Any, np.asarray(settings[k])) for k in ("levels", "asked", "weights"))
+        ), None
     if missing := [k for k in ("grid", "steps", "end") if k not in settings]:
-        raise ValueError(f"the sampler {settings.get('name')!r} needs a value for {', '.join(missing)}")
-    grid, steps, start, end = settings.pop("grid"), settings.pop("steps"), settings.pop("start", 1.0), settings.pop("end")
+        raise ValueError(
+            f"the sampler {settings.get('name')!r} needs a value for {', '.join(missing)}"
+        )
+    grid, steps, start, end = (
+        settings.pop("grid"),
+        settings.pop("steps"),
+        settings.pop("start", 1.0),
+        settings.pop("end"),
+    )
     check_name("grid", grid, GRIDS)
     return make(samplers, settings, Sampler), getattr(grids, grid)(sde, steps, start=start, end=end)
 
@@ -120,11 +161,17 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> Drawing:
     run, config = loaded.run, loaded.run.config
     check_name("sampler", name, config.samplers)
     setting, size = config.samplers[name], min(config.sampling.batch_size, number)
-    asked = {"checkpoint": loaded.step, "setting": json.loads(setting.to_json_best_effort()), "batch_size": size}
+    asked = {
+        "checkpoint": loaded.step,
+        "setting": json.loads(setting.to_json_best_effort()),
+        "batch_size": size,
+    }
     asked |= {"seed": config.sampling.seed, "label": config.sampling.label}
     claim(folder, asked)
     seconds, nfe, parts = [], 0, []
-    with progress(number, f"sample {name}", unit="image" if len(run.facts.shape) == 3 else "sample") as bar:
+    with progress(
+        number, f"sample {name}", unit="image" if len(run.facts.shape) == 3 else "sample"
+    ) as bar:
         for first in range(0, number, size):
             path = folder / f"batch_{first:07d}.npz"
             if not path.exists():
@@ -135,7 +182,9 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> Drawing:
 
                 x, nfe = draw(run, loaded.denoiser, setting, first + np.arange(size), report)
                 if not np.isfinite(x).all():
-                    raise RunError(f"{name!r} gave samples that are not finite, from number {first} on; try more steps or a smaller snr")
+                    raise RunError(
+                        f"{name!r} gave samples that are not finite, from number {first} on; try more steps or a smaller snr"
+                    )
                 save_arrays(path, x=x, nfe=nfe, seconds=time.perf_counter() - start)
             with np.load(path) as saved:
                 parts.append(saved["x"])
@@ -153,18 +202,35 @@ def sample(loaded: Loaded, workdir: Path) -> None:
     folder, path = workdir / "samples" / name, None
     if config.sampling.keep:
         index = np.arange(16 if len(facts.shape) == 3 else min(number, 500))
-        path = draw_walk(loaded.run, loaded.denoiser, config.samplers[name], index, config.sampling.keep)
+        path = draw_walk(
+            loaded.run, loaded.denoiser, config.samplers[name], index, config.sampling.keep
+        )
     drawing = draw_many(loaded, name, number, folder)
     raw = data.unscale(drawing.x, facts.levels)
-    classes = {"label": np.asarray(labels(loaded.run, np.arange(number)))} if config.train.conditional else {}
+    classes = (
+        {"label": np.asarray(labels(loaded.run, np.arange(number)))}
+        if config.train.conditional
+        else {}
+    )
     save_arrays(folder / "samples.npz", x=raw, **classes)
-    pictures.save_png(folder / "grid.png", pictures.picture(drawing.x[: 64 if raw.ndim == 4 else None], facts.levels))
-    summary = {"sampler": name, "checkpoint": loaded.step, "samples": number, "nfe": drawing.nfe, "seconds": drawing.seconds}
+    pictures.save_png(
+        folder / "grid.png",
+        pictures.picture(drawing.x[: 64 if raw.ndim == 4 else None], facts.levels),
+    )
+    summary = {
+        "sampler": name,
+        "checkpoint": loaded.step,
+        "samples": number,
+        "nfe": drawing.nfe,
+        "seconds": drawing.seconds,
+    }
     write_json(folder / "summary.json", summary)
     if path is not None:
         save_arrays(folder / "walk.npz", x=path)
         pictures.save_gif(folder / "walk.gif", path, facts.levels)
-    print(f"{number} samples by {name}: {drawing.nfe} network evaluations each, {drawing.seconds:.1f} s; see {folder / 'grid.png'}")
+    print(
+        f"{number} samples by {name}: {drawing.nfe} network evaluations each, {drawing.seconds:.1f} s; see {folder / 'grid.png'}"
+    )
 
 
 def with_settings(loaded: Loaded, config: ConfigDict | None, sections: tuple[str, ...]) -> Loaded:
@@ -181,7 +247,11 @@ def claim(folder: Path, asked: dict) -> None:
     """Make `folder` the place of this job; move aside what another checkpoint or setting left there."""
     note = folder / "job.json"
     if note.exists() and json.loads(note.read_text()) != asked:
-        aside = next(p for i in itertools.count(1) if not (p := folder.with_name(f"{folder.name}.{i}")).exists())
+        aside = next(
+            p
+            for i in itertools.count(1)
+            if not (p := folder.with_name(f"{folder.name}.{i}")).exists()
+        )
         folder.rename(aside)
         print(f"earlier results, of another checkpoint or setting, are now in {aside}")
     write_json(note, asked)

@@ -52,15 +52,21 @@ def ema_update(ema: Params, params: Params, rate: float, step: Int[Array, ""]) -
     return jax.tree.map(lambda e, p: e + (1 - warm) * (p - e), ema, params)
 
 
-def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation, ema_rate: float = 0.999) -> Callable:
+def make_train_step(
+    loss_fn: LossFn, tx: optax.GradientTransformation, ema_rate: float = 0.999
+) -> Callable:
     """Return the compiled step (state, batch) -> (state, Metrics); it donates the state it is given."""
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        loss, grads = jax.value_and_grad(loss_fn)(state.params, jax.random.fold_in(state.key, state.step), batch)
+        loss, grads = jax.value_and_grad(loss_fn)(
+            state.params, jax.random.fold_in(state.key, state.step), batch
+        )
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = ema_update(state.ema, params, ema_rate, state.step)
-        return TrainState(state.step + 1, params, ema, opt, state.key), Metrics(loss, optax.tree.norm(grads))
+        return TrainState(state.step + 1, params, ema, opt, state.key), Metrics(
+            loss, optax.tree.norm(grads)
+        )
 
     return jax.jit(step, donate_argnums=0)
 
@@ -72,8 +78,13 @@ def ended_at_unit_magnitude() -> optax.GradientTransformation:
     """
 
     def init(params: Params) -> optax.EmptyState:
-        if not any(getattr(path[-1], "key", None) == "weight" for path, _ in jax.tree_util.tree_leaves_with_path(params)):
-            raise ValueError("optim.unit_weights is for networks whose weights count by their direction, such as MPUNet; leave it False")
+        if not any(
+            getattr(path[-1], "key", None) == "weight"
+            for path, _ in jax.tree_util.tree_leaves_with_path(params)
+        ):
+            raise ValueError(
+                "optim.unit_weights is for networks whose weights count by their direction, such as MPUNet; leave it False"
+            )
         return optax.EmptyState()
 
     def update(updates, state, params):
@@ -100,8 +111,20 @@ def make_optimizer(
     if lr <= 0 or warmup < 0 or clip < 0:
         raise ValueError(f"need lr > 0, warmup >= 0 and clip >= 0, got {lr}, {warmup} and {clip}")
     if decay_steps and decay_steps <= warmup:
-        raise ValueError(f"the cosine ends at decay_steps = {decay_steps}, but the warm-up lasts {warmup} steps; make it shorter")
-    after = optax.cosine_decay_schedule(lr, decay_steps - warmup) if decay_steps else optax.constant_schedule(lr)
-    schedule = optax.join_schedules([optax.linear_schedule(0.0, lr, max(warmup, 1)), after], [warmup])
+        raise ValueError(
+            f"the cosine ends at decay_steps = {decay_steps}, but the warm-up lasts {warmup} steps; make it shorter"
+        )
+    after = (
+        optax.cosine_decay_schedule(lr, decay_steps - warmup)
+        if decay_steps
+        else optax.constant_schedule(lr)
+    )
+    schedule = optax.join_schedules(
+        [optax.linear_schedule(0.0, lr, max(warmup, 1)), after], [warmup]
+    )
     last = (ended_at_unit_magnitude(),) if unit_weights else ()
-    return optax.chain(optax.clip_by_global_norm(clip) if clip else optax.identity(), optax.adam(schedule, b1, b2, eps), *last)
+    return optax.chain(
+        optax.clip_by_global_norm(clip) if clip else optax.identity(),
+        optax.adam(schedule, b1, b2, eps),
+        *last,
+    )

@@ -18,7 +18,15 @@ from ml_collections import ConfigDict
 
 import sde_lib
 from models.embedding import with_no_label
-from sde_lib import Binned, LogUniform, TimeDistribution, balanced, denoising_loss, draw_quantiles, uncertainty
+from sde_lib import (
+    Binned,
+    LogUniform,
+    TimeDistribution,
+    balanced,
+    denoising_loss,
+    draw_quantiles,
+    uncertainty,
+)
 
 from . import data, pictures
 from .adaptive import WEIGHTS, AdaptiveTimes
@@ -35,10 +43,22 @@ from .writing import write_json
 
 # Sections that may change between two starts of a run; the rest decides what the parameters become.
 FREE = ("sampling", "samplers", "eval", "fit", "dequantise", "devices")
-FREE_TRAIN = ("steps", "log_every", "held_out_every", "sample_every", "checkpoint_every", "keep", "keep_period")
+FREE_TRAIN = (
+    "steps",
+    "log_every",
+    "held_out_every",
+    "sample_every",
+    "checkpoint_every",
+    "keep",
+    "keep_period",
+)
 
 CONVERTED = "converted.json"  # beside a checkpoint that experiments.convert made: its step
-DECIDED = ("net", "sde", "denoiser")  # what such a checkpoint decides; data and training are for the user to choose
+DECIDED = (
+    "net",
+    "sde",
+    "denoiser",
+)  # what such a checkpoint decides; data and training are for the user to choose
 
 _norm = jax.jit(optax.tree.norm)
 
@@ -49,14 +69,18 @@ def make_losses(run: Run):
     sde_lib.check_name("weighting", objective.weighting, sde_lib.WEIGHTINGS)
     loss_of = sde_lib.OBJECTIVES[objective.name]
 
-    def losses(params: Any, keys: Any, batch: dict, times: TimeDistribution, u: jax.Array) -> jax.Array:
+    def losses(
+        params: Any, keys: Any, batch: dict, times: TimeDistribution, u: jax.Array
+    ) -> jax.Array:
         for_noise, for_labels, dropout = keys
         t = times.quantile(run.sde, u)
         cond = None
         if run.config.train.conditional:
             dropped = jax.random.bernoulli(for_labels, run.config.train.label_dropout, t.shape)
             cond = jnp.where(dropped, run.facts.num_classes, batch["label"])
-        loss = loss_of(for_noise, run.denoiser(params, dropout), batch["x"], t, cond, objective.weighting)
+        loss = loss_of(
+            for_noise, run.denoiser(params, dropout), batch["x"], t, cond, objective.weighting
+        )
         if objective.uncertainty:
             loss = balanced(loss, uncertainty(params[UNCERTAINTY], run.sde, t))
         return loss
@@ -84,7 +108,12 @@ def make_held_out_loss(run: Run, levels: int = 8):
     def losses(params: Any, key: jax.Array, batch: dict) -> jax.Array:
         cond = batch["label"] if run.config.train.conditional else None
         denoiser = run.denoiser(params)
-        at = lambda t: jnp.mean(denoising_loss(key, denoiser, batch["x"], jnp.full(len(batch["x"]), t), cond))  # noqa: E731
+
+        def at(t):
+            return jnp.mean(
+                denoising_loss(key, denoiser, batch["x"], jnp.full(len(batch["x"]), t), cond)
+            )
+
         return jax.lax.map(at, t)
 
     return jax.jit(losses), np.asarray(t)
@@ -97,7 +126,9 @@ def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, data.DataSet]:
         RunError: `workdir` is a file, or holds a run of another configuration.
     """
     if workdir.exists() and not workdir.is_dir():
-        raise RunError(f"--workdir={workdir} is a file; name a folder, which is made if it is missing")
+        raise RunError(
+            f"--workdir={workdir} is a file; name a folder, which is made if it is missing"
+        )
     check_settings(config)
     dataset = make_dataset(config)
     run = build(config, measure(config, dataset))
@@ -133,7 +164,9 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     run, dataset = open_run(config, workdir)
     settings, batch_size = run.config.train, run.config.train.batch_size
     mesh = make_mesh(batch_size, run.config.devices)
-    stream = data.batches(dataset, settings.split, batch_size, seed=run.config.seed, train=True, flip=settings.flip)
+    stream = data.batches(
+        dataset, settings.split, batch_size, seed=run.config.seed, train=True, flip=settings.flip
+    )
     key = jax.random.fold_in(jax.random.key(run.config.seed), 1)
     state = jax.device_put(init_state(key, run.parameters(), run.tx), replicated(mesh))
     times = AdaptiveTimes(run.config.objective, make_losses(run), replicated(mesh))
@@ -183,7 +216,9 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
             if last:
                 break
     if signals.received:
-        print(f"stopped at step {step} by {signals.received}; checkpoint saved. The same command goes on from there.")
+        print(
+            f"stopped at step {step} by {signals.received}; checkpoint saved. The same command goes on from there."
+        )
 
 
 @contextlib.contextmanager
@@ -192,10 +227,14 @@ def _stopping_well(workdir: Path):
     try:
         yield
     except OSError as error:
-        raise RunError(f"training stopped ({error}); {last_good(workdir)}. Mend the cause; the same command goes on from there.") from error
+        raise RunError(
+            f"training stopped ({error}); {last_good(workdir)}. Mend the cause; the same command goes on from there."
+        ) from error
 
 
-def _check_finite(window: list, params: Any, step: int, checkpoints: Checkpoints) -> dict[str, float]:
+def _check_finite(
+    window: list, params: Any, step: int, checkpoints: Checkpoints
+) -> dict[str, float]:
     """Fetch the metrics since the last look; return their means, or stop the run."""
     loss, grad_norm = np.asarray(jax.device_get([(m.loss, m.grad_norm) for m in window])).T
     good = np.isfinite(loss) & np.isfinite(grad_norm)
@@ -221,7 +260,9 @@ def _held_out(run: Run, dataset: data.DataSet, mesh):
 
     def scalars(params: Any) -> dict[str, float]:
         values = np.asarray(losses(params, jax.random.key(0), batch))
-        return {"held_out/loss": float(values.mean())} | {f"held_out/t={t:.2g}": float(v) for t, v in zip(times, values, strict=True)}
+        return {"held_out/loss": float(values.mean())} | {
+            f"held_out/t={t:.2g}": float(v) for t, v in zip(times, values, strict=True)
+        }
 
     return scalars
 
@@ -241,6 +282,10 @@ def _decisive(config: dict) -> dict:
 
 def _differences(a: Any, b: Any, name: str = "config") -> list[str]:
     if isinstance(a, dict) and isinstance(b, dict):
-        return [d for k in sorted(a.keys() | b.keys()) for d in _differences(a.get(k), b.get(k), f"{name}.{k}")]
+        return [
+            d
+            for k in sorted(a.keys() | b.keys())
+            for d in _differences(a.get(k), b.get(k), f"{name}.{k}")
+        ]
     close = isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-6)
     return [] if a == b or close else [f"{name} was {a}, now {b}"]

@@ -36,7 +36,9 @@ class Modulated(nnx.Module):
 class DiTBlock(nnx.Module):
     """Self-attention and a perceptron, both steered by the embedding."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float, dtype, *, rngs: nnx.Rngs):
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: float, dropout: float, dtype, *, rngs: nnx.Rngs
+    ):
         self.heads, hidden = heads, round(mlp_ratio * width)
         self.norm = Modulated()
         self.steer = nnx.Linear(width, 6 * width, kernel_init=nnx.initializers.zeros, rngs=rngs)
@@ -49,10 +51,15 @@ class DiTBlock(nnx.Module):
     def __call__(self, h: Array, emb: Array, rngs: nnx.Rngs | None) -> Array:
         b1, s1, g1, b2, s2, g2 = jnp.split(self.steer(emb), 6, axis=-1)
         batch, tokens, width = h.shape
-        q, k, v = (a.reshape(batch, tokens, self.heads, -1) for a in jnp.split(self.qkv(self.norm(h, b1, s1)), 3, axis=-1))
+        q, k, v = (
+            a.reshape(batch, tokens, self.heads, -1)
+            for a in jnp.split(self.qkv(self.norm(h, b1, s1)), 3, axis=-1)
+        )
         mixed = jax.nn.dot_product_attention(q, k, v).reshape(batch, tokens, width)
         h = h + g1[:, None].astype(h.dtype) * self.out(mixed)
-        inner = self.dropout(nnx.gelu(self.dense0(self.norm(h, b2, s2)), approximate=True), rngs=rngs)
+        inner = self.dropout(
+            nnx.gelu(self.dense0(self.norm(h, b2, s2)), approximate=True), rngs=rngs
+        )
         return h + g2[:, None].astype(h.dtype) * self.dense1(inner)
 
 
@@ -85,12 +92,23 @@ class DiT(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if len(shape) != 3:
-            raise ValueError(f"DiT needs shape (height, width, channels), got {tuple(shape)}; use MLP for vectors")
+            raise ValueError(
+                f"DiT needs shape (height, width, channels), got {tuple(shape)}; use MLP for vectors"
+            )
         if patch < 1 or shape[0] % patch or shape[1] % patch:
-            raise ValueError(f"images of shape {tuple(shape)} cannot be cut into squares of {patch} pixels; choose a divisor as patch")
+            raise ValueError(
+                f"images of shape {tuple(shape)} cannot be cut into squares of {patch} pixels; choose a divisor as patch"
+            )
         if width % heads or width % 4:
-            raise ValueError(f"need a width that is a multiple of 4 and of heads, got width {width} and {heads} heads")
-        self.shape, self.num_classes, self.patch, self.remat = tuple(shape), num_classes, patch, remat
+            raise ValueError(
+                f"need a width that is a multiple of 4 and of heads, got width {width} and {heads} heads"
+            )
+        self.shape, self.num_classes, self.patch, self.remat = (
+            tuple(shape),
+            num_classes,
+            patch,
+            remat,
+        )
         compute = compute_type(dtype)
         normal = nnx.initializers.normal(0.02)
         self.conditioning = Conditioning(
@@ -98,12 +116,16 @@ class DiT(nnx.Module):
         )  # fmt: skip
         pixels = patch * patch * shape[2]
         self.dense_in = nnx.Linear(pixels, width, kernel_init=xavier, dtype=compute, rngs=rngs)
-        self.blocks = nnx.List([DiTBlock(width, heads, mlp_ratio, dropout, compute, rngs=rngs) for _ in range(depth)])
+        self.blocks = nnx.List(
+            [DiTBlock(width, heads, mlp_ratio, dropout, compute, rngs=rngs) for _ in range(depth)]
+        )
         self.norm_out = Modulated()
         self.steer = nnx.Linear(width, 2 * width, kernel_init=nnx.initializers.zeros, rngs=rngs)
         self.dense_out = nnx.Linear(width, pixels, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
-    def __call__(self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None) -> Array:
+    def __call__(
+        self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None
+    ) -> Array:
         """Map x (batch, height, width, channels) at noise inputs c_noise (batch,), labels cond (batch,), to an array like x."""
         check_inputs(x, c_noise, cond, self.shape, self.num_classes)
         emb = nnx.silu(self.conditioning(c_noise, cond))
@@ -135,4 +157,6 @@ def places(rows: int, columns: int, width: int) -> Array:
     """Return what tells the squares apart, (rows * columns, width): sinusoids of the column, then of the row."""
     column, row = np.meshgrid(np.arange(columns), np.arange(rows))
     omega = SINUSOIDS["positional_open"](width // 4).astype(np.float32)
-    return jnp.concatenate([waves(jnp.asarray(a.ravel(), jnp.float32), omega) for a in (column, row)], axis=1)
+    return jnp.concatenate(
+        [waves(jnp.asarray(a.ravel(), jnp.float32), omega) for a in (column, row)], axis=1
+    )

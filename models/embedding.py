@@ -69,17 +69,27 @@ class Conditioning(nnx.Module):
         label_into: str = "hidden",
     ):
         if embedding not in EMBEDDINGS:
-            raise ValueError(f"unknown embedding {embedding!r}; choose one of {', '.join(EMBEDDINGS)}")
+            raise ValueError(
+                f"unknown embedding {embedding!r}; choose one of {', '.join(EMBEDDINGS)}"
+            )
         if label_into not in LABEL_INTO:
-            raise ValueError(f"unknown label_into {label_into!r}; choose one of {', '.join(LABEL_INTO)}")
+            raise ValueError(
+                f"unknown label_into {label_into!r}; choose one of {', '.join(LABEL_INTO)}"
+            )
         if features < 4 or features % 2:
-            raise ValueError(f"need an even number >= 4 of sinusoids to embed the noise level, got {features}")
+            raise ValueError(
+                f"need an even number >= 4 of sinusoids to embed the noise level, got {features}"
+            )
         if num_classes < 0:
             raise ValueError(f"need num_classes >= 0 (0 = no labels), got {num_classes}")
         self.embedding, self.num_classes, self.label_into = embedding, num_classes, label_into
         self.activation, self.half = activation, features // 2
         drawn = embedding in FOURIER  # `features` frequencies, for twice as many sinusoids
-        self.frequencies = nnx.Param(fourier_scale * jax.random.normal(rngs.params(), (features,))) if drawn else None
+        self.frequencies = (
+            nnx.Param(fourier_scale * jax.random.normal(rngs.params(), (features,)))
+            if drawn
+            else None
+        )
         features *= 1 + drawn
         self.dense0 = nnx.Linear(features, out_features, kernel_init=kernel_init, rngs=rngs)
         self.dense1 = nnx.Linear(out_features, out_features, kernel_init=kernel_init, rngs=rngs)
@@ -91,7 +101,9 @@ class Conditioning(nnx.Module):
             return self.dense1(self.activation(hidden))
         no_label = jnp.full(c_noise.shape, self.num_classes)
         # out of range, negative included, becomes NaN: a loud answer where a traced value cannot raise
-        label = self.label(no_label if cond is None else jnp.where(cond < 0, self.num_classes + 1, cond))
+        label = self.label(
+            no_label if cond is None else jnp.where(cond < 0, self.num_classes + 1, cond)
+        )
         if self.label_into == "hidden":
             return self.dense1(self.activation(hidden + label))
         return self.dense1(self.activation(hidden)) + label
@@ -118,17 +130,32 @@ def with_no_label(params):
     return jax.tree_util.tree_map_with_path(one, params)
 
 
-def check_inputs(x: Array, c_noise: Array, cond: Array | None, shape: tuple[int, ...], num_classes: int) -> None:
+def check_inputs(
+    x: Array, c_noise: Array, cond: Array | None, shape: tuple[int, ...], num_classes: int
+) -> None:
     """Raise ValueError unless x is (batch, *shape), c_noise (batch,) and cond None or integer labels (batch,) in 0..num_classes."""
     if x.shape[1:] != shape or x.ndim != len(shape) + 1:
-        raise ValueError(f"x has shape {x.shape}, but this network was built for (batch, *{shape}); rebuild it with shape={x.shape[1:]}")
+        raise ValueError(
+            f"x has shape {x.shape}, but this network was built for (batch, *{shape}); rebuild it with shape={x.shape[1:]}"
+        )
     if jnp.shape(c_noise) != x.shape[:1]:
-        raise ValueError(f"c_noise has shape {jnp.shape(c_noise)}, expected {x.shape[:1]}: one noise level per sample")
+        raise ValueError(
+            f"c_noise has shape {jnp.shape(c_noise)}, expected {x.shape[:1]}: one noise level per sample"
+        )
     if cond is None:
         return
     if not num_classes:
-        raise ValueError("labels were given to a network without classes; build it with num_classes > 0, or pass cond=None")
+        raise ValueError(
+            "labels were given to a network without classes; build it with num_classes > 0, or pass cond=None"
+        )
     if jnp.shape(cond) != x.shape[:1] or not jnp.issubdtype(jnp.result_type(cond), jnp.integer):
-        raise ValueError(f"cond is {jnp.result_type(cond)}{jnp.shape(cond)}, expected integer labels of shape {x.shape[:1]}")
-    if not isinstance(cond, Tracer) and not ((0 <= (labels := np.asarray(cond))) & (labels <= num_classes)).all():
-        raise ValueError(f"labels range over {labels.min()}..{labels.max()}, expected 0..{num_classes} ({num_classes} = no label)")
+        raise ValueError(
+            f"cond is {jnp.result_type(cond)}{jnp.shape(cond)}, expected integer labels of shape {x.shape[:1]}"
+        )
+    if (
+        not isinstance(cond, Tracer)
+        and not ((0 <= (labels := np.asarray(cond))) & (labels <= num_classes)).all()
+    ):
+        raise ValueError(
+            f"labels range over {labels.min()}..{labels.max()}, expected 0..{num_classes} ({num_classes} = no label)"
+        )

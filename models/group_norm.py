@@ -32,7 +32,9 @@ def _derivative(groups: int, eps: float, primals, tangents) -> tuple[Array, Arra
     normal, inverse_std = normalised(x, groups, eps)
     slope = scale * inverse_std
     shift, stretch = (group_mean(a, groups) for a in (dx, summable(normal * dx)))
-    dy = slope * dx + spread(dbias - slope * shift, x) + normal * spread(dscale - slope * stretch, x)
+    dy = (
+        slope * dx + spread(dbias - slope * shift, x) + normal * spread(dscale - slope * stretch, x)
+    )
     return normal * scale + bias, dy
 
 

@@ -48,7 +48,9 @@ class Style(NamedTuple):
     rescale: float = float(np.sqrt(2))  # residual sums are divided by it
     dropout: float = 0.0
     init_scale: float = 0.0  # of what ends a residual branch
-    scale_shift: bool = False  # the embedding scales and shifts what is normalised, instead of being added before
+    scale_shift: bool = (
+        False  # the embedding scales and shifts what is normalised, instead of being added before
+    )
     head_features: int = 0  # of attention; 0: one head
     fir: tuple[float, ...] = ()  # filter for resampling
     resampled_shortcut: bool = True  # a 1 x 1 convolution also where a block only resamples
@@ -58,9 +60,18 @@ class Style(NamedTuple):
         """Apply the activation."""
         return ACTIVATIONS[self.activation](x)
 
-    def conv(self, features_in: int, features_out: int, size: int, rngs: nnx.Rngs, scale: float = 1.0) -> nnx.Conv:
+    def conv(
+        self, features_in: int, features_out: int, size: int, rngs: nnx.Rngs, scale: float = 1.0
+    ) -> nnx.Conv:
         """Return a size x size convolution that keeps the resolution."""
-        return nnx.Conv(features_in, features_out, (size, size), kernel_init=kernel_init(scale), dtype=self.dtype, rngs=rngs)
+        return nnx.Conv(
+            features_in,
+            features_out,
+            (size, size),
+            kernel_init=kernel_init(scale),
+            dtype=self.dtype,
+            rngs=rngs,
+        )
 
     def norm(self, features: int) -> "GroupNorm":
         """Return the normalisation of `features` channels."""
@@ -83,11 +94,17 @@ class GroupNorm(nnx.Module):
     `groups` 0: at least four channels a group, at most 32 groups.
     """
 
-    def __init__(self, features: int, groups: int = 0, eps: float = 1e-6):  # eps of the published networks
+    def __init__(
+        self, features: int, groups: int = 0, eps: float = 1e-6
+    ):  # eps of the published networks
         self.groups, self.eps = groups or min(features // 4, 32), eps
         if self.groups == 0 or features % self.groups:
-            remedy = "take multiples of it" if groups else "take nf from multiples of 4, above 32 of 32"
-            raise ValueError(f"cannot share {features} channels among {self.groups} groups; {remedy}")
+            remedy = (
+                "take multiples of it" if groups else "take nf from multiples of 4, above 32 of 32"
+            )
+            raise ValueError(
+                f"cannot share {features} channels among {self.groups} groups; {remedy}"
+            )
         self.scale = nnx.Param(jnp.ones(features))
         self.bias = nnx.Param(jnp.zeros(features))
 
@@ -102,7 +119,9 @@ class Attention(nnx.Module):
     def __init__(self, features: int, style: Style = Style(), *, rngs: nnx.Rngs):  # noqa: B008
         self.style, self.heads = style, features // (style.head_features or features)
         if self.heads * (style.head_features or features) != features:
-            raise ValueError(f"cannot cut {features} channels into heads of {style.head_features}; choose a divisor as head_features")
+            raise ValueError(
+                f"cannot cut {features} channels into heads of {style.head_features}; choose a divisor as head_features"
+            )
         linear = partial(nnx.Linear, features, dtype=style.dtype, rngs=rngs)
         self.norm = GroupNorm(features, style.attention_groups or style.groups, style.eps)
         # q, k, v side by side; fan_avg of one is half that of the three, so 0.2 is the family's 0.1 for each
@@ -114,7 +133,9 @@ class Attention(nnx.Module):
         q, k, v = jnp.split(self.qkv(self.norm(x).reshape(b, h * w, c)), 3, axis=-1)
         q, k, v = (a.reshape(b, h * w, self.heads, -1) for a in (q, k, v))
         mixed = jax.nn.dot_product_attention(q, k, v)
-        return self.style.residual_sum(x, summable(self.out(mixed.reshape(b, h * w, c)).reshape(x.shape)))
+        return self.style.residual_sum(
+            x, summable(self.out(mixed.reshape(b, h * w, c)).reshape(x.shape))
+        )
 
 
 class ResBlock(nnx.Module):
@@ -141,7 +162,11 @@ class ResBlock(nnx.Module):
         self.norm0 = GroupNorm(features_in, groups_in or style.groups, style.eps)
         self.conv0 = style.conv(features_in, features_out, 3, rngs)
         width = features_out * (1 + style.scale_shift)
-        self.cond = nnx.Linear(emb_features, width, kernel_init=kernel_init(), rngs=rngs) if emb_features else None
+        self.cond = (
+            nnx.Linear(emb_features, width, kernel_init=kernel_init(), rngs=rngs)
+            if emb_features
+            else None
+        )
         self.norm1 = style.norm(features_out)
         self.dropout = nnx.Dropout(style.dropout)
         self.conv1 = style.conv(features_out, features_out, 3, rngs, style.init_scale)

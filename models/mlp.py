@@ -18,7 +18,9 @@ from jax import Array
 from .embedding import Conditioning, check_inputs
 from .layers import BRANCH_END, kernel_init
 
-OMEGA = np.array([1, 2, 4, 8], np.float32)  # radians per unit of x: for data of unit variance, details down to an eighth of it
+OMEGA = np.array(
+    [1, 2, 4, 8], np.float32
+)  # radians per unit of x: for data of unit variance, details down to an eighth of it
 
 
 class MLPBlock(nnx.Module):
@@ -55,14 +57,27 @@ class MLP(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if len(shape) != 1:
-            raise ValueError(f"MLP needs shape (dimensions,), got {tuple(shape)}; use UNet for images")
+            raise ValueError(
+                f"MLP needs shape (dimensions,), got {tuple(shape)}; use UNet for images"
+            )
         self.shape, self.num_classes = tuple(shape), num_classes
-        self.conditioning = Conditioning(width, width, embedding=embedding, num_classes=num_classes, kernel_init=kernel_init(), rngs=rngs)
-        self.dense_in = nnx.Linear(shape[0] * (1 + 2 * len(OMEGA)), width, kernel_init=kernel_init(), rngs=rngs)
+        self.conditioning = Conditioning(
+            width,
+            width,
+            embedding=embedding,
+            num_classes=num_classes,
+            kernel_init=kernel_init(),
+            rngs=rngs,
+        )
+        self.dense_in = nnx.Linear(
+            shape[0] * (1 + 2 * len(OMEGA)), width, kernel_init=kernel_init(), rngs=rngs
+        )
         self.blocks = nnx.List([MLPBlock(width, dropout=dropout, rngs=rngs) for _ in range(depth)])
         self.dense_out = nnx.Linear(width, shape[0], kernel_init=BRANCH_END, rngs=rngs)
 
-    def __call__(self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None) -> Array:
+    def __call__(
+        self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None
+    ) -> Array:
         """Map x (batch, dimensions) at noise inputs c_noise (batch,), labels cond (batch,), to an array like x."""
         check_inputs(x, c_noise, cond, self.shape, self.num_classes)
         emb = nnx.silu(self.conditioning(c_noise, cond))

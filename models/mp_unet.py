@@ -44,8 +44,13 @@ def mp_sum(a: Array, b: Array, t: float) -> Array:
 
 def mp_cat(a: Array, b: Array, t: float) -> Array:
     """Concatenate two states, each contributing its share t whatever its width (eq. 103)."""
-    (na, nb), total = (a.shape[-1], b.shape[-1]), np.sqrt((a.shape[-1] + b.shape[-1]) / ((1 - t) ** 2 + t**2))
-    wa, wb = (np.asarray(w, a.dtype) for w in (total / np.sqrt(na) * (1 - t), total / np.sqrt(nb) * t))
+    (na, nb), total = (
+        (a.shape[-1], b.shape[-1]),
+        np.sqrt((a.shape[-1] + b.shape[-1]) / ((1 - t) ** 2 + t**2)),
+    )
+    wa, wb = (
+        np.asarray(w, a.dtype) for w in (total / np.sqrt(na) * (1 - t), total / np.sqrt(nb) * t)
+    )
     return jnp.concatenate([wa * a, wb * b], axis=-1)
 
 
@@ -53,7 +58,9 @@ def normalised(params):
     """Return parameters with every weight of an `MPConv` at unit magnitude per output: what training does after each step."""
 
     def one(path, p):
-        return unit(p, tuple(range(p.ndim - 1))) if getattr(path[-1], "key", None) == "weight" else p
+        return (
+            unit(p, tuple(range(p.ndim - 1))) if getattr(path[-1], "key", None) == "weight" else p
+        )
 
     return jax.tree_util.tree_map_with_path(one, params)
 
@@ -61,7 +68,9 @@ def normalised(params):
 class MPConv(nnx.Module):
     """A convolution (size > 0) or linear map (size 0) without bias, whose weights count by their direction only (eq. 47, 66)."""
 
-    def __init__(self, features_in: int, features_out: int, size: int, dtype=None, *, rngs: nnx.Rngs):
+    def __init__(
+        self, features_in: int, features_out: int, size: int, dtype=None, *, rngs: nnx.Rngs
+    ):
         shape = (size, size, features_in, features_out) if size else (features_in, features_out)
         self.weight, self.dtype = nnx.Param(jax.random.normal(rngs.params(), shape)), dtype
 
@@ -74,7 +83,9 @@ class MPConv(nnx.Module):
             return x @ w
         if upsampled:
             return conv_of_upsampled(x, w)
-        return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jax.lax.conv_general_dilated(
+            x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
 
 
 class MPBlock(nnx.Module):
@@ -85,9 +96,16 @@ class MPBlock(nnx.Module):
         head_features: int = 64, dropout: float = 0.0, dtype=None, rngs: nnx.Rngs,
     ):  # fmt: skip
         conv = partial(MPConv, dtype=dtype, rngs=rngs)
-        self.encoder, self.resample, self.heads = encoder, resample, max(features_out // head_features, 1)
+        self.encoder, self.resample, self.heads = (
+            encoder,
+            resample,
+            max(features_out // head_features, 1),
+        )
         self.conv0 = conv(features_out if encoder else features_in, features_out, 3)
-        self.cond, self.gain = MPConv(emb_features, features_out, 0, rngs=rngs), nnx.Param(jnp.zeros(()))
+        self.cond, self.gain = (
+            MPConv(emb_features, features_out, 0, rngs=rngs),
+            nnx.Param(jnp.zeros(())),
+        )
         self.dropout = nnx.Dropout(dropout)
         self.conv1 = conv(features_out, features_out, 3)
         self.shortcut = conv(features_in, features_out, 1) if features_in != features_out else None
@@ -149,14 +167,26 @@ class MPUNet(nnx.Module):
             raise ValueError(f"unknown embedding {embedding!r}; choose one of {', '.join(FOURIER)}")
         if num_classes < 0:
             raise ValueError(f"need num_classes >= 0 (0 = no labels), got {num_classes}")
-        self.shape, self.num_classes, self.embedding, self.remat = tuple(shape), num_classes, embedding, remat
+        self.shape, self.num_classes, self.embedding, self.remat = (
+            tuple(shape),
+            num_classes,
+            embedding,
+            remat,
+        )
         widths, compute = [nf * m for m in ch_mult], compute_type(dtype)
         emb_features, channels = max(widths), shape[-1]
         self.frequencies = nnx.Param(jax.random.normal(rngs.params(), (nf,)))
         self.phases = nnx.Param(jax.random.uniform(rngs.params(), (nf,)))
         self.dense = MPConv(nf, emb_features, 0, rngs=rngs)
         self.label = MPConv(num_classes, emb_features, 0, rngs=rngs) if num_classes else None
-        block = partial(MPBlock, emb_features=emb_features, head_features=head_features, dropout=dropout, dtype=compute, rngs=rngs)
+        block = partial(
+            MPBlock,
+            emb_features=emb_features,
+            head_features=head_features,
+            dropout=dropout,
+            dtype=compute,
+            rngs=rngs,
+        )
         attend = [shape[0] >> level in attn_resolutions for level in range(levels)]
         self.conv_in = MPConv(channels + 1, widths[0], 3, compute, rngs=rngs)
         features, kept, down, up = widths[0], [widths[0]], [], []
@@ -166,7 +196,11 @@ class MPUNet(nnx.Module):
                 blocks.append(block(features, width, encoder=True, attend=attend[level]))
                 features = width
                 kept.append(features)
-            step = block(features, features, encoder=True, resample="down") if level < levels - 1 else None
+            step = (
+                block(features, features, encoder=True, resample="down")
+                if level < levels - 1
+                else None
+            )
             kept += [features] if step is not None else []
             down.append(Level(blocks, step, None))
         self.middle0 = block(features, features, encoder=False, attend=True)
@@ -174,17 +208,32 @@ class MPUNet(nnx.Module):
         for level, width in reversed(list(enumerate(widths))):
             blocks = []
             for _ in range(num_res_blocks + 1):
-                blocks.append(block(features + kept.pop(), width, encoder=False, attend=attend[level]))
+                blocks.append(
+                    block(features + kept.pop(), width, encoder=False, attend=attend[level])
+                )
                 features = width
-            up.append(Level(blocks, block(features, features, encoder=False, resample="up") if level else None, None))
+            up.append(
+                Level(
+                    blocks,
+                    block(features, features, encoder=False, resample="up") if level else None,
+                    None,
+                )
+            )
         self.down, self.up = nnx.List(down), nnx.List(up)
-        self.conv_out, self.gain = MPConv(features, channels, 3, rngs=rngs), nnx.Param(jnp.zeros(()))
+        self.conv_out, self.gain = (
+            MPConv(features, channels, 3, rngs=rngs),
+            nnx.Param(jnp.zeros(())),
+        )
 
-    def __call__(self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None) -> Array:
+    def __call__(
+        self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None
+    ) -> Array:
         """Map x (batch, height, width, channels) at noise inputs c_noise (batch,), labels cond (batch,), to an array like x."""
         check_inputs(x, c_noise, cond, self.shape, self.num_classes)
         emb, call = self.embed(c_noise, cond), partial(run, remat=self.remat)
-        h = self.conv_in(jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1))  # the ones stand for a bias
+        h = self.conv_in(
+            jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
+        )  # the ones stand for a bias
         kept = [h]
         for level in self.down:
             for block in [*level.blocks, *([level.resample] if level.resample is not None else [])]:
@@ -199,8 +248,12 @@ class MPUNet(nnx.Module):
 
     def embed(self, c: Array, cond: Array | None) -> Array:
         """Return the embedding of noise input and label."""
-        omega, phase = (2 * np.pi * jax.lax.stop_gradient(p[...]) for p in (self.frequencies, self.phases))
-        waves = np.float32(np.sqrt(2)) * jnp.cos(FOURIER[self.embedding](c)[:, None] * omega[None] + phase[None])
+        omega, phase = (
+            2 * np.pi * jax.lax.stop_gradient(p[...]) for p in (self.frequencies, self.phases)
+        )
+        waves = np.float32(np.sqrt(2)) * jnp.cos(
+            FOURIER[self.embedding](c)[:, None] * omega[None] + phase[None]
+        )
         emb = self.dense(waves)
         if self.label is not None:
             n = self.num_classes

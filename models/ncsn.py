@@ -44,14 +44,34 @@ class Kind(NamedTuple):
 
     def norms(self, features: int, number: int, rngs: nnx.Rngs) -> list["InstanceNormPlus"]:
         """Return the normalisations of a refining block, which NCSNv2 has not."""
-        return [InstanceNormPlus(features, self.levels, rngs=rngs) for _ in range(number if self.levels else 0)]
+        return [
+            InstanceNormPlus(features, self.levels, rngs=rngs)
+            for _ in range(number if self.levels else 0)
+        ]
 
-    def conv(self, features_in: int, features_out: int, size: int = 3, dilation: int = 1, bias: bool = True, *, rngs: nnx.Rngs) -> nnx.Conv:
+    def conv(
+        self,
+        features_in: int,
+        features_out: int,
+        size: int = 3,
+        dilation: int = 1,
+        bias: bool = True,
+        *,
+        rngs: nnx.Rngs,
+    ) -> nnx.Conv:
         """Return a convolution that keeps the resolution; kernel and bias start uniform between +-fan_in^-1/2."""
         bound = (size * size * features_in) ** -0.5
         start = lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)  # noqa: E731
         starts = {"kernel_init": start, "bias_init": start, "rngs": rngs}
-        return nnx.Conv(features_in, features_out, (size, size), kernel_dilation=dilation, use_bias=bias, dtype=self.dtype, **starts)
+        return nnx.Conv(
+            features_in,
+            features_out,
+            (size, size),
+            kernel_dilation=dilation,
+            use_bias=bias,
+            dtype=self.dtype,
+            **starts,
+        )
 
 
 class InstanceNormPlus(nnx.Module):
@@ -60,11 +80,15 @@ class InstanceNormPlus(nnx.Module):
     def __init__(self, features: int, levels: int = 0, *, rngs: nnx.Rngs):
         self.levels = levels
         near_one = 1 + 0.02 * jax.random.normal(rngs.params(), (max(levels, 1), 2 * features))
-        self.rows = nnx.Param(jnp.concatenate([near_one, jnp.zeros((max(levels, 1), features))], axis=1))
+        self.rows = nnx.Param(
+            jnp.concatenate([near_one, jnp.zeros((max(levels, 1), features))], axis=1)
+        )
 
     def __call__(self, x: Array, level: Array) -> Array:
         # of a level that is not in the table NaN: a loud answer where a traced value cannot raise
-        rows = jnp.take(self.rows[...], level if self.levels else jnp.zeros_like(level), axis=0, mode="fill")
+        rows = jnp.take(
+            self.rows[...], level if self.levels else jnp.zeros_like(level), axis=0, mode="fill"
+        )
         gamma, alpha, beta = jnp.split(rows[:, None, None], 3, axis=-1)
         wide = widened(x)
         mean = wide.mean((1, 2), keepdims=True)
@@ -72,18 +96,34 @@ class InstanceNormPlus(nnx.Module):
         normal = centred * jax.lax.rsqrt((centred**2).mean((1, 2), keepdims=True) + EPS)
         apart = mean - mean.mean(-1, keepdims=True)
         spread = (apart**2).sum(-1, keepdims=True) / (x.shape[-1] - 1)
-        return (gamma * (normal + alpha * apart * jax.lax.rsqrt(spread + EPS)) + beta).astype(x.dtype)
+        return (gamma * (normal + alpha * apart * jax.lax.rsqrt(spread + EPS)) + beta).astype(
+            x.dtype
+        )
 
 
 class Residual(nnx.Module):
     """Residual block; the `first` of a stage halves the resolution, or, dilated, keeps it."""
 
-    def __init__(self, features_in: int, features_out: int, kind: Kind, *, dilation: int, first: bool, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        features_in: int,
+        features_out: int,
+        kind: Kind,
+        *,
+        dilation: int,
+        first: bool,
+        rngs: nnx.Rngs,
+    ):
         self.kind, self.halve = kind, first and dilation == 1
-        norm, dilated = partial(InstanceNormPlus, features_in, kind.levels, rngs=rngs), partial(kind.conv, dilation=dilation, rngs=rngs)
+        norm, dilated = (
+            partial(InstanceNormPlus, features_in, kind.levels, rngs=rngs),
+            partial(kind.conv, dilation=dilation, rngs=rngs),
+        )
         self.norm0, self.conv0 = norm(), dilated(features_in, features_in)
         self.norm1, self.conv1 = norm(), dilated(features_in, features_out)
-        self.shortcut = dilated(features_in, features_out, 1 if self.halve else 3) if first else None
+        self.shortcut = (
+            dilated(features_in, features_out, 1 if self.halve else 3) if first else None
+        )
 
     def __call__(self, x: Array, level: Array) -> Array:
         act = self.kind.act
@@ -99,7 +139,9 @@ class Units(nnx.Module):
     def __init__(self, features: int, number: int, kind: Kind, *, rngs: nnx.Rngs):
         self.kind, self.number = kind, number
         self.norms = nnx.List(kind.norms(features, 2 * number, rngs))
-        self.convs = nnx.List([kind.conv(features, features, bias=False, rngs=rngs) for _ in range(2 * number)])
+        self.convs = nnx.List(
+            [kind.conv(features, features, bias=False, rngs=rngs) for _ in range(2 * number)]
+        )
 
     def __call__(self, x: Array, level: Array) -> Array:
         for i in range(self.number):
@@ -116,13 +158,25 @@ class Refine(nnx.Module):
     `features_in` has the channels of each state; a single one must have `features_out`. `units`: residual units behind the pooling.
     """
 
-    def __init__(self, features_in: Sequence[int], features_out: int, units: int, kind: Kind, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        features_in: Sequence[int],
+        features_out: int,
+        units: int,
+        kind: Kind,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.kind, joins = kind, len(features_in) > 1
         self.adapt = nnx.List([Units(f, 2, kind, rngs=rngs) for f in features_in])
-        self.join_norms = nnx.List([norm for f in features_in for norm in kind.norms(f, int(joins), rngs)])
+        self.join_norms = nnx.List(
+            [norm for f in features_in for norm in kind.norms(f, int(joins), rngs)]
+        )
         self.join = nnx.List([kind.conv(f, features_out, rngs=rngs) for f in features_in if joins])
         self.pool_norms = nnx.List(kind.norms(features_out, 2, rngs))
-        self.pool = nnx.List([kind.conv(features_out, features_out, bias=False, rngs=rngs) for _ in range(2)])
+        self.pool = nnx.List(
+            [kind.conv(features_out, features_out, bias=False, rngs=rngs) for _ in range(2)]
+        )
         self.out = Units(features_out, units, kind, rngs=rngs)
 
     def __call__(self, states: Sequence[Array], level: Array) -> Array:
@@ -130,7 +184,10 @@ class Refine(nnx.Module):
         if self.join:
             if self.join_norms:
                 states = [norm(h, level) for norm, h in zip(self.join_norms, states, strict=True)]
-            states = [stretched(widened(join(h)), states[0].shape[1:3]) for join, h in zip(self.join, states, strict=True)]
+            states = [
+                stretched(widened(join(h)), states[0].shape[1:3])
+                for join, h in zip(self.join, states, strict=True)
+            ]
         x = path = self.kind.act(sum(states[1:], states[0]))
         for j, learned in enumerate(self.pool):
             if self.pool_norms:
@@ -177,18 +234,28 @@ class NCSN(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if len(shape) != 3:
-            raise ValueError(f"NCSN needs shape (height, width, channels), got {tuple(shape)}; use MLP for vectors")
+            raise ValueError(
+                f"NCSN needs shape (height, width, channels), got {tuple(shape)}; use MLP for vectors"
+            )
         if num_classes:
-            raise ValueError(f"NCSN takes no labels, got num_classes = {num_classes}; use UNet, or num_classes >= 0 of another network")
+            raise ValueError(
+                f"NCSN takes no labels, got num_classes = {num_classes}; use UNet, or num_classes >= 0 of another network"
+            )
         if nonlinearity not in ACTIVATIONS:
-            raise ValueError(f"unknown nonlinearity {nonlinearity!r}; choose one of {', '.join(ACTIVATIONS)}")
+            raise ValueError(
+                f"unknown nonlinearity {nonlinearity!r}; choose one of {', '.join(ACTIVATIONS)}"
+            )
         if nf < 2 or levels < 0:
             raise ValueError(f"need nf >= 2 and levels >= 0, got nf = {nf} and levels = {levels}")
         if len(ch_mult) < 2 or len(dilations) != len(ch_mult) or ch_mult[0] != 1:
-            raise ValueError(f"need two or more stages, the first with ch_mult 1, and a dilation for each, got {ch_mult} and {dilations}")
+            raise ValueError(
+                f"need two or more stages, the first with ch_mult 1, and a dilation for each, got {ch_mult} and {dilations}"
+            )
         factor = 2 ** sum(d == 1 for d in dilations[1:])
         if shape[0] % factor or shape[1] % factor:
-            raise ValueError(f"height and width must be multiples of {factor}, got {tuple(shape)}; pad or crop the images")
+            raise ValueError(
+                f"height and width must be multiples of {factor}, got {tuple(shape)}; pad or crop the images"
+            )
         self.shape, self.num_classes, self.centered, self.remat = tuple(shape), 0, centered, remat
         self.scale_by_sigma, self.sigmas = scale_by_sigma, None if sigmas is None else tuple(sigmas)
         self.kind = kind = Kind(nonlinearity, levels, compute_type(dtype))
@@ -208,7 +275,9 @@ class NCSN(nnx.Module):
         self.norm_out = InstanceNormPlus(nf, levels, rngs=rngs)
         self.conv_out = kind._replace(dtype=None).conv(nf, channels, rngs=rngs)
 
-    def __call__(self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None) -> Array:
+    def __call__(
+        self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None
+    ) -> Array:
         """Map x (batch, height, width, channels) at noise inputs c_noise (batch,) to an array like x."""
         check_inputs(x, c_noise, cond, self.shape, 0)
         level = c_noise.astype(int)

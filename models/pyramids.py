@@ -14,7 +14,15 @@ from .layers import Style, kernel_init
 from .resample import Resample
 
 
-def resample_with(style: Style, direction: str, features_in: int = 0, features_out: int = 0, *, rngs: nnx.Rngs, **settings) -> Resample:
+def resample_with(
+    style: Style,
+    direction: str,
+    features_in: int = 0,
+    features_out: int = 0,
+    *,
+    rngs: nnx.Rngs,
+    **settings,
+) -> Resample:
     """Return a `Resample` in the style of a network."""
     init = kernel_init()
     return Resample(
@@ -25,7 +33,9 @@ def resample_with(style: Style, direction: str, features_in: int = 0, features_o
 class InputSkip(nnx.Module):
     """Halve the image and give it to the state through a 1 x 1 convolution: by "sum", or side by side ("cat")."""
 
-    def __init__(self, image_features: int, features: int, style: Style, combine: str, *, rngs: nnx.Rngs):
+    def __init__(
+        self, image_features: int, features: int, style: Style, combine: str, *, rngs: nnx.Rngs
+    ):
         self.combine = combine
         self.down = resample_with(style, "down", rngs=rngs)
         self.conv = style.conv(image_features, features, 1, rngs)
@@ -51,11 +61,15 @@ class InputResidual(nnx.Module):
 class OutputSkip(nnx.Module):
     """Double the image, if there is one yet, and add what the state has to say at this resolution."""
 
-    def __init__(self, features: int, image_features: int, style: Style, *, first: bool, rngs: nnx.Rngs):
+    def __init__(
+        self, features: int, image_features: int, style: Style, *, first: bool, rngs: nnx.Rngs
+    ):
         self.style = style
         self.up = None if first else resample_with(style, "up", rngs=rngs)
         self.norm = style.norm(features)
-        self.conv = style._replace(dtype=None).conv(features, image_features, 3, rngs, style.init_scale)
+        self.conv = style._replace(dtype=None).conv(
+            features, image_features, 3, rngs, style.init_scale
+        )
 
     def __call__(self, pyramid: Array, h: Array) -> tuple[Array, Array]:
         own = self.conv(self.style.act(self.norm(h)))
@@ -65,11 +79,15 @@ class OutputSkip(nnx.Module):
 class OutputResidual(nnx.Module):
     """Double the pyramid with a convolution and add the state: the sum is both. The first one is made of the state."""
 
-    def __init__(self, features_pyramid: int, features: int, style: Style, *, first: bool, rngs: nnx.Rngs):
+    def __init__(
+        self, features_pyramid: int, features: int, style: Style, *, first: bool, rngs: nnx.Rngs
+    ):
         self.style = style
         self.norm = style.norm(features) if first else None
         self.conv = style.conv(features, features, 3, rngs) if first else None
-        self.up = None if first else resample_with(style, "up", features_pyramid, features, rngs=rngs)
+        self.up = (
+            None if first else resample_with(style, "up", features_pyramid, features, rngs=rngs)
+        )
 
     def __call__(self, pyramid: Array, h: Array) -> tuple[Array, Array]:
         if self.norm is not None and self.conv is not None:

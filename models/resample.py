@@ -31,22 +31,32 @@ def upsample(x: Array) -> Array:
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
 
-def filtered(x: Array, fir: Sequence[float], pad: tuple[int, int], *, up: int = 1, down: int = 1) -> Array:
+def filtered(
+    x: Array, fir: Sequence[float], pad: tuple[int, int], *, up: int = 1, down: int = 1
+) -> Array:
     """Put a zero behind every pixel of `x` (up 2), pad, filter with `fir` along both axes at gain up^2, keep every `down`-th pixel.
 
     Computed axis by axis as a sum of shifted images: as a depthwise convolution it takes XLA's CPU backend up to a hundred times longer.
     """
-    taps = [np.asarray(tap, x.dtype) for tap in np.array(fir)[::-1] / np.sum(fir) * up]  # reversed: a convolution, where XLA correlates
+    taps = [
+        np.asarray(tap, x.dtype) for tap in np.array(fir)[::-1] / np.sum(fir) * up
+    ]  # reversed: a convolution, where XLA correlates
     for axis in (1, 2):
-        x = summable(_between_pixels(x, taps, pad, axis) if up == 2 else _along(x, taps, pad, down, axis))
+        x = summable(
+            _between_pixels(x, taps, pad, axis) if up == 2 else _along(x, taps, pad, down, axis)
+        )
     return x
 
 
 def _along(x: Array, taps: list, pad: tuple[int, int], step: int, axis: int) -> Array:
     """Correlate with `taps` along an axis, padded with zeros or, where `pad` is negative, cut; keep every `step`-th result."""
-    x = jax.lax.pad(x, np.zeros((), x.dtype), [(*pad, 0) if a == axis else (0, 0, 0) for a in range(x.ndim)])
+    x = jax.lax.pad(
+        x, np.zeros((), x.dtype), [(*pad, 0) if a == axis else (0, 0, 0) for a in range(x.ndim)]
+    )
     reach = (x.shape[axis] - len(taps)) // step * step + 1
-    shifted = [tap * jax.lax.slice_in_dim(x, k, k + reach, step, axis) for k, tap in enumerate(taps)]
+    shifted = [
+        tap * jax.lax.slice_in_dim(x, k, k + reach, step, axis) for k, tap in enumerate(taps)
+    ]
     return sum(shifted[1:], shifted[0])
 
 
@@ -72,7 +82,9 @@ def resampler(direction: str, fir: Sequence[float] = ()) -> Callable[[Array], Ar
     return (plain if not fir or direction == "none" else filters)[direction]
 
 
-def convolved(conv: nnx.Conv, x: Array, direction: str = "none", fir: Sequence[float] = ()) -> Array:
+def convolved(
+    conv: nnx.Conv, x: Array, direction: str = "none", fir: Sequence[float] = ()
+) -> Array:
     """Return conv(resampler(direction, fir)(x)) for a convolution that keeps the resolution, without computing anything twice."""
     if direction != "up" or fir:
         return summable(conv(resampler(direction, fir)(x)))
@@ -92,12 +104,18 @@ def conv_of_upsampled(x: Array, kernel: Array) -> Array:
     b, h, w, _ = x.shape
     kinds = [
         jax.lax.conv_general_dilated(
-            x, two_taps(two_taps(kernel, p, 0), q, 1).astype(x.dtype), (1, 1), [(1 - p, p), (1 - q, q)], dimension_numbers=DIMENSIONS
+            x,
+            two_taps(two_taps(kernel, p, 0), q, 1).astype(x.dtype),
+            (1, 1),
+            [(1 - p, p), (1 - q, q)],
+            dimension_numbers=DIMENSIONS,
         )
         for p in range(2)
         for q in range(2)
     ]
-    return jnp.stack(kinds, 3).reshape(b, h, w, 2, 2, -1).swapaxes(2, 3).reshape(b, 2 * h, 2 * w, -1)
+    return (
+        jnp.stack(kinds, 3).reshape(b, h, w, 2, 2, -1).swapaxes(2, 3).reshape(b, 2 * h, 2 * w, -1)
+    )
 
 
 def two_taps(kernel: Array, parity: int, axis: int) -> Array:
@@ -126,8 +144,14 @@ class Resample(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.direction, self.fir = direction, tuple(fir)
-        plain = {"strides": 2, "padding": [(int(symmetric), 1)] * 2} if direction == "down" else {"padding": [(1, 1)] * 2}
-        geometry = plain if not fir else {"strides": 2, "padding": "VALID"} if direction == "down" else {}
+        plain = (
+            {"strides": 2, "padding": [(int(symmetric), 1)] * 2}
+            if direction == "down"
+            else {"padding": [(1, 1)] * 2}
+        )
+        geometry = (
+            plain if not fir else {"strides": 2, "padding": "VALID"} if direction == "down" else {}
+        )
         conv = partial(nnx.Conv, **geometry, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
         self.conv = conv(features_in, features_out, (3, 3)) if features_out else None
 
@@ -142,6 +166,11 @@ class Resample(nnx.Module):
         excess = len(self.fir) - 4
         dtype = self.conv.dtype or jnp.result_type(x, self.conv.kernel[...])
         x, kernel, bias = (a.astype(dtype) for a in (x, self.conv.kernel[...], self.conv.bias[...]))  # pyright: ignore[reportOptionalSubscript]
-        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS)
+        x = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), [(2, 2)] * 2, lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS
+        )
         # the bias belongs behind the filter, which sees zeros beyond the border; 4 for the zeros between the pixels
-        return 4 * filtered(x, self.fir, ((excess + 1) // 2 + 1, excess // 2 + 1)) + bias[None, None, None]
+        return (
+            4 * filtered(x, self.fir, ((excess + 1) // 2 + 1, excess // 2 + 1))
+            + bias[None, None, None]
+        )

@@ -122,17 +122,32 @@ class UNet(nnx.Module):
         }  # fmt: skip
         for name, value in given.items():
             if value not in CHOICES[name]:
-                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(CHOICES[name])}")
+                raise ValueError(
+                    f"unknown {name} {value!r}; choose one of {', '.join(CHOICES[name])}"
+                )
         levels = len(ch_mult)
         check_shape(tuple(shape), levels)
         if num_res_blocks < 1:
             raise ValueError(f"need num_res_blocks >= 1, got {num_res_blocks}")
         if embedding == "none" and num_classes:
-            raise ValueError("a network without embedding takes no labels; name an embedding, or build it with num_classes=0")
+            raise ValueError(
+                "a network without embedding takes no labels; name an embedding, or build it with num_classes=0"
+            )
         if sigmas is not None and (not scale_by_sigma or len(sigmas) != 3):
-            raise ValueError(f"sigmas = (first, last, number) says what scale_by_sigma divides by; got {sigmas}, {scale_by_sigma=}")
-        self.shape, self.num_classes, self.centered, self.remat = tuple(shape), num_classes, centered, remat
-        self.resblock_type, self.scale_by_sigma, self.sigmas = resblock_type, scale_by_sigma, None if sigmas is None else tuple(sigmas)
+            raise ValueError(
+                f"sigmas = (first, last, number) says what scale_by_sigma divides by; got {sigmas}, {scale_by_sigma=}"
+            )
+        self.shape, self.num_classes, self.centered, self.remat = (
+            tuple(shape),
+            num_classes,
+            centered,
+            remat,
+        )
+        self.resblock_type, self.scale_by_sigma, self.sigmas = (
+            resblock_type,
+            scale_by_sigma,
+            None if sigmas is None else tuple(sigmas),
+        )
         root2 = float(np.sqrt(2))
         style = Style(
             nonlinearity, groups, attention_groups, eps, root2 if skip_rescale else 1.0, dropout, init_scale, scale_shift, head_features,
@@ -142,31 +157,59 @@ class UNet(nnx.Module):
         if middle_groups is not None:
             middle = middle._replace(groups=middle_groups, attention_groups=0)
         self.style = style
-        told = {"embedding": embedding, "num_classes": num_classes, "fourier_scale": fourier_scale, "label_into": label_into}
-        conditioning = partial(Conditioning, nf, 4 * nf, **told, kernel_init=kernel_init(), activation=style.act, rngs=rngs)
+        told = {
+            "embedding": embedding,
+            "num_classes": num_classes,
+            "fourier_scale": fourier_scale,
+            "label_into": label_into,
+        }
+        conditioning = partial(
+            Conditioning,
+            nf,
+            4 * nf,
+            **told,
+            kernel_init=kernel_init(),
+            activation=style.act,
+            rngs=rngs,
+        )
         self.conditioning = conditioning() if embedding != "none" else None
         emb_features = 4 * nf if self.conditioning is not None else 0
         block = partial(ResBlock, emb_features=emb_features, rngs=rngs)
 
         steps = {"down": down_steps, "up": up_steps}
         for direction, kinds in steps.items():
-            if kinds is not None and (len(kinds) != levels - 1 or not set(kinds) <= set(CHOICES["resblock_type"])):
-                raise ValueError(f"need {levels - 1} {direction}_steps, each biggan or ddpm, got {kinds}")
+            if kinds is not None and (
+                len(kinds) != levels - 1 or not set(kinds) <= set(CHOICES["resblock_type"])
+            ):
+                raise ValueError(
+                    f"need {levels - 1} {direction}_steps, each biggan or ddpm, got {kinds}"
+                )
 
         def step(direction, features, level):
             if (steps[direction] or [resblock_type] * levels)[level] == "biggan":
                 return block(features, features, style=style, resample=direction)
-            learned = {"features_in": features, "features_out": features, "symmetric": symmetric_down} if resamp_with_conv else {}
+            learned = (
+                {"features_in": features, "features_out": features, "symmetric": symmetric_down}
+                if resamp_with_conv
+                else {}
+            )
             return resample_with(style, direction, **learned, rngs=rngs)
 
         resolutions = [shape[0] >> level for level in range(levels)]
-        channels, attend_up = shape[-1], attn_resolutions if attn_up_resolutions is None else attn_up_resolutions
+        channels, attend_up = (
+            shape[-1],
+            attn_resolutions if attn_up_resolutions is None else attn_up_resolutions,
+        )
         self.conv_in = style.conv(channels, nf, 3, rngs)
         features, kept, down, up, image = nf, [nf], [], [], channels
         for level in range(levels):
             blocks, resample, merge, width = [], None, None, round(nf * ch_mult[level])
             for _ in range(num_res_blocks):
-                blocks.append(block(features, width, style=style, attend=resolutions[level] in attn_resolutions))
+                blocks.append(
+                    block(
+                        features, width, style=style, attend=resolutions[level] in attn_resolutions
+                    )
+                )
                 features = width
                 kept.append(features)
             if level < levels - 1:
@@ -186,23 +229,44 @@ class UNet(nnx.Module):
             for i in range(num_res_blocks + 1):
                 here = resolutions[level] in attend_up
                 attend = here and (attn_up == "every" or i == num_res_blocks)
-                blocks.append(block(features + kept.pop(), width, style=style, attend=attend, groups_in=here * attn_up_groups))
+                blocks.append(
+                    block(
+                        features + kept.pop(),
+                        width,
+                        style=style,
+                        attend=attend,
+                        groups_in=here * attn_up_groups,
+                    )
+                )
                 features = width
             out = middle if level == 0 else style
             if progressive == "output_skip":
                 merge = OutputSkip(features, channels, out, first=first, rngs=rngs)
             elif progressive == "residual":
-                merge, image = OutputResidual(image, features, style, first=first, rngs=rngs), features
+                merge, image = (
+                    OutputResidual(image, features, style, first=first, rngs=rngs),
+                    features,
+                )
             up.append(Level(blocks, step("up", features, level - 1) if level > 0 else None, merge))
         self.down, self.up = nnx.List(down), nnx.List(up)
-        own_output = progressive != "output_skip"  # the image that grew on the way up is the output otherwise
+        own_output = (
+            progressive != "output_skip"
+        )  # the image that grew on the way up is the output otherwise
         self.norm_out = middle.norm(features) if own_output else None
-        self.conv_out = style._replace(dtype=None).conv(features, channels, 3, rngs, init_scale) if own_output else None
+        self.conv_out = (
+            style._replace(dtype=None).conv(features, channels, 3, rngs, init_scale)
+            if own_output
+            else None
+        )
 
-    def __call__(self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None) -> Array:
+    def __call__(
+        self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None
+    ) -> Array:
         """Map x (batch, height, width, channels) at noise inputs c_noise (batch,), labels cond (batch,), to an array like x."""
         check_inputs(x, c_noise, cond, self.shape, self.num_classes)
-        emb = None if self.conditioning is None else self.style.act(self.conditioning(c_noise, cond))
+        emb = (
+            None if self.conditioning is None else self.style.act(self.conditioning(c_noise, cond))
+        )
         call = partial(run, remat=self.remat)
         x = x if self.centered else 2 * x - 1
         pyramid = x
@@ -235,9 +299,13 @@ class UNet(nnx.Module):
 def check_shape(shape: tuple[int, ...], levels: int) -> None:
     """Raise ValueError unless `shape` is an image that can be halved levels - 1 times."""
     if len(shape) != 3:
-        raise ValueError(f"UNet needs shape (height, width, channels), got {shape}; use MLP for vectors")
+        raise ValueError(
+            f"UNet needs shape (height, width, channels), got {shape}; use MLP for vectors"
+        )
     if levels < 1:
-        raise ValueError("ch_mult is empty; give one channel multiplier for each level, such as (1, 2)")
+        raise ValueError(
+            "ch_mult is empty; give one channel multiplier for each level, such as (1, 2)"
+        )
     factor = 2 ** (levels - 1)
     if shape[0] % factor or shape[1] % factor:
         raise ValueError(

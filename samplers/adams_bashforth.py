@@ -28,6 +28,18 @@ class AdamsBashforth(Multistep):
         alpha, sigma = sde.marginal(ts)
         scale, angle = jnp.hypot(alpha, sigma), jnp.arctan2(sigma, alpha)
         integrals = jnp.diff(angle)[:, None] / jnp.arange(1, self.order + 1)[None]
-        w = scale[1:, None] * weights(fractions(angle, self.order), integrals, usable(angle, self.order))
+        w = scale[1:, None] * weights(
+            fractions(angle, self.order), integrals, usable(angle, self.order)
+        )
         a, b = -jnp.sin(angle[:-1]), jnp.cos(angle[:-1])
-        return Row(ts[:-1], scale[1:] / scale[:-1], a * w[:, 0], b * w[:, 0], a, b, w[:, 1:], w[:, :0], 0 * a)
+        return Row(
+            ts[:-1],
+            scale[1:] / scale[:-1],
+            a * w[:, 0],
+            b * w[:, 0],
+            a,
+            b,
+            w[:, 1:],
+            w[:, :0],
+            0 * a,
+        )

@@ -63,9 +63,13 @@ def reverse_sde(
         Samples; a sample that did not arrive within `max_steps` steps is NaN.
     """
     if not sde.t_min <= end < start <= 1:
-        raise ValueError(f"the reverse SDE runs from start down to end, both between t_min = {sde.t_min} and 1, got {start} and {end}")
+        raise ValueError(
+            f"the reverse SDE runs from start down to end, both between t_min = {sde.t_min} and 1, got {start} and {end}"
+        )
     denoise = Counted(denoise)
-    (alpha, sigma), (alpha_s, sigma_s) = (sde.marginal(jnp.asarray(t, x.dtype)) for t in (start, end))
+    (alpha, sigma), (alpha_s, sigma_s) = (
+        sde.marginal(jnp.asarray(t, x.dtype)) for t in (start, end)
+    )
     first, last = (alpha / sigma) ** 2, (alpha_s / sigma_s) ** 2
     keys = sample_keys(key, jnp.arange(len(x)) if index is None else index)
 
@@ -76,7 +80,12 @@ def reverse_sde(
 
     def alone(key, w, cond):
         path = diffrax.VirtualBrownianTree(
-            first, last, 0.01 * first, jax.ShapeDtypeStruct(w.shape, w.dtype), key, levy_area=diffrax.SpaceTimeLevyArea
+            first,
+            last,
+            0.01 * first,
+            jax.ShapeDtypeStruct(w.shape, w.dtype),
+            key,
+            levy_area=diffrax.SpaceTimeLevyArea,
         )
         solution = diffrax.diffeqsolve(
             diffrax.MultiTerm(diffrax.ODETerm(drift), UnitNoise(path)),
@@ -86,7 +95,9 @@ def reverse_sde(
             dt0=first,
             y0=w,
             args=jax.tree.map(lambda a: a[None], cond),
-            stepsize_controller=diffrax.PIDController(rtol=rtol, atol=1e-3 * rtol * jnp.sqrt(first), dtmin=0.1 * first),
+            stepsize_controller=diffrax.PIDController(
+                rtol=rtol, atol=1e-3 * rtol * jnp.sqrt(first), dtmin=0.1 * first
+            ),
             max_steps=max_steps,
             throw=False,
         )

@@ -36,4 +36,10 @@ class Ancestral(OneStep):
 
     def plan(self, sde: SDE, ts: Array) -> Row:
         p = transitions(sde, ts)
-        return Row(p.t, jnp.zeros_like(p.t), p.alpha_s, p.ratio * p.sigma_s**2 / p.sigma, VARIANCES[self.variance](p))
+        return Row(
+            p.t,
+            jnp.zeros_like(p.t),
+            p.alpha_s,
+            p.ratio * p.sigma_s**2 / p.sigma,
+            VARIANCES[self.variance](p),
+        )

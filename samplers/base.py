@@ -42,7 +42,15 @@ class Sampler(eqx.Module):
         return ()
 
     @abc.abstractmethod
-    def step(self, keys: Key[Array, " batch"], denoise: Denoise, x: Array, row: Any, memory: Any, cond: Any) -> tuple[Array, Any]:
+    def step(
+        self,
+        keys: Key[Array, " batch"],
+        denoise: Denoise,
+        x: Array,
+        row: Any,
+        memory: Any,
+        cond: Any,
+    ) -> tuple[Array, Any]:
         """Take one step with the coefficients `row` of the plan; return the new state and memory."""
 
 
@@ -69,9 +77,13 @@ def sample_keys(key: Key[Array, ""], index: Int[Array, " batch"]) -> Key[Array, 
     return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
 
-def draw_prior(key: Key[Array, ""], sde: SDE, shape: tuple[int, ...], index: Int[Array, " batch"] | None = None) -> Array:
+def draw_prior(
+    key: Key[Array, ""], sde: SDE, shape: tuple[int, ...], index: Int[Array, " batch"] | None = None
+) -> Array:
     """Draw the start x (batch, ...) of `shape` for the samples `index` (default 0, 1, ...) of the run `key`."""
-    keys = fold(sample_keys(key, jnp.arange(shape[0]) if index is None else index), np.uint32(_START))
+    keys = fold(
+        sample_keys(key, jnp.arange(shape[0]) if index is None else index), np.uint32(_START)
+    )
     return jax.vmap(lambda k: sde.prior(k, shape[1:]))(keys)
 
 
@@ -109,12 +121,17 @@ def sample(
     grid = check_grid(sde, ts)
     index = jnp.arange(x.shape[0]) if index is None else index
     if index.shape != x.shape[:1]:
-        raise ValueError(f"index numbers each of the {x.shape[0]} samples, so it has shape {x.shape[:1]}, got {index.shape}")
+        raise ValueError(
+            f"index numbers each of the {x.shape[0]} samples, so it has shape {x.shape[:1]}, got {index.shape}"
+        )
     steps, denoise = len(grid) - 1, Counted(denoise)
     plan = check_plan(sampler, sde, in_float64(sampler.plan, sde, grid))
     rows = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), plan)
     kept = min(steps + 1 if keep is None else keep, steps + 1)
-    carry, nfe = (x, sampler.init(x), jnp.broadcast_to(x, (kept, *x.shape))), jnp.zeros((), jnp.int32)
+    carry, nfe = (
+        (x, sampler.init(x), jnp.broadcast_to(x, (kept, *x.shape))),
+        jnp.zeros((), jnp.int32),
+    )
     for start, stop in _chunks(steps, progress is not None):
         carry, spent = _walk(key, sampler, denoise, rows, carry, cond, index, start, stop)
         nfe += spent
@@ -134,10 +151,16 @@ def check_grid(sde: SDE, ts: ArrayLike) -> Any:
         return ts
     ts = np.asarray(ts, np.float64)
     if ts.ndim != 1 or len(ts) < 2 or not np.all(np.diff(ts) < 0):
-        raise ValueError(f"a grid is a vector of at least two strictly decreasing times, got {np.array2string(ts, threshold=8)}")
-    low = 0.0 if isinstance(sde.t_min, Tracer) else float(sde.t_min) * (1 - 1e-6)  # a grid may have been rounded to float32
+        raise ValueError(
+            f"a grid is a vector of at least two strictly decreasing times, got {np.array2string(ts, threshold=8)}"
+        )
+    low = (
+        0.0 if isinstance(sde.t_min, Tracer) else float(sde.t_min) * (1 - 1e-6)
+    )  # a grid may have been rounded to float32
     if ts[0] > 1 + 1e-6 or ts[-1] < low:
-        raise ValueError(f"the grid runs from {ts[0]:g} to {ts[-1]:g}; this SDE covers times from 1 down to t_min = {sde.t_min}")
+        raise ValueError(
+            f"the grid runs from {ts[0]:g} to {ts[-1]:g}; this SDE covers times from 1 down to t_min = {sde.t_min}"
+        )
     return ts
 
 
@@ -191,7 +214,9 @@ def _walk(key, sampler, denoise, rows, carry, cond, index, start, stop):
             x, memory = sampler.step(fold(keys, i), denoise, x, row, memory, cond)
         per_step = tally.total
         if len(path):
-            place = i + len(path) - steps  # the last state goes last; what lies before the first kept one is dropped
+            place = (
+                i + len(path) - steps
+            )  # the last state goes last; what lies before the first kept one is dropped
             path = path.at[jnp.where(place < 0, len(path), place)].set(x, mode="drop")
         return x, memory, path
 

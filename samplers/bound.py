@@ -22,7 +22,9 @@ from sde_lib import SDE, expand
 from .base import Counted, Denoise, fold, normal, sample_keys
 from .ode import check_noisy
 
-LOG_SNR_MIN = -20.0  # where a process without signal at t = 1 is left: a part e^-20 of the signal's power
+LOG_SNR_MIN = (
+    -20.0
+)  # where a process without signal at t = 1 is left: a part e^-20 of the signal's power
 
 
 class Bound(NamedTuple):
@@ -58,7 +60,10 @@ def variational_bound(
     check_noisy(sde)
     keys, size = sample_keys(key, jnp.arange(len(x)) if index is None else index), x[0].size
     axes = tuple(range(1, x.ndim))
-    clean, noisy = sde.log_snr(jnp.asarray(sde.t_min, x.dtype)), jnp.maximum(sde.log_snr(jnp.ones((), x.dtype)), LOG_SNR_MIN)
+    clean, noisy = (
+        sde.log_snr(jnp.asarray(sde.t_min, x.dtype)),
+        jnp.maximum(sde.log_snr(jnp.ones((), x.dtype)), LOG_SNR_MIN),
+    )
     denoise = Counted(denoise)
 
     def at(i):
@@ -73,6 +78,8 @@ def variational_bound(
     std_error = jnp.sqrt(jnp.sum((parts[::2] - parts[1::2]) ** 2, 0)) / draws
     (alpha, sigma), std = sde.marginal(sde.time(noisy)), sde.prior_std()
     ratio = (sigma / std) ** 2
-    divergence = 0.5 * size * (ratio - 1 - jnp.log(ratio)) + 0.5 * jnp.sum((alpha * x / std) ** 2, axes)
+    divergence = 0.5 * size * (ratio - 1 - jnp.log(ratio)) + 0.5 * jnp.sum(
+        (alpha * x / std) ** 2, axes
+    )
     last = 0.5 * size * (jnp.log(2 * jnp.pi) + 1 - clean)
     return Bound(-(divergence + jnp.mean(parts, 0) + last), std_error, jnp.asarray(draws))

@@ -59,7 +59,9 @@ class DEIS(Multistep):
 
     def plan(self, sde: SDE, ts: Array) -> Row:
         c, integrals = VARIABLES[self.variable](sde, ts, self.order)
-        return noise_rows(sde, ts, weights(fractions(c, self.order), integrals, usable(c, self.order)))
+        return noise_rows(
+            sde, ts, weights(fractions(c, self.order), integrals, usable(c, self.order))
+        )
 
 
 class LMS(Multistep):

@@ -46,7 +46,9 @@ class DPMSolverM(Multistep):
 
     def plan(self, sde: SDE, ts: Array) -> Row:
         lam = half_log_snr(sde, ts)
-        return noise_rows(sde, ts, jnp.exp(-lam[1:, None]) * continued(lam, -jnp.diff(lam), self.steps))
+        return noise_rows(
+            sde, ts, jnp.exp(-lam[1:, None]) * continued(lam, -jnp.diff(lam), self.steps)
+        )
 
 
 class DPMpp2M(Multistep):

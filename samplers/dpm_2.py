@@ -23,6 +23,16 @@ class DPM2(RungeKutta):
     def plan(self, sde: SDE, ts: Array) -> Row:
         p = points(sde, ts, (0.0, 0.5))
         alpha, sigma = p.alpha[:, 1:], p.sigma[:, 1:]
-        step = alpha[:, 1] * jnp.where(jnp.isfinite(p.h), sigma[:, 1] / alpha[:, 1] - p.sigma[:, 0] / p.alpha[:, 0], 0.0)
+        step = alpha[:, 1] * jnp.where(
+            jnp.isfinite(p.h), sigma[:, 1] / alpha[:, 1] - p.sigma[:, 0] / p.alpha[:, 0], 0.0
+        )
         lost, one = jnp.stack([jnp.zeros_like(step), step], 1), jnp.ones((len(step), 1))
-        return Row(p.t[:, :-1], alpha, sigma - lost, 0 * one, one, lost[..., None], jnp.zeros((len(step), 2, 2)))
+        return Row(
+            p.t[:, :-1],
+            alpha,
+            sigma - lost,
+            0 * one,
+            one,
+            lost[..., None],
+            jnp.zeros((len(step), 2, 2)),
+        )

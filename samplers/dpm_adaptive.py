@@ -59,7 +59,9 @@ def dpm_adaptive(
     if order not in (2, 3):
         raise ValueError(f"DPM-Solver-12 has order 2, DPM-Solver-23 order 3, got order {order}")
     if not sde.t_min <= end < start <= 1:
-        raise ValueError(f"the solver runs from start down to end, both between t_min = {sde.t_min} and 1, got {start} and {end}")
+        raise ValueError(
+            f"the solver runs from start down to end, both between t_min = {sde.t_min} and 1, got {start} and {end}"
+        )
     ends = in_float64(half_log_snr, sde, np.array([start, end]))
     if not isinstance(ends, Tracer) and not np.all(np.isfinite(ends)):
         raise ValueError(
@@ -77,19 +79,34 @@ def dpm_adaptive(
 
         def body(state):
             lam, h, x, before, steps = state
-            low, high = pair(sde, lambda lam, x: noise(lam, x, cond), lam, jnp.minimum(lam + h, lam_end), x, order)
+            low, high = pair(
+                sde,
+                lambda lam, x: noise(lam, x, cond),
+                lam,
+                jnp.minimum(lam + h, lam_end),
+                x,
+                order,
+            )
             tolerance = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(low), jnp.abs(before)))
             error = jnp.sqrt(jnp.mean(((high - low) / tolerance) ** 2))
             accepted = error <= 1
             lam = jnp.where(accepted, jnp.minimum(lam + h, lam_end), lam)
             h = safety * h * jnp.maximum(error, 1e-8) ** (-1 / order)
-            return lam, jnp.minimum(h, lam_end - lam), jnp.where(accepted, high, x), jnp.where(accepted, low, before), steps + 1
+            return (
+                lam,
+                jnp.minimum(h, lam_end - lam),
+                jnp.where(accepted, high, x),
+                jnp.where(accepted, low, before),
+                steps + 1,
+            )
 
         def unfinished(state):  # a length that is not a number ends the walk
             lam, h, _, _, steps = state
             return (lam < lam_end) & (h > 0) & (steps < max_steps)
 
-        lam, _, x, _, steps = jax.lax.while_loop(unfinished, body, (lam_start, jnp.asarray(first, x.dtype), x, x, 0))
+        lam, _, x, _, steps = jax.lax.while_loop(
+            unfinished, body, (lam_start, jnp.asarray(first, x.dtype), x, x, 0)
+        )
         return jnp.where(lam < lam_end, jnp.nan, x), steps
 
     x, steps = jax.vmap(alone)(x, cond)
@@ -105,9 +122,13 @@ def pair(sde: SDE, noise, lam: Array, lam_s: Array, x: Array, order: int) -> tup
     alpha, sigma = sde.marginal(sde.time(2 * lam))
     first = noise(lam, x)
 
-    def reach(fraction):  # what the noise predicted at the start gives, then the scale of further terms
+    def reach(
+        fraction,
+    ):  # what the noise predicted at the start gives, then the scale of further terms
         alpha_r, sigma_r = sde.marginal(sde.time(2 * (lam + fraction * h)))
-        return alpha_r / alpha * x + sigma_r * moments(-fraction * h, 1)[0] * first, sigma_r * moments(-fraction * h, 2)
+        return alpha_r / alpha * x + sigma_r * moments(-fraction * h, 1)[
+            0
+        ] * first, sigma_r * moments(-fraction * h, 2)
 
     between, _ = reach(r)
     change = noise(lam + r * h, between) - first

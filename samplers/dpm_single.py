@@ -23,7 +23,11 @@ from .dpm import check_steps
 from .exponential import half_log_snr, moments
 from .runge_kutta import Row, RungeKutta
 
-CALLS = {1: (0.0,), 2: (0.0, 0.5), 3: (0.0, 1 / 3, 2 / 3)}  # fractions of the step at which the network is called, by order
+CALLS = {
+    1: (0.0,),
+    2: (0.0, 0.5),
+    3: (0.0, 1 / 3, 2 / 3),
+}  # fractions of the step at which the network is called, by order
 
 
 class Points(NamedTuple):
@@ -43,7 +47,9 @@ def points(sde: SDE, ts: Array, fractions: tuple[float, ...]) -> Points:
     inner = jnp.where(jnp.isfinite(h), h, 0.0)[:, None] * jnp.asarray(fractions)[None]
     between = sde.time(2 * (lam[:-1, None] + inner)[:, 1:])
     start = jnp.broadcast_to(ts[:-1, None], between.shape)
-    t = jnp.concatenate([ts[:-1, None], jnp.where(jnp.isfinite(h)[:, None], between, start), ts[1:, None]], 1)
+    t = jnp.concatenate(
+        [ts[:-1, None], jnp.where(jnp.isfinite(h)[:, None], between, start), ts[1:, None]], 1
+    )
     alpha, sigma = sde.marginal(t)
     return Points(t, 0.5 * sde.log_snr(t), alpha, sigma, h)
 
@@ -53,7 +59,9 @@ def single_step(sde: SDE, ts: Array, order: int, prediction: str, stochastic: bo
     r, k, steps = CALLS[order], order, len(ts) - 1
     p = points(sde, ts, r)
     finite = jnp.isfinite(p.h)[:, None]
-    to = jnp.where(finite, p.lam[:, 1:] - p.lam[:, :1], 1.0)  # from the start of the step to each target
+    to = jnp.where(
+        finite, p.lam[:, 1:] - p.lam[:, :1], 1.0
+    )  # from the start of the step to each target
     times = 1.0 + stochastic
     if prediction == "noise":
         scaled = times * p.sigma[:, 1:, None] * moments(-to, 2)
@@ -82,13 +90,17 @@ def diffused(p: Points, by_data: bool) -> tuple[Array, Array]:
     if by_data:  # the process forgets its state, x, faster
         left = jnp.exp(-ahead[:, :, 0])
         variance = jnp.exp(-2 * ahead)
-        return p.sigma[:, 1:] * left, p.sigma[:, 1:, None] * jnp.sqrt(variance[:, :, 1:] - variance[:, :, :-1])
+        return p.sigma[:, 1:] * left, p.sigma[:, 1:, None] * jnp.sqrt(
+            variance[:, :, 1:] - variance[:, :, :-1]
+        )
     finite = jnp.isfinite(p.h)[:, None]
     variance = jnp.expm1(2 * jnp.where(finite[..., None], ahead, 0.0))
     growth = jnp.where(finite, 2 - jnp.exp(jnp.where(finite, ahead[:, :, 0], 0.0)), 0.0)
     spread = jnp.sqrt(jnp.maximum(variance[:, :, :-1] - variance[:, :, 1:], 0.0))
     forgotten = jnp.zeros_like(spread).at[:, -1, -1].set(1.0)  # a step from pure noise, or to none
-    return p.sigma[:, 1:] * growth, p.sigma[:, 1:, None] * jnp.where(finite[..., None], spread, forgotten)
+    return p.sigma[:, 1:] * growth, p.sigma[:, 1:, None] * jnp.where(
+        finite[..., None], spread, forgotten
+    )
 
 
 class DPMSolver(RungeKutta):

@@ -30,7 +30,10 @@ def phi(k: int, z: ArrayLike) -> Array:
     """Return phi_k, k >= 1, elementwise: by its series for small z, else from phi_1 upwards, which loses nothing there."""
     z = jnp.asarray(z, jnp.result_type(float))
     near = jnp.abs(z) < 1
-    small, large = jnp.where(near, z, 0.0), jnp.where(near, 1.0, z)  # where both branches are finite, so are their gradients
+    small, large = (
+        jnp.where(near, z, 0.0),
+        jnp.where(near, 1.0, z),
+    )  # where both branches are finite, so are their gradients
     series = jnp.zeros_like(z)
     for j in reversed(range(18)):  # 1 / 18! is below the rounding of float64
         series = series * small + 1 / math.factorial(j + k)
@@ -43,7 +46,10 @@ def phi(k: int, z: ArrayLike) -> Array:
 def moments(z: Array, count: int) -> Array:
     """Return I_0(z) ... I_{count - 1}(z) on a new last axis. At z = inf, a step to zero noise, all of them are 1."""
     finite = jnp.where(jnp.isinf(z), 1.0, z)
-    higher = [jnp.where(jnp.isinf(z), 1.0, finite * math.factorial(k) * phi(k + 1, -finite)) for k in range(1, count)]
+    higher = [
+        jnp.where(jnp.isinf(z), 1.0, finite * math.factorial(k) * phi(k + 1, -finite))
+        for k in range(1, count)
+    ]
     return jnp.stack([-jnp.expm1(-z), *higher], -1)
 
 
@@ -63,8 +69,13 @@ def weights(nodes: Array, moments: Array, used: Array) -> Array:
             there = (j < used) & (k < used)
             inverse = jnp.where(there, 1 / jnp.where(there, nodes[:, j] - nodes[:, k], 1.0), 0.0)
             constant = jnp.where(there, -inverse * nodes[:, k], 1.0)
-            c = [constant * low + inverse * lower for low, lower in zip(c, [0.0, *c[:-1]], strict=True)]
-        result.append(jnp.where(j < used, sum(a * b for a, b in zip(c, integrals, strict=True)), 0.0))
+            c = [
+                constant * low + inverse * lower
+                for low, lower in zip(c, [0.0, *c[:-1]], strict=True)
+            ]
+        result.append(
+            jnp.where(j < used, sum(a * b for a, b in zip(c, integrals, strict=True)), 0.0)
+        )
     return jnp.stack(result, 1)
 
 
@@ -93,5 +104,7 @@ def usable(values: Array, m: int, reach: float = jnp.inf) -> Array:
     """
     steps = jnp.diff(values)
     there = jnp.arange(len(steps)) + jnp.isfinite(values[0])
-    ratio = jnp.concatenate([jnp.zeros(1), jnp.where(jnp.isfinite(steps[:-1]), steps[1:] / steps[:-1], 0.0)])
+    ratio = jnp.concatenate(
+        [jnp.zeros(1), jnp.where(jnp.isfinite(steps[:-1]), steps[1:] / steps[:-1], 0.0)]
+    )
     return jnp.where(jnp.isfinite(steps) & (ratio <= reach), jnp.clip(there, 1, m), 1)

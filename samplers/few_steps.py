@@ -44,9 +44,13 @@ class FewSteps(eqx.Module):
         levels, asked, weights = (np.asarray(v, np.float64) for v in values)
         n = len(asked)
         if levels.shape != (n + 1,) or weights.shape != (n, n):
-            raise ValueError(f"{n} steps need {n + 1} levels and {n} x {n} weights, got shapes {levels.shape} and {weights.shape}")
+            raise ValueError(
+                f"{n} steps need {n + 1} levels and {n} x {n} weights, got shapes {levels.shape} and {weights.shape}"
+            )
         if not (np.all(np.diff(levels) < 0) and levels[-1] >= 0 and np.all(asked > 0)):
-            raise ValueError(f"need decreasing levels down to at least 0 and the network asked above 0, got {levels} and {asked}")
+            raise ValueError(
+                f"need decreasing levels down to at least 0 and the network asked above 0, got {levels} and {asked}"
+            )
         if np.any(np.triu(weights, 1)) or np.any(np.abs(weights.sum(1) - 1) > 1e-3):
             raise ValueError(f"need lower triangular weights whose rows add up to 1, got {weights}")
 
@@ -63,17 +67,38 @@ class FewSteps(eqx.Module):
         """
         last = jnp.asarray(sde.t_min, jnp.result_type(float))
         highest = jnp.exp(-0.5 * sde.log_snr(jnp.ones_like(last)))
-        if not any(isinstance(v, Tracer) for v in (self.levels, highest)) and abs(self.levels[0] / highest - 1) > 1e-3:
+        if (
+            not any(isinstance(v, Tracer) for v in (self.levels, highest))
+            and abs(self.levels[0] / highest - 1) > 1e-3
+        ):
             raise ValueError(
                 f"this solver starts at sigma / alpha = {float(self.levels[0]):.6g}, the process at {float(highest):.6g}; "
                 "use the process it was fitted for, or fit it anew"
             )
         return jnp.maximum(sde.time(-2 * jnp.log(jnp.asarray(self.levels))), last)
 
-    def __call__(self, denoise: Denoise, sde: SDE, x: Float[Array, "batch ..."], *, cond: Any = None, keep: int | None = 0) -> Samples:
+    def __call__(
+        self,
+        denoise: Denoise,
+        sde: SDE,
+        x: Float[Array, "batch ..."],
+        *,
+        cond: Any = None,
+        keep: int | None = 0,
+    ) -> Samples:
         """Walk `x` from t = 1 to data; see `sample` for `cond` and `keep`."""
         walk = _Walk(self)
-        return sample(jax.random.key(0), walk, denoise, sde, self.grid(sde), x, cond=cond, keep=keep, denoise_last=False)
+        return sample(
+            jax.random.key(0),
+            walk,
+            denoise,
+            sde,
+            self.grid(sde),
+            x,
+            cond=cond,
+            keep=keep,
+            denoise_last=False,
+        )
 
 
 class _Row(NamedTuple):
@@ -99,7 +124,14 @@ class _Walk(Sampler):
         alpha_s, sigma_s = jnp.where(clean, 1.0, alpha[1:]), jnp.where(clean, 0.0, sigma[1:])
         keep = sigma_s / sigma[:-1]
         scale = sde.marginal(asked)[0] / alpha[:-1]
-        return _Row(asked, scale, keep, alpha_s - keep * alpha[:-1], jnp.asarray(self.solver.weights), jnp.arange(n))
+        return _Row(
+            asked,
+            scale,
+            keep,
+            alpha_s - keep * alpha[:-1],
+            jnp.asarray(self.solver.weights),
+            jnp.arange(n),
+        )
 
     def init(self, x: Array) -> Array:
         return jnp.zeros((self.solver.nfe, *x.shape), x.dtype)

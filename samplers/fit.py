@@ -67,16 +67,35 @@ def fit_grid(
         Fit whose `found` are times (steps + 1,) from 1 to `end`, for `sample` with the same `denoise_last`.
     """
     if sampler.stochastic:
-        raise ValueError(f"fitting needs a deterministic sampler, as the ends of the noises are compared; {sampler!r} draws noise")
+        raise ValueError(
+            f"fitting needs a deterministic sampler, as the ends of the noises are compared; {sampler!r} draws noise"
+        )
     first, last = _ends(sde, end)
 
     def times(numbers):
-        return jnp.concatenate([jnp.ones(1), sde.time(-2 * _log_levels(numbers["knots"], first, last))[1:-1], jnp.full(1, end)])
+        return jnp.concatenate(
+            [
+                jnp.ones(1),
+                sde.time(-2 * _log_levels(numbers["knots"], first, last))[1:-1],
+                jnp.full(1, end),
+            ]
+        )
 
     def walk(numbers, x, cond):
-        return sample(jax.random.key(0), sampler, denoise, sde, times(numbers), x, cond=cond, denoise_last=denoise_last).x
+        return sample(
+            jax.random.key(0),
+            sampler,
+            denoise,
+            sde,
+            times(numbers),
+            x,
+            cond=cond,
+            denoise_last=denoise_last,
+        ).x
 
-    target = _target(denoise, sde, x, None if denoise_last else end, cond) if target is None else target
+    target = (
+        _target(denoise, sde, x, None if denoise_last else end, cond) if target is None else target
+    )
     starts = [{"knots": _increments(levels)} for levels in _start_levels(sde, steps, end)]
     numbers, history = _descend(walk, starts, x, target, cond, distance, updates, rate, progress)
     found = np.asarray(times(numbers), np.float64)
@@ -116,7 +135,9 @@ def fit_solver(
         ValueError: fewer than two noises, or less than one evaluation.
     """
     clean = end is None
-    stop = _time_of(sde, 0.1 / nfe) if clean else end  # where a last denoising misses no more than the walk before it
+    stop = (
+        _time_of(sde, 0.1 / nfe) if clean else end
+    )  # where a last denoising misses no more than the walk before it
     first, last = _ends(sde, stop)
 
     def solver(numbers):
@@ -133,7 +154,11 @@ def fit_solver(
     target = _target(denoise, sde, x, end, cond) if target is None else target
     starts = []
     for levels in _start_levels(sde, nfe, stop):
-        start = {"knots": _increments(levels), "shift": jnp.zeros(nfe), "weights": _second_order(levels[: nfe + 1])}
+        start = {
+            "knots": _increments(levels),
+            "shift": jnp.zeros(nfe),
+            "weights": _second_order(levels[: nfe + 1]),
+        }
         starts.append(start | ({"last": jnp.asarray(last)} if clean else {}))
     numbers, history = _descend(walk, starts, x, target, cond, distance, updates, rate, progress)
     return Fit(jax.tree.map(lambda a: np.asarray(a, np.float64), solver(numbers)), history)
@@ -152,7 +177,9 @@ def _time_of(sde, level):
 def _target(denoise, sde, x, end, cond):
     tolerance, clean = np.float32(1e-6), end is None
     stop = _time_of(sde, 1e-3) if clean else end
-    return probability_flow(denoise, sde, x, end=stop, cond=cond, rtol=tolerance, atol=tolerance, denoise_last=clean).x
+    return probability_flow(
+        denoise, sde, x, end=stop, cond=cond, rtol=tolerance, atol=tolerance, denoise_last=clean
+    ).x
 
 
 def _log_levels(knots, first, last):
@@ -168,7 +195,11 @@ def _increments(levels):
 
 def _start_levels(sde, steps, end):
     """Return the levels (steps + 1,) of several published grids."""
-    times = [grids.log_snr(sde, steps, end=end), grids.karras(sde, steps, end=end), grids.centred(sde, steps, end=end)]
+    times = [
+        grids.log_snr(sde, steps, end=end),
+        grids.karras(sde, steps, end=end),
+        grids.centred(sde, steps, end=end),
+    ]
     return [jnp.exp(-0.5 * sde.log_snr(jnp.asarray(ts))) for ts in times]
 
 
@@ -183,7 +214,10 @@ def _descend(walk, starts, x, target, cond, distance, updates, rate, progress):
     if len(x) < 2:
         raise ValueError(f"need at least two noises, half of them to hold out, got {len(x)}")
     half = len(x) // 2
-    fitted, held = (jax.tree.map(lambda a, s=s: a[s], (x, target, cond)) for s in (slice(half), slice(half, None)))
+    fitted, held = (
+        jax.tree.map(lambda a, s=s: a[s], (x, target, cond))
+        for s in (slice(half), slice(half, None))
+    )
 
     @eqx.filter_jit
     def median(numbers, batch):

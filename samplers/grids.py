@@ -13,7 +13,9 @@ from sde_lib import SDE, in_float64
 
 def _fractions(n: int, start: float, end: float) -> np.ndarray:
     if n < 1 or not 0 <= end < start <= 1:
-        raise ValueError(f"need at least one step and 0 <= end < start <= 1, got n = {n}, start = {start}, end = {end}")
+        raise ValueError(
+            f"need at least one step and 0 <= end < start <= 1, got n = {n}, start = {start}, end = {end}"
+        )
     return np.linspace(0.0, 1.0, n + 1)
 
 
@@ -32,7 +34,9 @@ def uniform(sde: SDE, n: int, start: float = 1.0, end: float = 1e-3) -> np.ndarr
 def quadratic(sde: SDE, n: int, start: float = 1.0, end: float = 1e-3) -> np.ndarray:
     """Return times whose square roots are equally spaced (arXiv:2010.02502, appendix D.2)."""
     del sde
-    return _pinned((start**0.5 + _fractions(n, start, end) * (end**0.5 - start**0.5)) ** 2, start, end)
+    return _pinned(
+        (start**0.5 + _fractions(n, start, end) * (end**0.5 - start**0.5)) ** 2, start, end
+    )
 
 
 def log_snr(sde: SDE, n: int, start: float = 1.0, end: float = 1e-3) -> np.ndarray:
@@ -46,7 +50,13 @@ def karras(sde: SDE, n: int, start: float = 1.0, end: float = 1e-3, rho: float =
 
 
 def centred(
-    sde: SDE, n: int, start: float = 1.0, end: float = 1e-3, weight: float = 2.5, centre: float = 2.3, width: float = 1.4
+    sde: SDE,
+    n: int,
+    start: float = 1.0,
+    end: float = 1e-3,
+    weight: float = 2.5,
+    centre: float = 2.3,
+    width: float = 1.4,
 ) -> np.ndarray:
     r"""Return times as dense in the half log-SNR :math:`\lambda` as
 
@@ -59,11 +69,15 @@ def centred(
 
     def warp(level):
         lam = -jnp.log(level)
-        return lam + weight * width * np.sqrt(np.pi / 2) * jax.scipy.special.erf(bump(lam) / np.sqrt(2))
+        return lam + weight * width * np.sqrt(np.pi / 2) * jax.scipy.special.erf(
+            bump(lam) / np.sqrt(2)
+        )
 
     def unwarp(value):
         lam = value
-        for i in range(30):  # a contraction, as the slope of the warp lies between 1 and 1 + weight, then Newton's method
+        for i in range(
+            30
+        ):  # a contraction, as the slope of the warp lies between 1 and 1 + weight, then Newton's method
             slope = 1 + weight * (jnp.exp(-0.5 * bump(lam) ** 2) if i >= 24 else 1.0)
             lam = lam - (warp(jnp.exp(-lam)) - value) / slope
         return jnp.exp(-lam)

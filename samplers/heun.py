@@ -29,7 +29,9 @@ class Row(NamedTuple):
     spread: Array
     data: Array  # alpha_s
     noise: Array  # sigma_s
-    correct: Array  # alpha_s (r_s - r_t) / 2; 0 in a step to zero noise, which then evaluates at t again
+    correct: (
+        Array  # alpha_s (r_s - r_t) / 2; 0 in a step to zero noise, which then evaluates at t again
+    )
 
 
 class Heun(Sampler):
@@ -60,13 +62,17 @@ class Heun(Sampler):
         r, t, scale, spread = sigma / alpha, ts[:-1], jnp.ones_like(ts[1:]), jnp.zeros_like(ts[1:])
         high, alpha_high = r[:-1], alpha[:-1]
         if self.stochastic:
-            gamma = jnp.minimum(self.churn / len(t), np.sqrt(2) - 1) * ((self.s_min <= high) & (high <= self.s_max))
+            gamma = jnp.minimum(self.churn / len(t), np.sqrt(2) - 1) * (
+                (self.s_min <= high) & (high <= self.s_max)
+            )
             high = jnp.minimum(high * (1 + gamma), r[0])
             raised = high > r[:-1]
             t = jnp.where(raised, sde.time(-2 * jnp.log(high)), t)
             alpha_high = sde.marginal(t)[0]
             scale = jnp.where(raised, alpha_high / alpha[:-1], 1.0)
-            spread = jnp.where(raised, alpha_high * self.s_noise * jnp.sqrt(high**2 - r[:-1] ** 2), 0.0)
+            spread = jnp.where(
+                raised, alpha_high * self.s_noise * jnp.sqrt(high**2 - r[:-1] ** 2), 0.0
+            )
         inner = (sigma[1:] > 0) & jnp.isfinite(high)
         correct = jnp.where(inner, 0.5 * alpha[1:] * (r[1:] - jnp.where(inner, high, 0.0)), 0.0)
         return Row(t, jnp.where(inner, ts[1:], t), scale, spread, alpha[1:], sigma[1:], correct)

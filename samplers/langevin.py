@@ -54,7 +54,9 @@ class Corrector(Sampler):
             return x + epsilon * score + jnp.sqrt(2 * epsilon) * z
 
         with repeated(self.n_steps):
-            return (once(0, x) if self.n_steps == 1 else jax.lax.fori_loop(0, self.n_steps, once, x)), memory
+            return (
+                once(0, x) if self.n_steps == 1 else jax.lax.fori_loop(0, self.n_steps, once, x)
+            ), memory
 
 
 def _check(snr: Any, n_steps: int) -> None:
@@ -82,7 +84,11 @@ class Langevin(Corrector):
     def size(self, score: Array, z: Array, row: Row) -> Array:
         def norm(a):
             per_sample = jnp.sqrt(jnp.sum(a**2, axis=tuple(range(1, a.ndim)), keepdims=True))
-            return per_sample if self.norms == "sample" else jnp.mean(per_sample, axis=0, keepdims=True)
+            return (
+                per_sample
+                if self.norms == "sample"
+                else jnp.mean(per_sample, axis=0, keepdims=True)
+            )
 
         return 2 * row.shrink * (self.snr * norm(z) / norm(score)) ** 2
 

@@ -18,13 +18,29 @@ from .likelihood import LogLikelihood
 from .ode import probability_flow
 
 
-def encode(denoise: Denoise, sde: SDE, x: Float[Array, "batch ..."], *, cond: Any = None, tolerance: ArrayLike = 1e-5) -> Array:
+def encode(
+    denoise: Denoise,
+    sde: SDE,
+    x: Float[Array, "batch ..."],
+    *,
+    cond: Any = None,
+    tolerance: ArrayLike = 1e-5,
+) -> Array:
     """Return the codes (batch, ...) of data `x` at t_min."""
-    end = probability_flow(denoise, sde, x, start=sde.t_min, end=1.0, cond=cond, rtol=tolerance, atol=tolerance)
+    end = probability_flow(
+        denoise, sde, x, start=sde.t_min, end=1.0, cond=cond, rtol=tolerance, atol=tolerance
+    )
     return end.x / sde.prior_std()
 
 
-def decode(denoise: Denoise, sde: SDE, z: Float[Array, "batch ..."], *, cond: Any = None, tolerance: ArrayLike = 1e-5) -> Array:
+def decode(
+    denoise: Denoise,
+    sde: SDE,
+    z: Float[Array, "batch ..."],
+    *,
+    cond: Any = None,
+    tolerance: ArrayLike = 1e-5,
+) -> Array:
     """Return the data at t_min that codes `z` (batch, ...) stand for, without a last denoising, so that it undoes `encode`."""
     x1 = sde.prior_std() * z
     return probability_flow(
@@ -41,7 +57,9 @@ def slerp(a: Float[Array, "..."], b: Float[Array, "..."], weight: ArrayLike) -> 
     weight = jnp.asarray(weight, a.dtype).reshape(jnp.shape(weight) + (1,) * a.ndim)
     size_a, size_b = jnp.linalg.norm(a), jnp.linalg.norm(b)
     a, b = a / size_a, b / size_b
-    omega = 2 * jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b))  # arccos of the product loses small angles
+    omega = 2 * jnp.arctan2(
+        jnp.linalg.norm(a - b), jnp.linalg.norm(a + b)
+    )  # arccos of the product loses small angles
     small = jnp.sin(omega) < 1e-6
     safe = jnp.where(small, 1.0, omega)
     turn = [jnp.where(small, w, jnp.sin(w * safe) / jnp.sin(safe)) for w in (1 - weight, weight)]
@@ -78,7 +96,9 @@ class Outlier(NamedTuple):
 
     surprise: Float[Array, " batch"]  # -log p per dimension, in nats
     atypical: Float[Array, " batch"]  # |surprise - its median over reference data|
-    radius: Float[Array, " batch"]  # | |z| / sqrt(D) - 1 |, how far the code is from the sphere of typical noise
+    radius: Float[
+        Array, " batch"
+    ]  # | |z| / sqrt(D) - 1 |, how far the code is from the sphere of typical noise
 
 
 def outlier_scores(sde: SDE, found: LogLikelihood, reference: Float[Array, " n"]) -> Outlier:
@@ -90,5 +110,9 @@ def outlier_scores(sde: SDE, found: LogLikelihood, reference: Float[Array, " n"]
     """
     size = found.latent[0].size
     surprise = -found.log_prob / size
-    radius = jnp.linalg.norm(found.latent.reshape(len(surprise), -1), axis=1) / sde.prior_std() / jnp.sqrt(size)
+    radius = (
+        jnp.linalg.norm(found.latent.reshape(len(surprise), -1), axis=1)
+        / sde.prior_std()
+        / jnp.sqrt(size)
+    )
     return Outlier(surprise, jnp.abs(surprise - jnp.median(-reference / size)), jnp.abs(radius - 1))

@@ -40,7 +40,9 @@ class LogLikelihood(NamedTuple):
     # with K - 1 degrees of freedom. In the plane v^T J v has two values for Rademacher v, so that K probes agree by chance, and claim no
     # error, with probability 2^(1 - K): use the exact trace there, or Gaussian probes.
     std_error: Float[Array, " batch"]
-    refinement: Float[Array, " batch"]  # minus what ten times the tolerance gives: about the error of that coarser solve; NaN if not asked
+    refinement: Float[
+        Array, " batch"
+    ]  # minus what ten times the tolerance gives: about the error of that coarser solve; NaN if not asked
     latent: Array  # (batch, ...) the end point at t = 1
     nfe: Int[Array, ""]
 
@@ -65,7 +67,11 @@ def _hutch_pp(product: Product, rows: Array) -> Array:
 TRACES: dict[str, tuple[Callable, Callable, Callable]] = {
     "rademacher": (jax.random.rademacher, _hutchinson, lambda products: products),
     "gaussian": (jax.random.normal, _hutchinson, lambda products: products),
-    "hutch++": (jax.random.rademacher, _hutch_pp, lambda products: 2 * (products // 3)),  # sketch, range and probes: a third each
+    "hutch++": (
+        jax.random.rademacher,
+        _hutch_pp,
+        lambda products: 2 * (products // 3),
+    ),  # sketch, range and probes: a third each
 }
 
 
@@ -103,12 +109,17 @@ def log_likelihood(
     """
     check_name("trace", trace, TRACES)
     if probes is not None and probes < (least := 6 if trace == "hutch++" else 1):
-        raise ValueError(f"need at least {least} probes for {trace}, or None for the exact trace, got {probes}")
+        raise ValueError(
+            f"need at least {least} probes for {trace}, or None for the exact trace, got {probes}"
+        )
     check_noisy(sde)
     denoise, shape, size = Counted(denoise), x.shape[1:], x[0].size
     draw, estimate, count = TRACES[trace]
     if probes is None:
-        rows, estimate = jnp.broadcast_to(jnp.eye(size, dtype=x.dtype), (len(x), size, size)), _exact
+        rows, estimate = (
+            jnp.broadcast_to(jnp.eye(size, dtype=x.dtype), (len(x), size, size)),
+            _exact,
+        )
     else:
         keys = sample_keys(key, jnp.arange(len(x)) if index is None else index)
         rows = jax.vmap(lambda k: draw(k, (count(probes), size), x.dtype))(keys)
@@ -125,9 +136,26 @@ def log_likelihood(
 
     def at_tolerance(factor):
         # Dopri5: from 28 % fewer evaluations at equal error than Tsit5 to 9 % more, on the problems of benchmarks/likelihood.py
-        (u, traces), nfe = solve(diffrax.Dopri5(), field, first, last, start, (cond, rows), factor * rtol, factor * atol, max_steps)
+        (u, traces), nfe = solve(
+            diffrax.Dopri5(),
+            field,
+            first,
+            last,
+            start,
+            (cond, rows),
+            factor * rtol,
+            factor * atol,
+            max_steps,
+        )
         latent = u * end_scale
-        return sde.prior_log_prob(latent) + size * jnp.log(end_scale / scale) + jnp.mean(traces, axis=1), traces, latent, nfe
+        return (
+            sde.prior_log_prob(latent)
+            + size * jnp.log(end_scale / scale)
+            + jnp.mean(traces, axis=1),
+            traces,
+            latent,
+            nfe,
+        )
 
     if refine:  # one after the other, so that both share a program
         values = jax.lax.map(at_tolerance, jnp.array([10.0, 1.0], x.dtype))
@@ -136,18 +164,30 @@ def log_likelihood(
     else:
         log_prob, traces, latent, nfe = at_tolerance(1.0)
         refinement = jnp.full(len(x), jnp.nan, x.dtype)
-    std_error = jnp.zeros(len(x)) if probes is None else jnp.std(traces, axis=1, ddof=1) / jnp.sqrt(independent)
+    std_error = (
+        jnp.zeros(len(x))
+        if probes is None
+        else jnp.std(traces, axis=1, ddof=1) / jnp.sqrt(independent)
+    )
     return LogLikelihood(log_prob, std_error, refinement, latent, nfe)
 
 
-def prior_mismatch(sde: SDE, latent: Float[Array, "batch ..."], mean: ArrayLike, variance: ArrayLike) -> Float[Array, " batch"]:
+def prior_mismatch(
+    sde: SDE, latent: Float[Array, "batch ..."], mean: ArrayLike, variance: ArrayLike
+) -> Float[Array, " batch"]:
     """Return log pi(x_1) - log p_1(x_1) in nats: what a likelihood at the end points `latent` owes to the prior alone.
 
     `mean` and `variance` are those of the data, one number or one a coordinate (...). At t = 1 data are all but Gaussian, so p_1 is taken
     as N(alpha mean, alpha^2 variance + sigma^2); correlations are left out.
     """
     alpha, sigma = sde.marginal(jnp.ones((), latent.dtype))
-    mean, variance = (jnp.broadcast_to(jnp.asarray(a, latent.dtype), latent.shape[1:])[None] for a in (mean, variance))
+    mean, variance = (
+        jnp.broadcast_to(jnp.asarray(a, latent.dtype), latent.shape[1:])[None]
+        for a in (mean, variance)
+    )
     spread = (alpha**2) * variance + sigma**2
-    log_p1 = -0.5 * jnp.sum((latent - alpha * mean) ** 2 / spread + jnp.log(2 * jnp.pi * spread), axis=tuple(range(1, latent.ndim)))
+    log_p1 = -0.5 * jnp.sum(
+        (latent - alpha * mean) ** 2 / spread + jnp.log(2 * jnp.pi * spread),
+        axis=tuple(range(1, latent.ndim)),
+    )
     return sde.prior_log_prob(latent) - log_p1

@@ -69,7 +69,14 @@ RULES = {"speed": _speed, "step": _path(_step_cost), "bound": _path(_bound_cost)
 
 
 def measured(
-    denoise: Denoise, sde: SDE, x: Float[Array, "batch ..."], steps: int, rule: str = "step", *, end: float = 1e-3, candidates: int = 100
+    denoise: Denoise,
+    sde: SDE,
+    x: Float[Array, "batch ..."],
+    steps: int,
+    rule: str = "step",
+    *,
+    end: float = 1e-3,
+    candidates: int = 100,
 ) -> np.ndarray:
     """Return times (steps + 1,) from 1 to `end`, chosen for a denoiser on noises `x` of its prior, for 2 x `candidates` evaluations.
 
@@ -78,7 +85,9 @@ def measured(
     """
     check_name("rule", rule, RULES)
     if not 0 < steps <= candidates:
-        raise ValueError(f"need 1 to {candidates} steps, as many as there are candidates, got {steps}")
+        raise ValueError(
+            f"need 1 to {candidates} steps, as many as there are candidates, got {steps}"
+        )
     ts = grids.log_snr(sde, candidates, end=end)
     walk = sample(jax.random.key(0), Heun(), denoise, sde, ts, x, keep=None, denoise_last=False)
     assert walk.path is not None

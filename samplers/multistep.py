@@ -46,22 +46,40 @@ class Multistep(Sampler):
     def init(self, x: Array) -> tuple[Array, ...]:
         return (jnp.zeros_like(x),) * self.memory
 
-    def step(self, keys, denoise, x: Array, row: Row, memory: tuple[Array, ...], cond: Any) -> tuple[Array, tuple[Array, ...]]:
+    def step(
+        self, keys, denoise, x: Array, row: Row, memory: tuple[Array, ...], cond: Any
+    ) -> tuple[Array, tuple[Array, ...]]:
         x0, noise = denoise(x, row.t, cond)
         now = row.a * x0 + row.b * noise
         known = (now, *memory)
         x = x + sum(weight * value for weight, value in zip(row.correct, known, strict=False))
         mean = row.keep * x + row.data * x0 + row.noise * noise
         mean = mean + sum(weight * value for weight, value in zip(row.past, memory, strict=True))
-        return (mean + row.spread * normal(keys, x) if self.stochastic else mean), known[: len(memory)]
+        return (mean + row.spread * normal(keys, x) if self.stochastic else mean), known[
+            : len(memory)
+        ]
 
 
 def data_rows(sde: SDE, ts: Array, w: Array, eta: float = 0.0) -> Row:
     r"""Return the rows :math:`x_s = (\sigma_s / \sigma_t) e^{-\eta h} x + \alpha_s \sum_j w_j \hat x_{0, n-j} + \text{spread}\,z`."""
     (alpha, sigma), h = sde.marginal(ts), jnp.diff(half_log_snr(sde, ts))
-    decay, spread = (jnp.exp(-eta * h), sigma[1:] * jnp.sqrt(-jnp.expm1(-2 * eta * h))) if eta else (1.0, 0 * sigma[1:])
+    decay, spread = (
+        (jnp.exp(-eta * h), sigma[1:] * jnp.sqrt(-jnp.expm1(-2 * eta * h)))
+        if eta
+        else (1.0, 0 * sigma[1:])
+    )
     one, past = jnp.ones_like(ts[1:]), alpha[1:, None] * w
-    return Row(ts[:-1], decay * sigma[1:] / sigma[:-1], past[:, 0], 0 * one, one, 0 * one, past[:, 1:], past[:, :0], spread)
+    return Row(
+        ts[:-1],
+        decay * sigma[1:] / sigma[:-1],
+        past[:, 0],
+        0 * one,
+        one,
+        0 * one,
+        past[:, 1:],
+        past[:, :0],
+        spread,
+    )
 
 
 def noise_rows(sde: SDE, ts: Array, w: Array) -> Row:

@@ -49,7 +49,9 @@ def probability_flow(
         Samples; a sample that did not arrive within `max_steps` steps is NaN.
     """
     if not (sde.t_min <= start <= 1 and sde.t_min <= end <= 1):
-        raise ValueError(f"the flow runs between t_min = {sde.t_min} and 1, got start = {start} and end = {end}")
+        raise ValueError(
+            f"the flow runs between t_min = {sde.t_min} and 1, got start = {start} and end = {end}"
+        )
     denoise = Counted(denoise)
     (first, scale), (last, end_scale) = angle(sde, start), angle(sde, end)
 
@@ -67,7 +69,9 @@ def check_noisy(sde: SDE) -> None:
     """Raise a ValueError if sigma is known to be 0 at t_min, where log-densities, and the flow towards them, are singular."""
     sigma = in_float64(lambda sde: sde.marginal(jnp.asarray(sde.t_min))[1], sde)
     if not isinstance(sigma, Tracer) and not sigma > 0:
-        raise ValueError(f"sigma is 0 at t_min = {sde.t_min}, where a likelihood is singular; raise t_min above 0")
+        raise ValueError(
+            f"sigma is 0 at t_min = {sde.t_min}, where a likelihood is singular; raise t_min above 0"
+        )
 
 
 def angle(sde, t, sd: ArrayLike = 1.0):

@@ -62,17 +62,33 @@ def sample_parallel(
     grid = check_grid(sde, ts)
     steps = len(grid) - 1
     if jax.tree.leaves(sampler.init(x)):
-        raise ValueError(f"a multi-step sampler's steps depend on each other and cannot be iterated on their own, got {sampler!r}")
+        raise ValueError(
+            f"a multi-step sampler's steps depend on each other and cannot be iterated on their own, got {sampler!r}"
+        )
     window = steps if window is None else window
     if not 0 < window <= steps:
         raise ValueError(f"need a window of 1 to {steps} steps, got {window}")
     if mesh is not None and window % mesh.devices.shape[0]:
-        raise ValueError(f"{mesh.devices.shape[0]} devices cannot share a window of {window} steps; choose a multiple")
+        raise ValueError(
+            f"{mesh.devices.shape[0]} devices cannot share a window of {window} steps; choose a multiple"
+        )
     plan = check_plan(sampler, sde, in_float64(sampler.plan, sde, grid))
     scale = in_float64(lambda sde, ts: jnp.hypot(*sde.marginal(ts)), sde, grid)
     rows, scale = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), (plan, scale))
     index = jnp.arange(len(x)) if index is None else index
-    return _iterate(key, sampler, Counted(denoise), rows, scale, x, cond, index, window, jnp.asarray(tolerance, x.dtype), mesh)
+    return _iterate(
+        key,
+        sampler,
+        Counted(denoise),
+        rows,
+        scale,
+        x,
+        cond,
+        index,
+        window,
+        jnp.asarray(tolerance, x.dtype),
+        mesh,
+    )
 
 
 @eqx.filter_jit
@@ -83,7 +99,13 @@ def _iterate(key, sampler, denoise, rows, scale, x, cond, index, window, toleran
     scale = jnp.concatenate([scale, jnp.repeat(scale[-1:], window)])
 
     def spread(steps):  # over the devices
-        return steps if mesh is None else jax.lax.with_sharding_constraint(steps, NamedSharding(mesh, PartitionSpec(mesh.axis_names[0])))
+        return (
+            steps
+            if mesh is None
+            else jax.lax.with_sharding_constraint(
+                steps, NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+            )
+        )
 
     def alone(key, x, cond):
         axes = (1,) * x.ndim
@@ -99,9 +121,18 @@ def _iterate(key, sampler, denoise, rows, scale, x, cond, index, window, toleran
             u = jax.lax.dynamic_slice_in_dim(points, first, window)
 
             def once(i, x, row):
-                return sampler.step(fold(key[None], i), denoise, x[None], row, (), jax.tree.map(lambda c: c[None], cond))[0][0]
+                return sampler.step(
+                    fold(key[None], i),
+                    denoise,
+                    x[None],
+                    row,
+                    (),
+                    jax.tree.map(lambda c: c[None], cond),
+                )[0][0]
 
-            moved = spread(jax.vmap(once)(spread(place), spread(u * column(h[:-1])), row)) / column(h[1:])
+            moved = spread(jax.vmap(once)(spread(place), spread(u * column(h[:-1])), row)) / column(
+                h[1:]
+            )
             change = jnp.where(column(place < steps), moved - u, 0)
             new = u[:1] + jnp.cumsum(change, 0)
             old = jax.lax.dynamic_slice_in_dim(points, first + 1, window)

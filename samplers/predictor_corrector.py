@@ -25,7 +25,9 @@ class PredictorCorrector(Sampler):
     def __check_init__(self):
         for name, part in (("predictor", self.predictor), ("corrector", self.corrector)):
             if not isinstance(part, Sampler):
-                raise ValueError(f"the {name} is a sampler such as EulerMaruyama() or Langevin(snr=0.16), got {part!r}")
+                raise ValueError(
+                    f"the {name} is a sampler such as EulerMaruyama() or Langevin(snr=0.16), got {part!r}"
+                )
 
     @property
     def order(self) -> int:
@@ -41,7 +43,13 @@ class PredictorCorrector(Sampler):
     def init(self, x: Array) -> Pair:
         return Pair(self.predictor.init(x), self.corrector.init(x))
 
-    def step(self, keys, denoise, x: Array, row: Pair, memory: Pair, cond: Any) -> tuple[Array, Pair]:
-        x, corrector = self.corrector.step(fold(keys, 1), denoise, x, row.corrector, memory.corrector, cond)
-        x, predictor = self.predictor.step(fold(keys, 0), denoise, x, row.predictor, memory.predictor, cond)
+    def step(
+        self, keys, denoise, x: Array, row: Pair, memory: Pair, cond: Any
+    ) -> tuple[Array, Pair]:
+        x, corrector = self.corrector.step(
+            fold(keys, 1), denoise, x, row.corrector, memory.corrector, cond
+        )
+        x, predictor = self.predictor.step(
+            fold(keys, 0), denoise, x, row.predictor, memory.predictor, cond
+        )
         return x, Pair(predictor, corrector)

@@ -20,7 +20,10 @@ _DETERMINISTIC: tuple[tuple[int, Sampler, float], ...] = (
     (15, UniPC(p=3), 1.0),
     (20, DEIS(order=4), 0.0),
 )
-_STOCHASTIC: tuple[tuple[int, Sampler, float], ...] = ((1, DPMpp2MSDE(), 0.0), (14, DPMpp3MSDE(), 0.0))
+_STOCHASTIC: tuple[tuple[int, Sampler, float], ...] = (
+    (1, DPMpp2MSDE(), 0.0),
+    (14, DPMpp3MSDE(), 0.0),
+)
 
 
 class Recommendation(NamedTuple):
@@ -30,7 +33,14 @@ class Recommendation(NamedTuple):
     ts: np.ndarray  # (steps + 1,)
 
 
-def recommended(sde: SDE, nfe: int, stochastic: bool = False, *, end: float | None = None, denoise_last: bool = True) -> Recommendation:
+def recommended(
+    sde: SDE,
+    nfe: int,
+    stochastic: bool = False,
+    *,
+    end: float | None = None,
+    denoise_last: bool = True,
+) -> Recommendation:
     """Name a sampler and a grid for `nfe` network evaluations a sample, as `Samples.nfe` counts them.
 
     `UniPC(2)`, from 15 evaluations on `UniPC(3)`, on `grids.centred`; from 20 on `DEIS(4)` on `grids.log_snr`. Median error at the end

@@ -22,4 +22,6 @@ class ReverseDiffusion(OneStep):
 
     def plan(self, sde: SDE, ts: Array) -> Row:
         p = transitions(sde, ts)
-        return Row(p.t, 2 - p.ratio, jnp.zeros_like(p.t), -p.variance / p.sigma, jnp.sqrt(p.variance))
+        return Row(
+            p.t, 2 - p.ratio, jnp.zeros_like(p.t), -p.variance / p.sigma, jnp.sqrt(p.variance)
+        )

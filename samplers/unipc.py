@@ -49,7 +49,9 @@ class UniPC(Multistep):
         corrector = weights(nodes, jnp.where(used[:, None] == 1, half, exact), used + 1)
         change = alpha_of(sde, ts)[1:, None] * (corrector - jnp.pad(predictor, ((0, 0), (1, 0))))
         row = data_rows(sde, ts, jnp.pad(predictor, ((0, 0), (0, 1))))
-        return row._replace(correct=jnp.pad(change, ((1, 0), (0, 0)))[:-1])  # what corrects a step belongs to the next
+        return row._replace(
+            correct=jnp.pad(change, ((1, 0), (0, 0)))[:-1]
+        )  # what corrects a step belongs to the next
 
 
 def alpha_of(sde: SDE, ts: Array) -> Array:

@@ -35,7 +35,9 @@ def expand(t: ArrayLike, like: Array) -> Array:
     """
     t = jnp.asarray(t, like.dtype)
     if t.shape not in ((), like.shape[:1]):
-        raise ValueError(f"a time has shape () or (batch,) = {like.shape[:1]}, got {t.shape}; pass one time, or one per sample")
+        raise ValueError(
+            f"a time has shape () or (batch,) = {like.shape[:1]}, got {t.shape}; pass one time, or one per sample"
+        )
     return t.reshape(t.shape + (1,) * (like.ndim - 1)) if t.ndim else t
 
 
@@ -46,8 +48,14 @@ def in_float64(fn: Callable, *args: Any) -> Any:
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((fn, args))):
         return fn(*args)
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True), np.errstate(all="ignore"):  # infinite log-SNRs are for callers to refuse
-        wide = jax.tree.map(lambda a: np.asarray(a, np.float64) if eqx.is_inexact_array_like(a) else a, args)
+    with (
+        jax.ensure_compile_time_eval(),
+        jax.enable_x64(True),
+        np.errstate(all="ignore"),
+    ):  # infinite log-SNRs are for callers to refuse
+        wide = jax.tree.map(
+            lambda a: np.asarray(a, np.float64) if eqx.is_inexact_array_like(a) else a, args
+        )
         return jax.tree.map(np.asarray, fn(*wide))
 
 
@@ -57,7 +65,9 @@ def check_increasing(**values: Any) -> None:
     if any(isinstance(v, Tracer) for v in numbers):
         return
     if not all(low < high for low, high in zip((0, *numbers), numbers, strict=False)):
-        raise ValueError(f"need 0 < {' < '.join(values)}, got {' and '.join(str(v) for v in numbers)}")
+        raise ValueError(
+            f"need 0 < {' < '.join(values)}, got {' and '.join(str(v) for v in numbers)}"
+        )
 
 
 class SDE(eqx.Module):
@@ -109,7 +119,9 @@ class SDE(eqx.Module):
             cleaner = self.log_snr(mid) > log_snr
             return jnp.where(cleaner, mid, low), jnp.where(cleaner, high, mid)
 
-        low, high = jax.lax.fori_loop(0, 64, halve, (jnp.zeros_like(log_snr), jnp.ones_like(log_snr)))
+        low, high = jax.lax.fori_loop(
+            0, 64, halve, (jnp.zeros_like(log_snr), jnp.ones_like(log_snr))
+        )
         return (low + high) / 2
 
     def levels(self, n: int) -> tuple[Array, Array]:
@@ -123,9 +135,13 @@ class SDE(eqx.Module):
     def label(self, t: Array) -> Array:
         """Return the number of the noise level at `t`, elementwise; only `Discrete` has any."""
         name = type(self).__name__
-        raise ValueError(f"{name} has no numbered noise levels to tell a network; wrap it: Discrete({name}(), n) with the network's n")
+        raise ValueError(
+            f"{name} has no numbered noise levels to tell a network; wrap it: Discrete({name}(), n) with the network's n"
+        )
 
-    def perturb(self, key: Key[Array, ""], x0: Float[Array, "batch ..."], t: ArrayLike) -> tuple[Array, Array]:
+    def perturb(
+        self, key: Key[Array, ""], x0: Float[Array, "batch ..."], t: ArrayLike
+    ) -> tuple[Array, Array]:
         """Draw x_t given x0; return it with the standard normal noise it contains."""
         noise = jax.random.normal(key, x0.shape, x0.dtype)
         alpha, sigma = self.marginal(expand(t, x0))
@@ -149,7 +165,9 @@ class SDE(eqx.Module):
         alpha_rate, sigma_rate = self.marginal_rate(expand(t, estimate.x0))
         return alpha_rate * estimate.x0 + sigma_rate * estimate.noise
 
-    def reverse(self, x: Array, t: ArrayLike, score: Array, eta: Number = 1.0) -> tuple[Array, Array]:
+    def reverse(
+        self, x: Array, t: ArrayLike, score: Array, eta: Number = 1.0
+    ) -> tuple[Array, Array]:
         """Return drift and diffusion of the process that shares our marginals, run backwards with noise level `eta`.
 
         dx = [f x - (1 + eta^2)/2 g^2 score] dt + eta g dw: eta = 1 is the reverse SDE (arXiv:2011.13456, eq. 6),

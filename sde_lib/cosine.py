@@ -29,7 +29,9 @@ class Cosine(SDE):
 
     def marginal(self, t: Array) -> tuple[Array, Array]:
         a, start = self._angles()
-        variance = jnp.sin(a * t) * jnp.sin(a * t + 2 * start)  # = cos^2 start - cos^2 angle, without cancellation
+        variance = jnp.sin(a * t) * jnp.sin(
+            a * t + 2 * start
+        )  # = cos^2 start - cos^2 angle, without cancellation
         return jnp.sin(a * (1 - t)) / jnp.sin(a), jnp.sqrt(variance) / jnp.sin(a)
 
     def coefficients(self, t: Array) -> tuple[Array, Array]:
@@ -39,7 +41,9 @@ class Cosine(SDE):
 
     def inverse(self, log_snr: Array) -> Array:
         a, start = self._angles()
-        return (jnp.arctan2(jnp.hypot(jnp.sin(start), jnp.exp(-0.5 * log_snr)), jnp.cos(start)) - start) / a
+        return (
+            jnp.arctan2(jnp.hypot(jnp.sin(start), jnp.exp(-0.5 * log_snr)), jnp.cos(start)) - start
+        ) / a
 
     def levels(self, n: int) -> tuple[Array, Array]:
         """Return the table of improved DDPM, whose betas stop at 0.999 (arXiv:2102.09672, section 3.2)."""

@@ -44,37 +44,71 @@ PREDICTIONS: dict[str, Callable] = {
     "x0": lambda sde, t, sd: (1.0, 0.0),
     "noise": lambda sde, t, sd: (0.0, 1.0),
     "score": lambda sde, t, sd: (0.0, -1 / sde.marginal(t)[1]),
-    "unit_score": lambda sde, t, sd: (0.0, -2 / sde.marginal(t)[1]),  # the score of (x + 1) / 2, whose noise is half as large
-    "velocity": lambda sde, t, sd: sde.marginal_rate(t),  # flow matching (Lipman et al. 2023, arXiv:2210.02747)
+    "unit_score": lambda sde, t, sd: (
+        0.0,
+        -2 / sde.marginal(t)[1],
+    ),  # the score of (x + 1) / 2, whose noise is half as large
+    "velocity": lambda sde, t, sd: sde.marginal_rate(
+        t
+    ),  # flow matching (Lipman et al. 2023, arXiv:2210.02747)
 }
 
 # name -> (sde, t, det) -> w, the factor of the squared error of the network output.
 WEIGHTINGS: dict[str, Callable] = {
     "prediction": lambda sde, t, det: 1.0,
-    "noise": lambda sde, t, det: (sde.marginal(t)[0] / det) ** 2,  # DDPM; sigma^2-weighted score matching
+    "noise": lambda sde, t, det: (
+        (sde.marginal(t)[0] / det) ** 2
+    ),  # DDPM; sigma^2-weighted score matching
     "x0": lambda sde, t, det: (sde.marginal(t)[1] / det) ** 2,
-    "likelihood": lambda sde, t, det: (sde.coefficients(t)[1] / sde.marginal(t)[1] * sde.marginal(t)[0] / det) ** 2,
+    "likelihood": lambda sde, t, det: (
+        (sde.coefficients(t)[1] / sde.marginal(t)[1] * sde.marginal(t)[0] / det) ** 2
+    ),
 }
 
 WEIGHTINGS |= {
     # gamma = 5 (Hang et al. 2023, arXiv:2303.09556, eq. 6)
-    "min_snr": lambda sde, t, det: jnp.minimum(jnp.exp(sde.log_snr(t)), 5.0) * WEIGHTINGS["x0"](sde, t, det),
+    "min_snr": lambda sde, t, det: (
+        jnp.minimum(jnp.exp(sde.log_snr(t)), 5.0) * WEIGHTINGS["x0"](sde, t, det)
+    ),
     # bias 2, made for times uniform in the log-SNR (Kingma and Gao 2023, arXiv:2303.00848, section 4)
-    "sigmoid": lambda sde, t, det: jax.nn.sigmoid(2.0 - sde.log_snr(t)) * WEIGHTINGS["noise"](sde, t, det),
+    "sigmoid": lambda sde, t, det: (
+        jax.nn.sigmoid(2.0 - sde.log_snr(t)) * WEIGHTINGS["noise"](sde, t, det)
+    ),
 }
 
 # name -> (scale of x: (sde, t, sd) -> array like t, time signal: (sde, t) -> array like t).
 INPUTS: dict[str, tuple[Callable, Callable]] = {
-    "edm": (lambda sde, t, sd: 1 / jnp.hypot(sde.marginal(t)[1], sde.marginal(t)[0] * sd), lambda sde, t: -sde.log_snr(t) / 8),
+    "edm": (
+        lambda sde, t, sd: 1 / jnp.hypot(sde.marginal(t)[1], sde.marginal(t)[0] * sd),
+        lambda sde, t: -sde.log_snr(t) / 8,
+    ),
     "time": (lambda sde, t, sd: 1.0, lambda sde, t: 999 * t),  # score_sde's VP and sub-VP networks
-    "sigma": (lambda sde, t, sd: 1.0, lambda sde, t: sde.marginal(t)[1]),  # score_sde's VE networks, which take the log themselves
-    "unit_sigma": (lambda sde, t, sd: 0.5, lambda sde, t: sde.marginal(t)[1] / 2),  # the same, trained on images in [0, 1]
-    "log_sigma": (lambda sde, t, sd: 1.0, lambda sde, t: jnp.log(sde.marginal(t)[1] / 2)),  # EDM's retrained VE networks
-    "label": (lambda sde, t, sd: 1.0, lambda sde, t: sde.label(t)),  # DDPM: 0 = cleanest level of a `Discrete` process
+    "sigma": (
+        lambda sde, t, sd: 1.0,
+        lambda sde, t: sde.marginal(t)[1],
+    ),  # score_sde's VE networks, which take the log themselves
+    "unit_sigma": (
+        lambda sde, t, sd: 0.5,
+        lambda sde, t: sde.marginal(t)[1] / 2,
+    ),  # the same, trained on images in [0, 1]
+    "log_sigma": (
+        lambda sde, t, sd: 1.0,
+        lambda sde, t: jnp.log(sde.marginal(t)[1] / 2),
+    ),  # EDM's retrained VE networks
+    "label": (
+        lambda sde, t, sd: 1.0,
+        lambda sde, t: sde.label(t),
+    ),  # DDPM: 0 = cleanest level of a `Discrete` process
     # SMLD: 0 = noisiest level, whole numbers
-    "reversed_label": (lambda sde, t, sd: 1.0, lambda sde, t: jnp.round(sde.label(jnp.ones_like(t)) - sde.label(t))),
+    "reversed_label": (
+        lambda sde, t, sd: 1.0,
+        lambda sde, t: jnp.round(sde.label(jnp.ones_like(t)) - sde.label(t)),
+    ),
 }
-INPUTS["unit_reversed_label"] = (INPUTS["unit_sigma"][0], INPUTS["reversed_label"][1])  # the same, trained on images in [0, 1]
+INPUTS["unit_reversed_label"] = (
+    INPUTS["unit_sigma"][0],
+    INPUTS["reversed_label"][1],
+)  # the same, trained on images in [0, 1]
 
 # name -> what is added to the scaled x, of networks whose data are not centred at 0.
 SHIFTS: dict[str, float] = {"unit_sigma": 0.5, "unit_reversed_label": 0.5}
@@ -106,7 +140,9 @@ class Denoiser(eqx.Module):
     def __check_init__(self):
         check_name("prediction", self.prediction, PREDICTIONS)
         check_name("inputs", self.inputs, INPUTS)
-        jax.eval_shape(lambda t: INPUTS[self.inputs][1](self.sde, t), jnp.ones(1))  # a process without levels has no labels
+        jax.eval_shape(
+            lambda t: INPUTS[self.inputs][1](self.sde, t), jnp.ones(1)
+        )  # a process without levels has no labels
 
     def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
         """Return the clean data and noise expected in `x` (batch, ...) at time `t`, of shape () or (batch,)."""
@@ -123,7 +159,9 @@ class Denoiser(eqx.Module):
             seen = seen + SHIFTS[self.inputs]
         value = self.net(seen, signal(self.sde, time), cond)
         if value.shape != x.shape:
-            raise ValueError(f"the network returned shape {value.shape} for a state of shape {x.shape}; it must return one like its input")
+            raise ValueError(
+                f"the network returned shape {value.shape} for a state of shape {x.shape}; it must return one like its input"
+            )
         evaluated()
         return value
 

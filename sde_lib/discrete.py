@@ -37,8 +37,12 @@ class Discrete(SDE):
         self.t_min = 1 / n if t_min is None else t_min
         log_alpha = self.tables()[0]
         if not isinstance(log_alpha, Tracer) and not np.all(np.isfinite(log_alpha)):
-            which = f"{type(sde).__name__} at n = {n} levels has a step that leaves no signal, A = 0"
-            raise ValueError(f"{which}; use more levels (VP needs n > beta_max), or a process that ends with some signal")
+            which = (
+                f"{type(sde).__name__} at n = {n} levels has a step that leaves no signal, A = 0"
+            )
+            raise ValueError(
+                f"{which}; use more levels (VP needs n > beta_max), or a process that ends with some signal"
+            )
 
     def tables(self) -> tuple[Array, Array, Array]:
         """Return log alpha and sigma^2 of levels 0 .. n, (n + 1,), and G^2 of the steps between them, (n,)."""
@@ -53,8 +57,12 @@ class Discrete(SDE):
     def marginal(self, t: Array) -> tuple[Array, Array]:
         log_alpha, variance, log_a, spread, part = self._at(jnp.asarray(t, jnp.result_type(float)))
         still = log_a == 0
-        grown = jnp.where(still, part, jnp.expm1(2 * part * log_a) / jnp.expm1(jnp.where(still, 1.0, 2 * log_a)))
-        return jnp.exp(log_alpha + part * log_a), jnp.sqrt(jnp.exp(2 * part * log_a) * variance + grown * spread)
+        grown = jnp.where(
+            still, part, jnp.expm1(2 * part * log_a) / jnp.expm1(jnp.where(still, 1.0, 2 * log_a))
+        )
+        return jnp.exp(log_alpha + part * log_a), jnp.sqrt(
+            jnp.exp(2 * part * log_a) * variance + grown * spread
+        )
 
     def coefficients(self, t: Array) -> tuple[Array, Array]:
         _, _, log_a, spread, _ = self._at(jnp.asarray(t, jnp.result_type(float)))
@@ -66,7 +74,9 @@ class Discrete(SDE):
         """Return the number that networks know a level by, 0 for the cleanest and n - 1 for the noisiest; between levels a fraction."""
         label = jnp.maximum(self.n * t - 1, 0.0)
         whole = jnp.round(label)
-        return jnp.where(jnp.abs(label - whole) < 1e-3, whole, label)  # float32 misses a level by 1e-4 of the distance to the next
+        return jnp.where(
+            jnp.abs(label - whole) < 1e-3, whole, label
+        )  # float32 misses a level by 1e-4 of the distance to the next
 
     def prior_std(self) -> Number:
         return self.sde.prior_std()

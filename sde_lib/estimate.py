@@ -21,7 +21,9 @@ class Estimate(NamedTuple):
     noise: Array
 
     @classmethod
-    def solve(cls, x: Array, alpha: Number, sigma: Number, a: Number, b: Number, value: Array) -> "Estimate":
+    def solve(
+        cls, x: Array, alpha: Number, sigma: Number, a: Number, b: Number, value: Array
+    ) -> "Estimate":
         """Return the estimate in which a x0 + b noise = value."""
         det = b * alpha - a * sigma
         return cls((b * x - sigma * value) / det, (alpha * value - a * x) / det)

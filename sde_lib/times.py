@@ -51,7 +51,9 @@ class LogUniform(TimeDistribution):
     def quantile(self, sde: SDE, u: Array) -> Array:
         ends = in_float64(lambda sde: sde.log_snr(jnp.asarray([sde.t_min, 1.0])), sde)
         clean, noisy = ends[0], jnp.maximum(ends[1], self.log_snr_min)
-        if not isinstance(ends, Tracer) and not np.all(np.isfinite([ends[0], max(ends[1], self.log_snr_min)])):
+        if not isinstance(ends, Tracer) and not np.all(
+            np.isfinite([ends[0], max(ends[1], self.log_snr_min)])
+        ):
             raise ValueError(
                 f"the log-SNR of {type(sde).__name__} runs from {ends[0]:g} at t_min = {sde.t_min} to {ends[1]:g} at 1, where nothing is "
                 "uniform; raise t_min above 0, set log_snr_min (-10, say), or take another distribution of times"
@@ -98,8 +100,12 @@ class Binned(TimeDistribution):
             ValueError: a weight that is not above 0.
         """
         weights = jnp.asarray(weights, float)
-        if not isinstance(weights, Tracer) and not (weights.ndim == 1 and bool(jnp.all(weights > 0))):
-            raise ValueError(f"need a vector of weights > 0, got {weights}; add a little to parts that are never to be left out")
+        if not isinstance(weights, Tracer) and not (
+            weights.ndim == 1 and bool(jnp.all(weights > 0))
+        ):
+            raise ValueError(
+                f"need a vector of weights > 0, got {weights}; add a little to parts that are never to be left out"
+            )
         self.base, self.weights = base, weights / jnp.mean(weights)
 
     def _part(self, u: Array) -> tuple[Array, Array]:
@@ -116,7 +122,12 @@ class Binned(TimeDistribution):
         return 1 / self.weights[self._part(u)[0]]
 
 
-def adapted(distribution: Binned, u: Float[Array, " batch"], loss: Float[Array, " batch"], floor: float = 0.1) -> Binned:
+def adapted(
+    distribution: Binned,
+    u: Float[Array, " batch"],
+    loss: Float[Array, " batch"],
+    floor: float = 0.1,
+) -> Binned:
     """Return `distribution` with the weights that uncorrected losses at the times of `u` call for, none below `floor` of their mean."""
     k = distribution._part(u)[0]
     bins = len(distribution.weights)
@@ -126,14 +137,20 @@ def adapted(distribution: Binned, u: Float[Array, " batch"], loss: Float[Array, 
     return Binned(distribution.base, jnp.where(count > 0, jnp.maximum(rms, floor * mean), mean))
 
 
-def draw_quantiles(key: Key[Array, ""], batch: int, stratified: bool = True) -> Float[Array, " batch"]:
+def draw_quantiles(
+    key: Key[Array, ""], batch: int, stratified: bool = True
+) -> Float[Array, " batch"]:
     """Draw numbers u in [0, 1) for `TimeDistribution.quantile`: one in each of `batch` equal parts, or independently."""
     u = jax.random.uniform(key, (batch,))
     return (jnp.arange(batch) + u) / batch if stratified else u
 
 
 def draw_times(
-    key: Key[Array, ""], sde: SDE, batch: int, distribution: TimeDistribution, stratified: bool = True
+    key: Key[Array, ""],
+    sde: SDE,
+    batch: int,
+    distribution: TimeDistribution,
+    stratified: bool = True,
 ) -> Float[Array, " batch"]:
     """Draw one time a sample; stratified draws put one in each of `batch` equal parts of the distribution, which cuts the variance."""
     return distribution.quantile(sde, draw_quantiles(key, batch, stratified))

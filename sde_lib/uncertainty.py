@@ -20,13 +20,18 @@ FEATURES = 64
 def features(sde: SDE, t: Float[Array, " batch"]) -> Float[Array, "batch features"]:
     """Return the features of times `t`: a constant, then cosines of frequencies and phases that are drawn once and for all."""
     rng = np.random.default_rng(0)
-    frequency, phase = (jnp.asarray(v, t.dtype) for v in (rng.normal(size=FEATURES - 1), rng.uniform(size=FEATURES - 1)))
+    frequency, phase = (
+        jnp.asarray(v, t.dtype)
+        for v in (rng.normal(size=FEATURES - 1), rng.uniform(size=FEATURES - 1))
+    )
     level = jnp.clip(-sde.log_snr(t) / 8, -3.0, 3.0)
     waves = jnp.sqrt(2.0) * jnp.cos(2 * jnp.pi * (frequency[None] * level[:, None] + phase[None]))
     return jnp.concatenate([jnp.ones_like(level)[:, None], waves], 1) / jnp.sqrt(FEATURES)
 
 
-def uncertainty(weights: Float[Array, " features"], sde: SDE, t: Float[Array, " batch"]) -> Float[Array, " batch"]:
+def uncertainty(
+    weights: Float[Array, " features"], sde: SDE, t: Float[Array, " batch"]
+) -> Float[Array, " batch"]:
     """Return u at times `t`; start from weights of zero, where the loss is unchanged."""
     return jnp.sum(features(sde, t) * weights[None], 1)
 

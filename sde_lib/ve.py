@@ -33,4 +33,6 @@ class VE(SDE):
 
     def levels(self, n: int) -> tuple[Array, Array]:
         """Return the table of SMLD: n sigmas in geometric progression from sigma_min to sigma_max, both included."""
-        return jnp.zeros(n), jnp.exp(jnp.linspace(jnp.log(self.sigma_min), jnp.log(self.sigma_max), n))
+        return jnp.zeros(n), jnp.exp(
+            jnp.linspace(jnp.log(self.sigma_min), jnp.log(self.sigma_max), n)
+        )

@@ -34,10 +34,14 @@ class VP(SDE):
 
     def marginal(self, t: Array) -> tuple[Array, Array]:
         log_mean = log_alpha(t, self.beta_min, self.beta_max)
-        return jnp.exp(log_mean), jnp.sqrt(-jnp.expm1(2 * log_mean))  # expm1: 1 - exp loses 0.6 % at t = 1e-5
+        return jnp.exp(log_mean), jnp.sqrt(
+            -jnp.expm1(2 * log_mean)
+        )  # expm1: 1 - exp loses 0.6 % at t = 1e-5
 
     def coefficients(self, t: Array) -> tuple[Array, Array]:
-        beta = self.beta_min + t * (self.beta_max - self.beta_min)  # the general form is 0 / 0 at t = 0
+        beta = self.beta_min + t * (
+            self.beta_max - self.beta_min
+        )  # the general form is 0 / 0 at t = 0
         return -0.5 * beta, jnp.sqrt(beta)
 
     def inverse(self, log_snr: Array) -> Array:
@@ -45,7 +49,9 @@ class VP(SDE):
 
     def levels(self, n: int) -> tuple[Array, Array]:
         """Return the table of DDPM, the product of 1 - beta_i with n equally spaced betas (arXiv:2006.11239; arXiv:2011.13456, app. B)."""
-        log_mean = 0.5 * jnp.cumsum(jnp.log1p(-jnp.linspace(self.beta_min / n, self.beta_max / n, n)))
+        log_mean = 0.5 * jnp.cumsum(
+            jnp.log1p(-jnp.linspace(self.beta_min / n, self.beta_max / n, n))
+        )
         return log_mean, jnp.sqrt(-jnp.expm1(2 * log_mean))
 
     def prior_std(self) -> float:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # subprocesses inherit both
 os.environ["MPLBACKEND"] = "Agg"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as experiments/__init__.py: JAX, once imported, would hand down its own level
+os.environ.setdefault(
+    "TF_CPP_MIN_LOG_LEVEL", "3"
+)  # as experiments/__init__.py: JAX, once imported, would hand down its own level
 
 import jax
 from beartype import BeartypeConf, FrozenDict, beartype
@@ -21,7 +23,9 @@ jax.config.update("jax_enable_x64", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Only shapes are checked: where a signature says plain `Array` or `float`, in_float64 passes NumPy and a transformation a tracer.
-check_shapes = beartype(conf=BeartypeConf(hint_overrides=FrozenDict({jax.Array: object, float: object})))
+check_shapes = beartype(
+    conf=BeartypeConf(hint_overrides=FrozenDict({jax.Array: object, float: object}))
+)
 install_import_hook(["sde_lib", "samplers"], f"{__name__}.check_shapes")
 
 
@@ -36,4 +40,8 @@ def keep_compilations(folder: Path):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
-keep_compilations(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "score-sde-toolkit" / f"jax-{jax.__version__}")
+keep_compilations(
+    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    / "score-sde-toolkit"
+    / f"jax-{jax.__version__}"
+)

@@ -27,7 +27,9 @@ def violations(source: str, folder: str) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.level > depth:
-            found.append(f"line {node.lineno}: a relative import leaves {folder if depth == 0 else package}")
+            found.append(
+                f"line {node.lineno}: a relative import leaves {folder if depth == 0 else package}"
+            )
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found += _absolute(node, [node.module or ""], folder)
         elif isinstance(node, ast.Import):
@@ -42,7 +44,9 @@ def _absolute(node: ast.stmt, modules: list[str], folder: str) -> list[str]:
     for name in (module.partition(".")[0] for module in modules):
         if name == package and folder != LOADED_BY_PATH:
             found.append(f"line {node.lineno}: inside {package} an import is relative")
-        elif name in {"tests", "notebooks"} or (allowed is not None and name not in allowed | sys.stdlib_module_names):
+        elif name in {"tests", "notebooks"} or (
+            allowed is not None and name not in allowed | sys.stdlib_module_names
+        ):
             found.append(f"line {node.lineno}: {package} may not import {name}")
     return found
 
@@ -51,7 +55,11 @@ def _absolute(node: ast.stmt, modules: list[str], folder: str) -> list[str]:
 def test_a_package_imports_only_what_its_layer_may(package):
     files = sorted((ROOT / package).rglob("*.py"))
     assert files, f"no module found under {ROOT / package}"
-    found = [f"{file.relative_to(ROOT)}, {what}" for file in files for what in violations(file.read_text(), _folder(file))]
+    found = [
+        f"{file.relative_to(ROOT)}, {what}"
+        for file in files
+        for what in violations(file.read_text(), _folder(file))
+    ]
     assert not found, "\n".join(found)
 
 
@@ -72,7 +80,10 @@ PLANTED = [
     ("from experiments.train import step", "samplers"),
     ("from absl import logging", "samplers"),
     ("import ml_collections", "models"),
-    ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import ml_collections.config_dict", "sde_lib"),
+    (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import ml_collections.config_dict",
+        "sde_lib",
+    ),
     ("from sde_lib.base import SDE", "sde_lib"),
     ("from experiments import state", "experiments"),
     ("import tests.conftest", "experiments"),
@@ -91,7 +102,15 @@ def test_a_planted_violation_is_found(source, folder):
 
 
 def test_what_the_layers_allow_is_not_reported():
-    assert not violations("import abc\nimport jax.numpy as jnp\nimport equinox as eqx\nfrom .base import SDE", "sde_lib")
-    assert not violations("from sde_lib import SDE\nimport diffrax\nfrom . import grids", "samplers")
-    assert not violations("import models, samplers, optax\nfrom absl import app\nfrom ..state import TrainState", "experiments/data")
+    assert not violations(
+        "import abc\nimport jax.numpy as jnp\nimport equinox as eqx\nfrom .base import SDE",
+        "sde_lib",
+    )
+    assert not violations(
+        "from sde_lib import SDE\nimport diffrax\nfrom . import grids", "samplers"
+    )
+    assert not violations(
+        "import models, samplers, optax\nfrom absl import app\nfrom ..state import TrainState",
+        "experiments/data",
+    )
     assert not violations("from experiments.configs import common", "experiments/configs")

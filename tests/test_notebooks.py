@@ -25,7 +25,11 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-PUBLIC = {"sde_lib", "samplers", "models"}  # import these by their own names; of `experiments`, its modules
+PUBLIC = {
+    "sde_lib",
+    "samplers",
+    "models",
+}  # import these by their own names; of `experiments`, its modules
 
 STORE = "store it anew with .venv/bin/python tests/test_notebooks.py notebooks/NAME.ipynb"
 
@@ -37,7 +41,10 @@ class ThisInterpreter(AsyncKernelManager):
 
     @property
     def kernel_spec(self):
-        return KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], language="python")
+        return KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            language="python",
+        )
 
 
 def read(path):
@@ -51,7 +58,9 @@ def code_cells(notebook):
 def execute(notebook, limit=LIMIT):
     """Run a copy of `notebook` from top to bottom, in its own folder, with all warnings shown, within `limit` seconds, and return it."""
     deadline = time.monotonic() + limit
-    env = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}  # the kernel draws into the notebook
+    env = {
+        name: value for name, value in os.environ.items() if name != "MPLBACKEND"
+    }  # the kernel draws into the notebook
     env |= {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"}
     client = NotebookClient(
         nbformat.from_dict(notebook),
@@ -94,7 +103,9 @@ def test_a_notebook_runs_in_silence_and_shows_what_is_stored(path):
     for before, after in zip(code_cells(stored), code_cells(fresh), strict=True):
         told = [output.text for output in after.outputs if output.get("name") == "stderr"]
         assert not told, f"cell {after.id!r} wrote to stderr: {told}"
-        assert shape(after) == shape(before), f"cell {after.id!r} no longer shows what is stored; {STORE}"
+        assert shape(after) == shape(before), (
+            f"cell {after.id!r} no longer shows what is stored; {STORE}"
+        )
 
 
 @each_notebook
@@ -104,7 +115,11 @@ def test_a_notebook_is_stored_as_a_run_from_top_to_bottom(path):
     cells = code_cells(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), STORE
     outputs = [output for cell in cells for output in cell.outputs]
-    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert not [
+        output
+        for output in outputs
+        if output.output_type == "error" or output.get("name") == "stderr"
+    ]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert len(text) < LARGEST, "draw fewer pixels (figure.dpi) or fewer lines"
 
@@ -115,7 +130,10 @@ def test_a_notebook_tells_nothing_of_the_machine_it_ran_on(path):
     assert notebook.metadata == METADATA, STORE
     assert not [cell.id for cell in notebook.cells if cell.metadata], STORE
     for cell in code_cells(notebook):
-        words = [str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", "")) for output in cell.outputs]
+        words = [
+            str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
+            for output in cell.outputs
+        ]
         found = re.findall(r"(?:/[\w.-]+){2,}|[A-Z]:\\\S+", " ".join(words))
         assert not found, f"cell {cell.id!r} shows the path {found[0]}"
 
@@ -126,8 +144,12 @@ def test_a_notebook_imports_only_public_names(path):
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.ImportFrom):
                 package, _, inner = (node.module or "").partition(".")
-                assert not (package in PUBLIC and inner), f"cell {cell.id!r}: import from {package}, not from {node.module}"
-                assert not [name.name for name in node.names if name.name.startswith("_")], f"cell {cell.id!r} imports a private name"
+                assert not (package in PUBLIC and inner), (
+                    f"cell {cell.id!r}: import from {package}, not from {node.module}"
+                )
+                assert not [name.name for name in node.names if name.name.startswith("_")], (
+                    f"cell {cell.id!r} imports a private name"
+                )
 
 
 def notebook_of(source):
@@ -135,8 +157,12 @@ def notebook_of(source):
 
 
 def test_a_warning_is_seen():
-    (cell,) = execute(notebook_of("import warnings\nwarnings.warn('will go away', DeprecationWarning)")).cells
-    assert [output.name for output in cell.outputs] == ["stderr"] and "will go away" in cell.outputs[0].text
+    (cell,) = execute(
+        notebook_of("import warnings\nwarnings.warn('will go away', DeprecationWarning)")
+    ).cells
+    assert [output.name for output in cell.outputs] == [
+        "stderr"
+    ] and "will go away" in cell.outputs[0].text
 
 
 def test_an_error_is_seen():

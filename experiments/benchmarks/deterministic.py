@@ -57,7 +57,14 @@ SAMPLERS: dict[str, Sampler] = {
     "UniPC3": UniPC(p=3),
     "SA3": SASolver(tau=0.0),
 }
-CALLS = {"Heun": 2, "DPM2": 2, "DPMSolver2": 2, "DPMSolver3": 3, "DPMpp2S": 2, "DPMpp3S": 3}  # network calls a step, else 1
+CALLS = {
+    "Heun": 2,
+    "DPM2": 2,
+    "DPMSolver2": 2,
+    "DPMSolver3": 3,
+    "DPMpp2S": 2,
+    "DPMpp3S": 3,
+}  # network calls a step, else 1
 
 
 def end(sampler: Sampler, problem: Problem, ts: np.ndarray) -> np.ndarray:
@@ -92,7 +99,15 @@ def measure(names=tuple(SAMPLERS), nfe=NFE, only=()) -> list[dict]:
                         steps, rest = divmod(budget, CALLS.get(name, 1))
                         if not rest:
                             value = error(SAMPLERS[name], problem, make(steps))
-                            records.append({"problem": title, "grid": grid, "sampler": name, "nfe": budget, "error": value})
+                            records.append(
+                                {
+                                    "problem": title,
+                                    "grid": grid,
+                                    "sampler": name,
+                                    "nfe": budget,
+                                    "error": value,
+                                }
+                            )
     return records
 
 
@@ -112,17 +127,31 @@ def table(records: list[dict]) -> str:
     lines = ["| | " + " | ".join(map(str, budgets)) + " |", "|---" * (1 + len(budgets)) + "|"]
     for problem in dict.fromkeys(r["problem"] for r in records):
         cells = (winners[problem, nfe] for nfe in budgets)
-        lines.append(f"| {problem} | " + " | ".join(f"{c['error']:.1e} {c['sampler']}, {c['grid']}" for c in cells) + " |")
+        lines.append(
+            f"| {problem} | "
+            + " | ".join(f"{c['error']:.1e} {c['sampler']}, {c['grid']}" for c in cells)
+            + " |"
+        )
     return "\n".join(lines)
 
 
 def draw(records: list[dict], figure: Figure) -> None:
     """Draw the error of each sampler on its best grid against the evaluations into a figure."""
     titles = list(dict.fromkeys(r["problem"] for r in records))
-    for axes, title in zip(np.atleast_1d(figure.subplots(1, len(titles), sharey=True)), titles, strict=True):
+    for axes, title in zip(
+        np.atleast_1d(figure.subplots(1, len(titles), sharey=True)), titles, strict=True
+    ):
         for name in dict.fromkeys(r["sampler"] for r in records):
-            curve = sorted(best([r for r in records if r["problem"] == title and r["sampler"] == name]).items())
-            axes.loglog([nfe for (_, nfe), _ in curve], [r["error"] for _, r in curve], ".-", label=name, linewidth=1)
+            curve = sorted(
+                best([r for r in records if r["problem"] == title and r["sampler"] == name]).items()
+            )
+            axes.loglog(
+                [nfe for (_, nfe), _ in curve],
+                [r["error"] for _, r in curve],
+                ".-",
+                label=name,
+                linewidth=1,
+            )
         axes.set(title=title, xlabel="network evaluations")
     figure.axes[0].set_ylabel("median error")
     figure.axes[-1].legend(fontsize="x-small", ncols=2)

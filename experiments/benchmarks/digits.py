@@ -24,10 +24,18 @@ from ..sample import draw, save_arrays
 from ..writing import write_json
 
 NUMBER, BATCH = 512, 128
-REFERENCE = {"name": "DPMpp2M", "grid": "log_snr", "steps": 999, "end": 1e-3}  # and one evaluation to denoise
+REFERENCE = {
+    "name": "DPMpp2M",
+    "grid": "log_snr",
+    "steps": 999,
+    "end": 1e-3,
+}  # and one evaluation to denoise
 SETTINGS: dict[str, dict] = {
     **{f"recommended {n}": {"name": "recommended", "nfe": n} for n in (5, 10, 20, 50)},
-    **{f"recommended stochastic {n}": {"name": "recommended", "nfe": n, "stochastic": True} for n in (20, 50)},
+    **{
+        f"recommended stochastic {n}": {"name": "recommended", "nfe": n, "stochastic": True}
+        for n in (20, 50)
+    },
     "DDIM 20": {"name": "DDIM", "grid": "quadratic", "steps": 19, "end": 1e-3},
     "Heun 21": {"name": "Heun", "grid": "karras", "steps": 10, "end": 1e-3},
     "DPMpp2M 20": {"name": "DPMpp2M", "grid": "log_snr", "steps": 19, "end": 1e-3},
@@ -55,7 +63,10 @@ def reference(loaded: Loaded, workdir: Path) -> tuple[np.ndarray, float]:
     path = workdir / f"reference_{loaded.step}.npz"
     if not path.exists():
         start = time.perf_counter()
-        parts = [draw(loaded.run, loaded.denoiser, ConfigDict(REFERENCE), f + np.arange(BATCH)).x for f in range(0, NUMBER, BATCH)]
+        parts = [
+            draw(loaded.run, loaded.denoiser, ConfigDict(REFERENCE), f + np.arange(BATCH)).x
+            for f in range(0, NUMBER, BATCH)
+        ]
         save_arrays(path, x=np.concatenate(parts), seconds=time.perf_counter() - start)
     with np.load(path) as saved:
         return saved["x"], float(saved["seconds"])
@@ -67,8 +78,13 @@ def measure(loaded: Loaded, workdir: Path) -> list[dict]:
     real = real_images(make_dataset(config), config.eval.train_split)
     real = real[np.random.default_rng(0).permutation(len(real))[:NUMBER]]
     (answer, waited), rows = reference(loaded, workdir), []
-    fitted = {path.stem: dict(config.samplers[path.stem]) for path in sorted((workdir / "fits").glob("*.json"))}
-    print("| sampler | NFE | seconds | distance to 1000 steps | 1-NN | Frechet |\n|---|---|---|---|---|---|")
+    fitted = {
+        path.stem: dict(config.samplers[path.stem])
+        for path in sorted((workdir / "fits").glob("*.json"))
+    }
+    print(
+        "| sampler | NFE | seconds | distance to 1000 steps | 1-NN | Frechet |\n|---|---|---|---|---|---|"
+    )
     for name, setting in {"1000 steps": None, **fitted, **SETTINGS}.items():
         x, nfe, seconds = (answer, 1000, waited) if setting is None else images(loaded, setting)
         distance = float(np.median(np.sqrt(np.mean((x - answer) ** 2, (1, 2, 3)))))
@@ -77,9 +93,19 @@ def measure(loaded: Loaded, workdir: Path) -> list[dict]:
         n = min(len(a), len(b))
         score = metrics.nearest_neighbour_accuracy(a[:n], b[:n])
         frechet = metrics.frechet_distance(metrics.pooled_pixels(fake), metrics.pooled_pixels(real))
-        rows.append({"sampler": name, "nfe": nfe, "seconds": seconds, "distance": distance, "one_nn": score._asdict(), "frechet": frechet})
+        rows.append(
+            {
+                "sampler": name,
+                "nfe": nfe,
+                "seconds": seconds,
+                "distance": distance,
+                "one_nn": score._asdict(),
+                "frechet": frechet,
+            }
+        )
         print(
-            f"| {name} | {nfe} | {seconds:.1f} | {distance:.4f} | {score.value:.3f} ± {score.std_error:.3f} | {frechet:.2f} |", flush=True
+            f"| {name} | {nfe} | {seconds:.1f} | {distance:.4f} | {score.value:.3f} ± {score.std_error:.3f} | {frechet:.2f} |",
+            flush=True,
         )
     return rows
 
@@ -87,7 +113,9 @@ def measure(loaded: Loaded, workdir: Path) -> list[dict]:
 def main() -> None:
     """Measure, print and keep."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--workdir", type=Path, required=True, help="run directory of a network trained on images")
+    parser.add_argument(
+        "--workdir", type=Path, required=True, help="run directory of a network trained on images"
+    )
     workdir = parser.parse_args().workdir
     set_up_jax()
     loaded = with_fits(load(workdir), workdir)

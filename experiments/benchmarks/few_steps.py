@@ -33,12 +33,18 @@ PUBLISHED = {
 def median_error(problem: Problem, ends, end: float | None) -> float:
     """Return the median distance of `ends` from the exact ends, in x / alpha."""
     alpha = 1.0 if end is None else float(problem.sde.marginal(jnp.asarray(end))[0])
-    return float(np.median(np.sqrt(np.mean((np.asarray(ends, np.float64) / alpha - problem.y) ** 2, -1))))
+    return float(
+        np.median(np.sqrt(np.mean((np.asarray(ends, np.float64) / alpha - problem.y) ** 2, -1)))
+    )
 
 
 def measure(name: str, problem: Problem, nfe: int) -> dict:
     """Fit both for one problem and budget; return errors and seconds, compilation included."""
-    sde, denoise, start = problem.sde, problem.data.denoiser(problem.sde), jnp.asarray(problem.x, jnp.float32)
+    sde, denoise, start = (
+        problem.sde,
+        problem.data.denoiser(problem.sde),
+        jnp.asarray(problem.x, jnp.float32),
+    )
     end = 1e-3 if name.endswith("VP") else None
     x, key = draw_prior(jax.random.key(1), sde, (128, start.shape[1])), jax.random.key(0)
     row: dict = {"problem": name, "nfe": nfe, "published": PUBLISHED[name][NFE.index(nfe)]}
@@ -49,12 +55,20 @@ def measure(name: str, problem: Problem, nfe: int) -> dict:
     choice = recommended(sde, nfe, end=end, denoise_last=end is None)
     row["recommended"] = median_error(problem, walked(*choice, end is None), end)
     before = time.perf_counter()
-    steps, last = (nfe, 1e-3) if end else (nfe - 1, 0.1 / nfe / 80)  # one evaluation denoises at the end
+    steps, last = (
+        (nfe, 1e-3) if end else (nfe - 1, 0.1 / nfe / 80)
+    )  # one evaluation denoises at the end
     grid = fit_grid(DPMpp2M(), denoise, sde, x, steps, end=last, denoise_last=end is None).found
-    row |= {"fit_grid": median_error(problem, walked(DPMpp2M(), grid, end is None), end), "grid_seconds": time.perf_counter() - before}
+    row |= {
+        "fit_grid": median_error(problem, walked(DPMpp2M(), grid, end is None), end),
+        "grid_seconds": time.perf_counter() - before,
+    }
     before = time.perf_counter()
     solver = fit_solver(denoise, sde, x, nfe, end=end).found
-    row |= {"fit_solver": median_error(problem, solver(denoise, sde, start).x, end), "solver_seconds": time.perf_counter() - before}
+    row |= {
+        "fit_solver": median_error(problem, solver(denoise, sde, start).x, end),
+        "solver_seconds": time.perf_counter() - before,
+    }
     return row
 
 
@@ -62,12 +76,20 @@ def main(out: Path | None = None) -> None:
     """Measure and print."""
     set_up_jax()
     rows = []
-    print("| problem | NFE | published | recommended | fit_grid | fit_solver | seconds |\n|---|---|---|---|---|---|---|", flush=True)
+    print(
+        "| problem | NFE | published | recommended | fit_grid | fit_solver | seconds |\n|---|---|---|---|---|---|---|",
+        flush=True,
+    )
     for name, problem in problems(*PUBLISHED).items():
         for nfe in NFE:
             rows.append(row := measure(name, problem, nfe))
-            errors = " | ".join(f"{row[k]:.1e}" for k in ("published", "recommended", "fit_grid", "fit_solver"))
-            print(f"| {name} | {nfe} | {errors} | {row['grid_seconds']:.0f} + {row['solver_seconds']:.0f} |", flush=True)
+            errors = " | ".join(
+                f"{row[k]:.1e}" for k in ("published", "recommended", "fit_grid", "fit_solver")
+            )
+            print(
+                f"| {name} | {nfe} | {errors} | {row['grid_seconds']:.0f} + {row['solver_seconds']:.0f} |",
+                flush=True,
+            )
     if out is not None:
         write_json(out, rows)
 

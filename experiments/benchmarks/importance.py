@@ -22,13 +22,20 @@ from .. import data
 from ..build import Loaded, load, make_dataset
 from ..devices import set_up_jax
 
-WAYS = {"uniform t": (Uniform(), "likelihood"), "importance": (LogUniform(log_snr_min=-20.0), "noise")}
+WAYS = {
+    "uniform t": (Uniform(), "likelihood"),
+    "importance": (LogUniform(log_snr_min=-20.0), "noise"),
+}
 
 
-def measure(loaded: Loaded, batches: int = 64, size: int = 32) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def measure(
+    loaded: Loaded, batches: int = 64, size: int = 32
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return each way's losses (batches, size), and its gradients' projections on 32 random directions (batches, 32)."""
     run, sde = loaded.run, loaded.sde
-    stream = data.batches(make_dataset(run.config), run.config.train.split, size, seed=1, train=True)
+    stream = data.batches(
+        make_dataset(run.config), run.config.train.split, size, seed=1, train=True
+    )
     params, restore = ravel_pytree(loaded.denoiser.net.params)
     directions = jax.random.normal(jax.random.key(2), (32, params.size)) / jnp.sqrt(params.size)
 
@@ -41,12 +48,21 @@ def measure(loaded: Loaded, batches: int = 64, size: int = 32) -> dict[str, tupl
     def both(key, x):
         found = {}
         for name, (times, weighting) in WAYS.items():
-            gradient, loss = jax.grad(lambda p, t=times, w=weighting: (jnp.mean(v := losses(p, key, x, t, w)), v), has_aux=True)(params)
+            gradient, loss = jax.grad(
+                lambda p, t=times, w=weighting: (jnp.mean(v := losses(p, key, x, t, w)), v),
+                has_aux=True,
+            )(params)
             found[name] = loss, directions @ gradient
         return found
 
-    found = [jax.tree.map(np.asarray, both(jax.random.key(100 + i), next(stream)["x"])) for i in range(batches)]
-    return {name: (np.stack([f[name][0] for f in found]), np.stack([f[name][1] for f in found])) for name in WAYS}
+    found = [
+        jax.tree.map(np.asarray, both(jax.random.key(100 + i), next(stream)["x"]))
+        for i in range(batches)
+    ]
+    return {
+        name: (np.stack([f[name][0] for f in found]), np.stack([f[name][1] for f in found]))
+        for name in WAYS
+    }
 
 
 def relative_variances(loss: np.ndarray, gradient: np.ndarray, scale: float) -> np.ndarray:
@@ -60,11 +76,16 @@ def main() -> None:
     found = measure(load(Path(sys.argv[1])))
     ratios = []
     for part in (slice(None), *(slice(i, None, 4) for i in range(4))):
-        values = [relative_variances(loss[part], gradient[part], loss.mean()) for loss, gradient in found.values()]
+        values = [
+            relative_variances(loss[part], gradient[part], loss.mean())
+            for loss, gradient in found.values()
+        ]
         ratios.append(values[0] / values[1])
     error = np.std(ratios[1:], axis=0, ddof=1) / 2
     for name, value, spread in zip(("loss", "gradient"), ratios[0], error, strict=True):
-        print(f"variance of the likelihood-weighted {name}, uniform t over importance sampling: {value:.1f} ± {spread:.1f}")
+        print(
+            f"variance of the likelihood-weighted {name}, uniform t over importance sampling: {value:.1f} ± {spread:.1f}"
+        )
 
 
 if __name__ == "__main__":

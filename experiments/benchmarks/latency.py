@@ -25,14 +25,27 @@ def latency(loaded: Loaded, repeats: int = 3) -> list[dict]:
     run, rows = loaded.run, []
     for batch in BATCHES:
         mesh = fitting_mesh(batch, run.config.devices)
-        denoiser, index = replicate(mesh, loaded.denoiser), share(mesh, np.arange(batch, dtype=np.int32))
+        denoiser, index = (
+            replicate(mesh, loaded.denoiser),
+            share(mesh, np.arange(batch, dtype=np.int32)),
+        )
         x = draw_prior(jax.random.key(0), run.sde, (batch, *run.facts.shape), index)
         cond = index * 0 if run.config.train.conditional else None
         for nfe in NFE:
             ts = grids.quadratic(run.sde, nfe)
 
             def call(ts=ts, x=x, cond=cond, denoiser=denoiser, index=index):
-                return sample(jax.random.key(0), DDIM(), denoiser, run.sde, ts, x, cond=cond, index=index, denoise_last=False).x
+                return sample(
+                    jax.random.key(0),
+                    DDIM(),
+                    denoiser,
+                    run.sde,
+                    ts,
+                    x,
+                    cond=cond,
+                    index=index,
+                    denoise_last=False,
+                ).x
 
             seconds_of(call)
             seconds = float(np.median([seconds_of(call) for _ in range(repeats)]))
@@ -42,7 +55,10 @@ def latency(loaded: Loaded, repeats: int = 3) -> list[dict]:
 
 def table(rows: list[dict]) -> str:
     """Format the rows as a Markdown table, batches across."""
-    lines = ["| NFE | " + " | ".join(f"batch {b}" for b in BATCHES) + " |", "|" + "---|" * (len(BATCHES) + 1)]
+    lines = [
+        "| NFE | " + " | ".join(f"batch {b}" for b in BATCHES) + " |",
+        "|" + "---|" * (len(BATCHES) + 1),
+    ]
     for nfe in NFE:
         cells = [f"{row['seconds_per_image'] * 1e3:.2f} ms" for row in rows if row["nfe"] == nfe]
         lines.append(f"| {nfe} | " + " | ".join(cells) + " |")
@@ -52,7 +68,9 @@ def table(rows: list[dict]) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--workdir", type=Path, required=True, help="run directory of a trained network")
+    parser.add_argument(
+        "--workdir", type=Path, required=True, help="run directory of a trained network"
+    )
     arguments = parser.parse_args()
     set_up_jax()
     print(table(latency(load(arguments.workdir))))

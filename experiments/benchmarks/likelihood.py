@@ -34,7 +34,9 @@ def problems() -> dict[str, DataDistribution]:
     turn = np.linalg.qr(rng.normal(size=(16, 16)))[0]
     covs = [0.02 * np.eye(2) + 0.1 * np.outer(v, v) for v in rng.normal(size=(4, 2))]
     return {
-        "Gaussian, 16": Gaussian(rng.normal(size=16), turn @ np.diag(np.geomspace(0.02, 1.0, 16)) @ turn.T),
+        "Gaussian, 16": Gaussian(
+            rng.normal(size=16), turn @ np.diag(np.geomspace(0.02, 1.0, 16)) @ turn.T
+        ),
         "mixture, 2": GaussianMixture(np.full(4, 0.25), rng.uniform(-1, 1, (4, 2)), covs),
     }
 
@@ -47,12 +49,21 @@ def published(data: DataDistribution, sde: SDE, x: np.ndarray, together: bool) -
     def field(t, flat):
         x = flat.reshape(-1, d + 1)[:, :d]
         (f, g), at = sde.coefficients(t), data.marginal(sde, x, t)
-        rates = jnp.concatenate([f * x - 0.5 * g**2 * at.score, (f * d - 0.5 * g**2 * at.divergence)[:, None]], 1)
+        rates = jnp.concatenate(
+            [f * x - 0.5 * g**2 * at.score, (f * d - 0.5 * g**2 * at.divergence)[:, None]], 1
+        )
         return rates.ravel()
 
     def solve(x, rtol):
         start = np.concatenate([x, np.zeros((len(x), 1))], 1).ravel()
-        found = solve_ivp(lambda t, y: np.asarray(field(t, y)), (sde.t_min, 1.0), start, method="RK45", rtol=rtol, atol=rtol)
+        found = solve_ivp(
+            lambda t, y: np.asarray(field(t, y)),
+            (sde.t_min, 1.0),
+            start,
+            method="RK45",
+            rtol=rtol,
+            atol=rtol,
+        )
         end = found.y[:, -1].reshape(-1, d + 1)
         return np.asarray(sde.prior_log_prob(jnp.asarray(end[:, :d]))) + end[:, d], found.nfev
 
@@ -71,7 +82,15 @@ def ours(data: DataDistribution, sde: SDE, x: np.ndarray) -> Run:
 
     def run(rtol):
         tolerance = jnp.asarray(rtol)
-        found = log_likelihood(jax.random.key(0), data.denoiser(sde), sde, jnp.asarray(x), sd=sd, rtol=tolerance, atol=tolerance)
+        found = log_likelihood(
+            jax.random.key(0),
+            data.denoiser(sde),
+            sde,
+            jnp.asarray(x),
+            sd=sd,
+            rtol=tolerance,
+            atol=tolerance,
+        )
         return np.asarray(found.log_prob), int(found.nfe)
 
     return run
@@ -100,19 +119,34 @@ def at_error(curve: np.ndarray, error: float) -> np.ndarray:
 
 def main() -> None:
     """Measure and print."""
-    print(f"| problem | process | solver | {' | '.join(f'{e:.0e} nat' for e in ERRORS)} | at 1e-5: error, NFE |\n|{'---|' * 7}")
+    print(
+        f"| problem | process | solver | {' | '.join(f'{e:.0e} nat' for e in ERRORS)} | at 1e-5: error, NFE |\n|{'---|' * 7}"
+    )
     with jax.enable_x64(True):
         for name, data in problems().items():
             for sde in (VP(), SubVP(), VE()):
                 x = np.asarray(data.sample(jax.random.key(1), POINTS))
                 own = ours(data, sde, x)
-                exact = np.asarray(data.model_log_prob(sde, jnp.asarray(x), sde.t_min)) if isinstance(data, Gaussian) else own(1e-12)[0]
+                exact = (
+                    np.asarray(data.model_log_prob(sde, jnp.asarray(x), sde.t_min))
+                    if isinstance(data, Gaussian)
+                    else own(1e-12)[0]
+                )
                 together, alone = (published(data, sde, x, way) for way in (True, False))
-                for solver, run, rounds in (("RK45, together", together, 3), ("RK45, each alone", alone, 1), ("ours", own, 3)):
+                for solver, run, rounds in (
+                    ("RK45, together", together, 3),
+                    ("RK45, each alone", alone, 1),
+                    ("ours", own, 3),
+                ):
                     curve = sweep(run, exact, rounds)
-                    cells = " | ".join("{:.0f} NFE, {:.1g} s".format(*at_error(curve, error)) for error in ERRORS)
+                    cells = " | ".join(
+                        "{:.0f} NFE, {:.1g} s".format(*at_error(curve, error)) for error in ERRORS
+                    )
                     error, nfe, _ = curve[np.argmin(np.abs(TOLERANCES - 1e-5))]
-                    print(f"| {name} | {type(sde).__name__} | {solver} | {cells} | {error:.0e}, {nfe:.0f} |", flush=True)
+                    print(
+                        f"| {name} | {type(sde).__name__} | {solver} | {cells} | {error:.0e}, {nfe:.0f} |",
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":

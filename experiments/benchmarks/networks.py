@@ -42,10 +42,15 @@ def ours(run: Run, batch: int) -> dict[str, Callable]:
     mesh = make_mesh(batch)
     x = share(mesh, np.random.default_rng(0).uniform(-1, 1, (batch, *SHAPE)).astype(np.float32))
     data = {"x": x, "label": share(mesh, np.zeros(batch, np.int32))}
-    params, t = jax.device_put(run.split.params, replicated(mesh)), share(mesh, np.linspace(0.01, 0.99, batch, dtype=np.float32))
+    params, t = (
+        jax.device_put(run.split.params, replicated(mesh)),
+        share(mesh, np.linspace(0.01, 0.99, batch, dtype=np.float32)),
+    )
     forward = jax.jit(lambda params, x, t: run.denoiser(params).output(x, t))
     step = make_train_step(make_loss(run), run.tx)
-    state = [jax.device_put(init_state(jax.random.key(0), run.split.params, run.tx), replicated(mesh))]
+    state = [
+        jax.device_put(init_state(jax.random.key(0), run.split.params, run.tx), replicated(mesh))
+    ]
 
     def train():
         state[0], metrics = step(state[0], data)
@@ -99,12 +104,16 @@ def compile_seconds(run: Run, batch: int) -> tuple[float, float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peak", type=float, help="peak rate of the accelerator, TFLOP/s")
-    parser.add_argument("--batch", type=int, nargs="*", help="instead of 8 and 64 (small), 8 (large)")
+    parser.add_argument(
+        "--batch", type=int, nargs="*", help="instead of 8 and 64 (small), 8 (large)"
+    )
     asked = parser.parse_args()
     set_up_jax()
     beside = importlib.util.find_spec("torch") is not None
@@ -116,14 +125,19 @@ def main() -> None:
         if getattr(asked, name) or not (asked.small or asked.large):
             for batch in asked.batch or batches:
                 measure(settings, batch, asked.rounds, asked.peak, beside)
-    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    print(
+        f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+    )
 
 
 def measure(settings: dict, batch: int, rounds: int, peak: float | None, beside: bool) -> None:
     """Measure one network at one batch size, and print."""
     run = make_run(settings)
     count, operations = sum(p.size for p in jax.tree.leaves(run.split.params)), flops(run) * batch
-    print(f"\n{count:,} parameters, batch {batch}, {jax.device_count()} {jax.default_backend()} device(s); compiling ...", flush=True)
+    print(
+        f"\n{count:,} parameters, batch {batch}, {jax.device_count()} {jax.default_backend()} device(s); compiling ...",
+        flush=True,
+    )
     cold, warm = compile_seconds(run, batch)
     print(f"first step after {cold:.1f} s, and {warm:.1f} s from the persistent cache", flush=True)
     candidates = {f"ours, {k}": call for k, call in ours(run, batch).items()}
@@ -134,9 +148,14 @@ def measure(settings: dict, batch: int, rounds: int, peak: float | None, beside:
     for name, timing in times.items():
         kind = name.split(", ")[1]
         ratio = f"{timing.median / times[f'PyTorch, {kind}'].median:.2f}" if beside else "-"
-        rate = operations * (1 if kind == "forward" else 3) / timing.median / 1e9  # the gradient costs twice the forward pass
+        rate = (
+            operations * (1 if kind == "forward" else 3) / timing.median / 1e9
+        )  # the gradient costs twice the forward pass
         share_of_peak = f" ({rate / peak / 10:.1f} % of peak)" if peak else ""
-        print(f"| {name} | {timing.median:.4f} ± {timing.spread:.4f} | {ratio} | {rate:.0f}{share_of_peak} |", flush=True)
+        print(
+            f"| {name} | {timing.median:.4f} ± {timing.spread:.4f} | {ratio} | {rate:.0f}{share_of_peak} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -67,7 +67,13 @@ SAMPLERS = (
 def benchmark_run() -> Run:
     """Return the run whose network is measured."""
     config: ConfigDict = base_config()
-    config.net = {"name": "UNet", "nf": 32, "ch_mult": (1, 2, 2, 2), "num_res_blocks": 1, "attn_resolutions": (16,)}
+    config.net = {
+        "name": "UNet",
+        "nf": 32,
+        "ch_mult": (1, 2, 2, 2),
+        "num_res_blocks": 1,
+        "attn_resolutions": (16,),
+    }
     config.train.batch_size = BATCH
     return build(config, Facts((32, 32, 3), 256, 0, 0.5))
 
@@ -106,9 +112,17 @@ def evaluations(name: str) -> int:
 def training(run: Run, mesh) -> tuple:
     """Return a state, a batch, the training step and its loss function."""
     rng = np.random.default_rng(0)
-    batch = {"x": rng.uniform(-1, 1, (BATCH, 32, 32, 3)).astype(np.float32), "label": np.zeros(BATCH, np.int32)}
+    batch = {
+        "x": rng.uniform(-1, 1, (BATCH, 32, 32, 3)).astype(np.float32),
+        "label": np.zeros(BATCH, np.int32),
+    }
     loss_fn, state = make_loss(run), init_state(jax.random.key(1), run.split.params, run.tx)
-    return jax.device_put(state, replicated(mesh)), share(mesh, batch), make_train_step(loss_fn, run.tx), loss_fn
+    return (
+        jax.device_put(state, replicated(mesh)),
+        share(mesh, batch),
+        make_train_step(loss_fn, run.tx),
+        loss_fn,
+    )
 
 
 def step_candidates(run: Run, mesh) -> dict[str, Callable]:
@@ -154,21 +168,32 @@ def main(rounds: int = 5) -> None:
     mesh = make_mesh(BATCH)
     count = sum(p.size for p in jax.tree.leaves(run.split.params))
     where = f"{mesh.size} {jax.default_backend()} device(s)"
-    print(f"U-Net of {count:,} parameters, 32 x 32 x 3, batch {BATCH}, {where}, {rounds} rounds", flush=True)
+    print(
+        f"U-Net of {count:,} parameters, 32 x 32 x 3, batch {BATCH}, {where}, {rounds} rounds",
+        flush=True,
+    )
     times = interleaved(sampler_candidates(run, mesh), rounds)
     base = times["network"].median
     print("\n| | s per network evaluation | over the bare network |\n|---|---|---|")
     for name, timing in times.items():
         n = evaluations(name)
-        print(f"| {name} | {timing.median / n:.4f} ± {timing.spread / n:.4f} | {timing.median / n / base:.3f} |")
+        print(
+            f"| {name} | {timing.median / n:.4f} ± {timing.spread / n:.4f} | {timing.median / n / base:.3f} |"
+        )
     steps: dict[str, Timing] = interleaved(step_candidates(run, mesh), rounds)
     base = steps["value and gradient"].median
     print("\n| | s | over the bare value and gradient |\n|---|---|---|")
     for name, timing in steps.items():
-        print(f"| {name} | {timing.median:.4f} ± {timing.spread:.4f} | {timing.median / base:.3f} |")
+        print(
+            f"| {name} | {timing.median:.4f} ± {timing.spread:.4f} | {timing.median / base:.3f} |"
+        )
     first, second = compile_seconds(run, mesh)
-    print(f"\ncompiling the training step: {first:.1f} s cold, {second:.1f} s from the persistent cache")
-    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    print(
+        f"\ncompiling the training step: {first:.1f} s cold, {second:.1f} s from the persistent cache"
+    )
+    print(
+        f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+    )
 
 
 if __name__ == "__main__":

@@ -20,19 +20,29 @@ K_DIFFUSION = {  # function: network calls a step
 DIFFUSERS = {  # name: class and settings
     "DDPM": ("DDPMScheduler", {"clip_sample": False}),
     "SDE-DPM-Solver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-    "SDE-DPM-Solver++, karras": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True}),
-    "SDE-DPM-Solver++, log-SNR": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "use_lu_lambdas": True}),
+    "SDE-DPM-Solver++, karras": (
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True},
+    ),
+    "SDE-DPM-Solver++, log-SNR": (
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++", "use_lu_lambdas": True},
+    ),
     "SA-Solver": ("SASolverScheduler", {}),
     "Euler ancestral": ("EulerAncestralDiscreteScheduler", {}),
 }
 
 
-def stochastic(problem: Any, nfe: int) -> dict[tuple[str, str], Callable[[int], tuple[np.ndarray, int]]]:
+def stochastic(
+    problem: Any, nfe: int
+) -> dict[tuple[str, str], Callable[[int], tuple[np.ndarray, int]]]:
     """Return the samplers that can be run, as functions of the seed; each name starts with that of its library and a colon."""
     found: dict[tuple[str, str], Callable] = {}
     if problem.ends_clean and find_spec("k_diffusion"):
         for name, calls in K_DIFFUSION.items():
-            found[f"k-diffusion: {name.removeprefix('sample_')}", "karras"] = partial(by_k_diffusion, problem, name, nfe, calls)
+            found[f"k-diffusion: {name.removeprefix('sample_')}", "karras"] = partial(
+                by_k_diffusion, problem, name, nfe, calls
+            )
     if not problem.ends_clean and find_spec("diffusers"):
         for name in DIFFUSERS:
             found[f"diffusers: {name}", "its own"] = partial(by_diffusers, problem, name, nfe)
@@ -47,7 +57,9 @@ def start(seed: int):
     return torch.randn(50_000, 2)
 
 
-def by_k_diffusion(problem: Any, name: str, nfe: int, calls: int, seed: int) -> tuple[np.ndarray, int]:
+def by_k_diffusion(
+    problem: Any, name: str, nfe: int, calls: int, seed: int
+) -> tuple[np.ndarray, int]:
     """Return samples by one function of k-diffusion from sigma = 80 to 0 on EDM's grid."""
     import torch  # pyright: ignore[reportMissingImports]
     from k_diffusion import sampling  # pyright: ignore[reportMissingImports]
@@ -59,7 +71,9 @@ def by_k_diffusion(problem: Any, name: str, nfe: int, calls: int, seed: int) -> 
         return torch.from_numpy(np.array(estimate(x.numpy(), np.float32(sigma[0] / 80))))
 
     sigmas = sampling.get_sigmas_karras(nfe // calls, 0.002, 80.0)
-    return getattr(sampling, name)(model, 80 * start(seed), sigmas, disable=True).double().numpy(), made[0]
+    return getattr(sampling, name)(
+        model, 80 * start(seed), sigmas, disable=True
+    ).double().numpy(), made[0]
 
 
 def by_diffusers(problem: Any, name: str, nfe: int, seed: int) -> tuple[np.ndarray, int]:
@@ -71,7 +85,10 @@ def by_diffusers(problem: Any, name: str, nfe: int, seed: int) -> tuple[np.ndarr
     scheduler = getattr(diffusers, kind)(**settings)
     scheduler.set_timesteps(nfe)
     signal = scheduler.alphas_cumprod.double().numpy()
-    estimate, sde = jax.jit(lambda x, t: problem.data.estimate(problem.sde, x, t).noise), problem.sde
+    estimate, sde = (
+        jax.jit(lambda x, t: problem.data.estimate(problem.sde, x, t).noise),
+        problem.sde,
+    )
     x = start(seed) * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         scaled = scheduler.scale_model_input(x, t)

@@ -35,13 +35,29 @@ def problems(*only: str) -> dict[str, Problem]:
     found = {}
     with np.load(PROBLEMS) as file:
         for name in ("gmm2", "gmm64"):
-            part = {key: file[f"{name}/{key}"] for key in ("weights", "means", "U", "sd", "z", "yref_vp_teps", "yref_edm_0")}
+            part = {
+                key: file[f"{name}/{key}"]
+                for key in ("weights", "means", "U", "sd", "z", "yref_vp_teps", "yref_edm_0")
+            }
             covs = np.einsum("kij,kj,klj->kil", part["U"], part["sd"] ** 2, part["U"])
             data = GaussianMixture(part["weights"], part["means"], covs)
-            found[f"{name} VP"] = Problem(data, VP(), part["z"], part["yref_vp_teps"], from_one(VP()))
-            found[f"{name} EDM"] = Problem(data, EDM(t_min=0.0), 80 * part["z"], part["yref_edm_0"], to_zero(EDM(t_min=0.0)), True)
+            found[f"{name} VP"] = Problem(
+                data, VP(), part["z"], part["yref_vp_teps"], from_one(VP())
+            )
+            found[f"{name} EDM"] = Problem(
+                data,
+                EDM(t_min=0.0),
+                80 * part["z"],
+                part["yref_edm_0"],
+                to_zero(EDM(t_min=0.0)),
+                True,
+            )
     data = GaussianMixture([1.0], [[1.0]], [[[0.25]]])
-    for title, sde in {"gaussian VP": VP(), "gaussian VE": VE(), "gaussian sub-VP": SubVP()}.items():
+    for title, sde in {
+        "gaussian VP": VP(),
+        "gaussian VE": VE(),
+        "gaussian sub-VP": SubVP(),
+    }.items():
         (alpha, sigma), (alpha_s, sigma_s) = (in_float64(sde.marginal, t) for t in (1.0, 1e-3))
         x = np.hypot(alpha, sigma) * norm.ppf((np.arange(512)[:, None] + 0.5) / 512)
         shrinks = np.hypot(0.5, sigma_s / alpha_s) / np.hypot(0.5, sigma / alpha)
@@ -51,7 +67,10 @@ def problems(*only: str) -> dict[str, Problem]:
 
 def from_one(sde: SDE) -> dict[str, Callable]:
     """Return the grids from t = 1 to 1e-3."""
-    return {grid.__name__: partial(grid, sde) for grid in (grids.uniform, grids.quadratic, grids.log_snr, grids.centred, grids.karras)}
+    return {
+        grid.__name__: partial(grid, sde)
+        for grid in (grids.uniform, grids.quadratic, grids.log_snr, grids.centred, grids.karras)
+    }
 
 
 def to_zero(sde: SDE) -> dict[str, Callable]:

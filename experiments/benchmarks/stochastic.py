@@ -48,7 +48,12 @@ SAMPLERS: dict[str, Sampler] = {
     "SASolver": SASolver(),
     "Heun, churn": Heun(churn=40.0, s_noise=1.003),
 }
-CALLS = {"PredictorCorrector": 2, "DPMppSDE": 2, "SEEDS2": 2, "Heun, churn": 2}  # network calls a step, else 1
+CALLS = {
+    "PredictorCorrector": 2,
+    "DPMppSDE": 2,
+    "SEEDS2": 2,
+    "Heun, churn": 2,
+}  # network calls a step, else 1
 
 
 def distances(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -60,7 +65,9 @@ def distances(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         squares.append(np.mean((a - b) ** 2))
         both = np.concatenate([a, b])
         order = np.argsort(both, kind="stable")
-        gap = np.cumsum(np.where(order < len(a), 1.0 / len(a), -1.0 / len(b)))[:-1]  # between the distribution functions
+        gap = np.cumsum(np.where(order < len(a), 1.0 / len(a), -1.0 / len(b)))[
+            :-1
+        ]  # between the distribution functions
         energies.append(2 * np.sum(gap**2 * np.diff(both[order])))
     return float(np.sqrt(np.mean(squares))), float(np.pi / 2 * np.mean(energies))
 
@@ -68,9 +75,15 @@ def distances(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 def exact(problem: Problem, level: float, seed: int) -> np.ndarray:
     """Return exact draws of x / alpha at a noise level sigma / alpha."""
     data, rng = problem.data, np.random.default_rng(seed)
-    which = rng.choice(len(data.weights), NUMBER, p=np.asarray(data.weights, np.float64) / np.sum(np.asarray(data.weights, np.float64)))
+    which = rng.choice(
+        len(data.weights),
+        NUMBER,
+        p=np.asarray(data.weights, np.float64) / np.sum(np.asarray(data.weights, np.float64)),
+    )
     scaled = np.sqrt(np.asarray(data.variances))[which] * rng.standard_normal((NUMBER, 2))
-    clean = np.asarray(data.means)[which] + np.einsum("nij,nj->ni", np.asarray(data.bases)[which], scaled)
+    clean = np.asarray(data.means)[which] + np.einsum(
+        "nij,nj->ni", np.asarray(data.bases)[which], scaled
+    )
     return clean + level * rng.standard_normal(clean.shape)
 
 
@@ -79,10 +92,14 @@ def ours(problem: Problem, sampler: Sampler, ts: np.ndarray, seed: int) -> tuple
     key, sde = jax.random.key(seed), problem.sde
     x = draw_prior(key, sde, (NUMBER, 2))
     drawn = sample(key, sampler, problem.data.denoiser(sde), sde, ts, x, denoise_last=False)
-    return np.asarray(drawn.x, np.float64) / float(in_float64(sde.marginal, ts[-1])[0]), int(drawn.nfe)
+    return np.asarray(drawn.x, np.float64) / float(in_float64(sde.marginal, ts[-1])[0]), int(
+        drawn.nfe
+    )
 
 
-def candidates(problem: Problem, nfe: int) -> dict[tuple[str, str], Callable[[int], tuple[np.ndarray, int]]]:
+def candidates(
+    problem: Problem, nfe: int
+) -> dict[tuple[str, str], Callable[[int], tuple[np.ndarray, int]]]:
     """Return every sampler and grid as a function of the seed, ours and theirs."""
     found: dict[tuple[str, str], Callable] = {}
     for name, sampler in SAMPLERS.items():
@@ -90,7 +107,9 @@ def candidates(problem: Problem, nfe: int) -> dict[tuple[str, str], Callable[[in
             ts = problem.grids[grid](nfe // CALLS.get(name, 1))
             found[name, grid] = lambda seed, s=sampler, ts=ts: ours(problem, s, ts, seed)
     end = float(in_float64(problem.sde.time, 2 * np.log(1 / 0.002))) if problem.ends_clean else 1e-3
-    choice = recommended(problem.sde, nfe, stochastic=True, end=end, denoise_last=problem.ends_clean)
+    choice = recommended(
+        problem.sde, nfe, stochastic=True, end=end, denoise_last=problem.ends_clean
+    )
     ts = np.append(choice.ts, 0.0) if problem.ends_clean else choice.ts
     found["recommended", "its own"] = lambda seed: ours(problem, choice.sampler, ts, seed)
     return found | peers.stochastic(problem, nfe)
@@ -100,23 +119,50 @@ def measure(nfe=NFE, seeds=SEEDS_RUN, only=("gmm2 VP", "gmm2 EDM")) -> list[dict
     """Return one record for each problem, sampler, grid and number of evaluations: means over the seeds and their standard deviations."""
     records = []
     for title, problem in problems(*only).items():
-        level = 0.0 if problem.ends_clean else float(np.exp(-0.5 * in_float64(problem.sde.log_snr, np.asarray(1e-3))))
+        level = (
+            0.0
+            if problem.ends_clean
+            else float(np.exp(-0.5 * in_float64(problem.sde.log_snr, np.asarray(1e-3))))
+        )
         truth = exact(problem, level, 1000)
         floor = np.array([distances(exact(problem, level, 2000 + seed), truth) for seed in seeds])
         records.append(record(title, "floor", "", 0, 0, floor))
         for budget in nfe:
             for (name, grid), draw in candidates(problem, budget).items():
                 drawn = [draw(seed) for seed in seeds]
-                records.append(record(title, name, grid, budget, drawn[0][1], np.array([distances(x, truth) for x, _ in drawn])))
-                print(f"  {title}, {budget} evaluations, {name}, {grid}: {records[-1]['sliced_w2']:.4f}", flush=True)
+                records.append(
+                    record(
+                        title,
+                        name,
+                        grid,
+                        budget,
+                        drawn[0][1],
+                        np.array([distances(x, truth) for x, _ in drawn]),
+                    )
+                )
+                print(
+                    f"  {title}, {budget} evaluations, {name}, {grid}: {records[-1]['sliced_w2']:.4f}",
+                    flush=True,
+                )
     return records
 
 
 def record(title: str, name: str, grid: str, budget: int, nfe: int, values: np.ndarray) -> dict:
     """Return the record of distances (seeds, 2)."""
     (w2, energy), (w2_sd, energy_sd) = values.mean(0), values.std(0, ddof=1)
-    found = {"problem": title, "sampler": name, "grid": grid, "budget": budget, "nfe": nfe, "sliced_w2": w2, "sliced_w2_sd": w2_sd}
-    return {k: v if isinstance(v, str | int) else float(v) for k, v in (found | {"energy": energy, "energy_sd": energy_sd}).items()}
+    found = {
+        "problem": title,
+        "sampler": name,
+        "grid": grid,
+        "budget": budget,
+        "nfe": nfe,
+        "sliced_w2": w2,
+        "sliced_w2_sd": w2_sd,
+    }
+    return {
+        k: v if isinstance(v, str | int) else float(v)
+        for k, v in (found | {"energy": energy, "energy_sd": energy_sd}).items()
+    }
 
 
 def table(records: list[dict]) -> str:
@@ -125,15 +171,24 @@ def table(records: list[dict]) -> str:
     for title in dict.fromkeys(r["problem"] for r in records):
         mine = [r for r in records if r["problem"] == title]
         floor = next(r for r in mine if r["sampler"] == "floor")
-        lines.append(f"\n{title}; floor {floor['sliced_w2']:.4f} ± {floor['sliced_w2_sd']:.4f}, energy {floor['energy']:.1e}\n")
-        lines += ["| evaluations | whose | sampler, grid | sliced W2 | energy distance |", "|---|---|---|---|---|"]
+        lines.append(
+            f"\n{title}; floor {floor['sliced_w2']:.4f} ± {floor['sliced_w2_sd']:.4f}, energy {floor['energy']:.1e}\n"
+        )
+        lines += [
+            "| evaluations | whose | sampler, grid | sliced W2 | energy distance |",
+            "|---|---|---|---|---|",
+        ]
         for nfe in sorted({r["budget"] for r in mine} - {0}):
             for whose, picked in {
                 "recommended": lambda r: r["sampler"] == "recommended",
                 "best of ours": lambda r: ":" not in r["sampler"] and r["sampler"] != "recommended",
                 "best of theirs": lambda r: ":" in r["sampler"],
             }.items():
-                if at := [r for r in mine if r["budget"] == nfe and picked(r) and np.isfinite(r["sliced_w2"])]:
+                if at := [
+                    r
+                    for r in mine
+                    if r["budget"] == nfe and picked(r) and np.isfinite(r["sliced_w2"])
+                ]:
                     b = min(at, key=lambda r: r["sliced_w2"])
                     lines.append(
                         f"| {nfe} | {whose} | {b['sampler']}, {b['grid']} | {b['sliced_w2']:.4f} ± {b['sliced_w2_sd']:.4f} "
@@ -145,17 +200,31 @@ def table(records: list[dict]) -> str:
 def draw(records: list[dict], figure) -> None:
     """Draw the sliced Wasserstein distance of each sampler on its best grid, and the floor, into a figure."""
     titles = list(dict.fromkeys(r["problem"] for r in records))
-    for axes, title in zip(np.atleast_1d(figure.subplots(1, len(titles), sharey=True)), titles, strict=True):
+    for axes, title in zip(
+        np.atleast_1d(figure.subplots(1, len(titles), sharey=True)), titles, strict=True
+    ):
         mine = [r for r in records if r["problem"] == title]
         floor = next(r for r in mine if r["sampler"] == "floor")
-        axes.axhspan(floor["sliced_w2"] - floor["sliced_w2_sd"], floor["sliced_w2"] + floor["sliced_w2_sd"], color="0.85", label="floor")
+        axes.axhspan(
+            floor["sliced_w2"] - floor["sliced_w2_sd"],
+            floor["sliced_w2"] + floor["sliced_w2_sd"],
+            color="0.85",
+            label="floor",
+        )
         for name in dict.fromkeys(r["sampler"] for r in mine if r["sampler"] != "floor"):
             best = {}
             for r in (r for r in mine if r["sampler"] == name and np.isfinite(r["sliced_w2"])):
                 best[r["nfe"]] = min(best.get(r["nfe"], r), r, key=lambda r: r["sliced_w2"])
             curve = sorted(best.items())
             value, spread = np.array([(r["sliced_w2"], r["sliced_w2_sd"]) for _, r in curve]).T
-            axes.errorbar([n for n, _ in curve], value, spread, fmt=".--" if ":" in name else ".-", label=name, linewidth=1)
+            axes.errorbar(
+                [n for n, _ in curve],
+                value,
+                spread,
+                fmt=".--" if ":" in name else ".-",
+                label=name,
+                linewidth=1,
+            )
         axes.set(title=title, xlabel="network evaluations", xscale="log", yscale="log")
     figure.axes[0].set_ylabel("sliced W2")
     figure.axes[-1].legend(fontsize="x-small", ncols=2)

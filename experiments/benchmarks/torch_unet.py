@@ -18,7 +18,11 @@ class Attention(nn.Module):
 
     def __init__(self, features: int):
         super().__init__()
-        self.norm, self.qkv, self.out = norm(features), nn.Conv2d(features, 3 * features, 1), nn.Conv2d(features, features, 1)
+        self.norm, self.qkv, self.out = (
+            norm(features),
+            nn.Conv2d(features, 3 * features, 1),
+            nn.Conv2d(features, features, 1),
+        )
 
     def forward(self, x):
         b, c, h, w = x.shape
@@ -30,12 +34,26 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Residual block of BigGAN kind."""
 
-    def __init__(self, features_in: int, features_out: int, emb: int, dropout: float, resample: str = "none", attend: bool = False):
+    def __init__(
+        self,
+        features_in: int,
+        features_out: int,
+        emb: int,
+        dropout: float,
+        resample: str = "none",
+        attend: bool = False,
+    ):
         super().__init__()
         self.resample = resample
-        self.norm0, self.conv0 = norm(features_in), nn.Conv2d(features_in, features_out, 3, padding=1)
+        self.norm0, self.conv0 = (
+            norm(features_in),
+            nn.Conv2d(features_in, features_out, 3, padding=1),
+        )
         self.cond, self.norm1 = nn.Linear(emb, features_out), norm(features_out)
-        self.dropout, self.conv1 = nn.Dropout(dropout), nn.Conv2d(features_out, features_out, 3, padding=1)
+        self.dropout, self.conv1 = (
+            nn.Dropout(dropout),
+            nn.Conv2d(features_out, features_out, 3, padding=1),
+        )
         project = features_in != features_out or resample != "none"
         self.shortcut = nn.Conv2d(features_in, features_out, 1) if project else nn.Identity()
         self.attention = Attention(features_out) if attend else nn.Identity()
@@ -43,10 +61,17 @@ class Block(nn.Module):
     def change(self, x):
         if self.resample == "down":
             return functional.avg_pool2d(x, 2)
-        return functional.interpolate(x, scale_factor=2.0, mode="nearest") if self.resample == "up" else x
+        return (
+            functional.interpolate(x, scale_factor=2.0, mode="nearest")
+            if self.resample == "up"
+            else x
+        )
 
     def forward(self, x, emb):
-        h = self.conv0(self.change(functional.silu(self.norm0(x)))) + self.cond(emb)[:, :, None, None]
+        h = (
+            self.conv0(self.change(functional.silu(self.norm0(x))))
+            + self.cond(emb)[:, :, None, None]
+        )
         h = self.conv1(self.dropout(functional.silu(self.norm1(h))))
         return self.attention((self.shortcut(self.change(x)) + h) / math.sqrt(2))
 
@@ -71,17 +96,32 @@ class UNet(nn.Module):
         features, kept, down, up = nf, [nf], [], []
         for level in range(levels):
             for _ in range(num_res_blocks):
-                down.append(Block(features, nf * ch_mult[level], emb, dropout, attend=size >> level in attn_resolutions))
+                down.append(
+                    Block(
+                        features,
+                        nf * ch_mult[level],
+                        emb,
+                        dropout,
+                        attend=size >> level in attn_resolutions,
+                    )
+                )
                 features = nf * ch_mult[level]
                 kept.append(features)
             if level < levels - 1:
                 down.append(Block(features, features, emb, dropout, "down"))
                 kept.append(features)
-        self.middle = nn.ModuleList([Block(features, features, emb, dropout, attend=True), Block(features, features, emb, dropout)])
+        self.middle = nn.ModuleList(
+            [
+                Block(features, features, emb, dropout, attend=True),
+                Block(features, features, emb, dropout),
+            ]
+        )
         for level in reversed(range(levels)):
             for i in range(num_res_blocks + 1):
                 attend = size >> level in attn_resolutions and i == num_res_blocks
-                up.append(Block(features + kept.pop(), nf * ch_mult[level], emb, dropout, attend=attend))
+                up.append(
+                    Block(features + kept.pop(), nf * ch_mult[level], emb, dropout, attend=attend)
+                )
                 features = nf * ch_mult[level]
             if level > 0:
                 up.append(Block(features, features, emb, dropout, "up"))

@@ -33,13 +33,25 @@ def main(out: Path, halves=tuple(HALVES)) -> None:
 def short() -> None:
     """Run the few samplers and evaluations of `make bench`."""
     names = ("DDIM", "Heun", "DPMpp2M", "DEIS3", "UniPC3")
-    print("Median error at the end of the flow, best sampler and grid at each number of network evaluations\n")
+    print(
+        "Median error at the end of the flow, best sampler and grid at each number of network evaluations\n"
+    )
     print(deterministic.table(deterministic.measure(names, (10, 20, 50), ("gmm2 VP", "gmm2 EDM"))))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("work_precision.json"), help="where the figures go")
-    parser.add_argument("--halves", nargs="+", choices=HALVES, default=tuple(HALVES), help="which to run; both by default")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("work_precision.json"), help="where the figures go"
+    )
+    parser.add_argument(
+        "--halves",
+        nargs="+",
+        choices=HALVES,
+        default=tuple(HALVES),
+        help="which to run; both by default",
+    )
     arguments = parser.parse_args()
     main(arguments.out, arguments.halves)

@@ -16,11 +16,26 @@ def get_config(variant: str = "vp"):
     words = choose_sde(config, variant, ("cond",))
     config.data = {"name": "TFDS", "dataset": "cifar10"}
     config.facts = {"shape": (32, 32, 3), "levels": 256, "num_classes": 10, "sd": 0.5}
-    config.net = {"name": "UNet", "nf": 128, "ch_mult": (1, 2, 2, 2), "num_res_blocks": 4, "attn_resolutions": (16,), "dropout": 0.1}
+    config.net = {
+        "name": "UNet",
+        "nf": 128,
+        "ch_mult": (1, 2, 2, 2),
+        "num_res_blocks": 4,
+        "attn_resolutions": (16,),
+        "dropout": 0.1,
+    }
     config.ema = 0.9999
-    config.train.update({"steps": 1_300_000, "flip": True, "held_out": "test", "conditional": "cond" in words})
     config.train.update(
-        {"log_every": 500, "held_out_every": 10_000, "sample_every": 10_000, "checkpoint_every": 10_000, "keep_period": 50_000}
+        {"steps": 1_300_000, "flip": True, "held_out": "test", "conditional": "cond" in words}
+    )
+    config.train.update(
+        {
+            "log_every": 500,
+            "held_out_every": 10_000,
+            "sample_every": 10_000,
+            "checkpoint_every": 10_000,
+            "keep_period": 50_000,
+        }
     )
     config.samplers.pc.steps = 1000
     config.eval.update({"number": 50_000})

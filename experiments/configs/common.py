@@ -7,7 +7,11 @@ from experiments.errors import RunError
 # The SDE of each variant.
 SDES = {
     "vp": {"name": "VP"},
-    "ve": {"name": "VE", "sigma_min": 0.02, "sigma_max": 100.0},  # the published 0.01 and 50, for data in [-1, 1] instead of [0, 1]
+    "ve": {
+        "name": "VE",
+        "sigma_min": 0.02,
+        "sigma_max": 100.0,
+    },  # the published 0.01 and 50, for data in [-1, 1] instead of [0, 1]
     "subvp": {"name": "SubVP"},
     "cosine": {"name": "Cosine"},
     "rectified": {"name": "Rectified"},
@@ -35,7 +39,13 @@ def base_config() -> ConfigDict:
                 "adapt_every": 0,  # steps after which the times move to where the loss is large (`adaptive`); 0: never
                 "adapt_bins": 16,
             },
-            "optim": {"lr": 2e-4, "warmup": 5000, "clip": 1.0, "decay_steps": 0, "unit_weights": False},  # unit_weights: True for MPUNet
+            "optim": {
+                "lr": 2e-4,
+                "warmup": 5000,
+                "clip": 1.0,
+                "decay_steps": 0,
+                "unit_weights": False,
+            },  # unit_weights: True for MPUNet
             "ema": 0.999,
             "train": {
                 "steps": 100_000,
@@ -66,8 +76,21 @@ def base_config() -> ConfigDict:
                 "ddim": {"name": "DDIM", "grid": "quadratic", "steps": 50, "end": 1e-3},
                 "ode": {"name": "probability_flow", "rtol": 1e-3, "atol": 1e-3, "end": 1e-3},
             },
-            "sampling": {"sampler": "best", "number": 64, "batch_size": 64, "seed": 0, "label": -1, "keep": 0},
-            "fit": {"nfe": 5, "noises": 64, "updates": 160, "rate": 0.03, "save_as": ""},  # "": fit<nfe>
+            "sampling": {
+                "sampler": "best",
+                "number": 64,
+                "batch_size": 64,
+                "seed": 0,
+                "label": -1,
+                "keep": 0,
+            },
+            "fit": {
+                "nfe": 5,
+                "noises": 64,
+                "updates": 160,
+                "rate": 0.03,
+                "save_as": "",
+            },  # "": fit<nfe>
             "eval": {
                 "split": "test",
                 "train_split": "train",
@@ -89,6 +112,8 @@ def choose_sde(config: ConfigDict, variant: str, others: tuple[str, ...] = ()) -
     """Set the SDE that a variant such as "ve" or "subvp,cond" names, VP by default; return the variant's other words."""
     words = [word for word in variant.split(",") if word]
     if unknown := [word for word in words if word not in SDES and word not in others]:
-        raise RunError(f"unknown variant {unknown[0]!r}; choose from {', '.join([*SDES, *others])}, joined by commas")
+        raise RunError(
+            f"unknown variant {unknown[0]!r}; choose from {', '.join([*SDES, *others])}, joined by commas"
+        )
     config.sde = SDES[next((word for word in words if word in SDES), "vp")]
     return words

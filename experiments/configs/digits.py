@@ -18,7 +18,14 @@ Six minutes of training, 2.5 of the dequantiser and 1.2 of each likelihood, on 2
 from experiments.configs.common import base_config, choose_sde
 
 NETS = {
-    "edm2": {"name": "MPUNet", "nf": 32, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,), "head_features": 32},
+    "edm2": {
+        "name": "MPUNet",
+        "nf": 32,
+        "ch_mult": (1, 2),
+        "num_res_blocks": 1,
+        "attn_resolutions": (4,),
+        "head_features": 32,
+    },
     "dit": {"name": "DiT", "width": 96, "depth": 4, "heads": 4},
 }
 
@@ -27,7 +34,13 @@ def get_config(variant: str = "vp"):
     config = base_config()
     words = choose_sde(config, variant, ("cond", "likelihood", *NETS))
     config.data = {"name": "Digits"}
-    config.net = {"name": "UNet", "nf": 32, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,)}
+    config.net = {
+        "name": "UNet",
+        "nf": 32,
+        "ch_mult": (1, 2),
+        "num_res_blocks": 1,
+        "attn_resolutions": (4,),
+    }
     config.objective.times = {"name": "LogNormal", "mean": -1.2, "std": 1.4}
     for word in NETS.keys() & set(words):
         config.net = dict(NETS[word])
@@ -37,7 +50,14 @@ def get_config(variant: str = "vp"):
     config.optim.update({"lr": 1e-3, "warmup": 200, "decay_steps": 1800})
     if "edm2" in words:
         config.optim.update({"lr": 1e-2, "unit_weights": True})
-    config.train.update({"steps": 1800, "held_out_every": 250, "checkpoint_every": 500, "conditional": "cond" in words})
+    config.train.update(
+        {
+            "steps": 1800,
+            "held_out_every": 250,
+            "checkpoint_every": 500,
+            "conditional": "cond" in words,
+        }
+    )
     # chosen on the last 200 training digits: DDIM as the predictor keeps the variance that Ancestral loses at so few steps
     config.samplers.pc.update({"predictor": {"name": "DDIM"}, "grid": "quadratic", "steps": 30})
     config.samplers.ddim.steps = 30

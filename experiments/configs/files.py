@@ -17,8 +17,23 @@ def get_config(variant: str = "vp"):
     config = base_config()
     words = choose_sde(config, variant, ("cond", "vectors"))
     config.data = {"name": "Files", "path": placeholder(str), "image_size": placeholder(int)}
-    config.net = {"name": "UNet", "nf": 64, "ch_mult": (1, 2, 2), "num_res_blocks": 2, "attn_resolutions": (16,), "dropout": 0.1}
-    config.train.update({"steps": 100_000, "batch_size": 64, "flip": True, "sample_every": 2500, "conditional": "cond" in words})
+    config.net = {
+        "name": "UNet",
+        "nf": 64,
+        "ch_mult": (1, 2, 2),
+        "num_res_blocks": 2,
+        "attn_resolutions": (16,),
+        "dropout": 0.1,
+    }
+    config.train.update(
+        {
+            "steps": 100_000,
+            "batch_size": 64,
+            "flip": True,
+            "sample_every": 2500,
+            "conditional": "cond" in words,
+        }
+    )
     config.eval.update({"split": "validation", "number": 500})
     if "vectors" in words:
         config.net = {"name": "MLP", "width": 256, "depth": 4}

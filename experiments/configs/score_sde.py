@@ -63,33 +63,59 @@ def get_config(variant: str = "ve,ncsnpp"):
     if unknown := set(words) - {*SDES, *NETWORKS, *DATA, *OTHERS}:
         known = f"join an SDE of {SDES}, a network of {NETWORKS}, a data set of {tuple(DATA)}, and words of {OTHERS}"
         raise RunError(f"unknown variant {sorted(unknown)[0]!r}; {known}")
-    sde, network, data = (next((w for w in words if w in choices), choices[0]) for choices in (SDES, NETWORKS, tuple(DATA)))
+    sde, network, data = (
+        next((w for w in words if w in choices), choices[0])
+        for choices in (SDES, NETWORKS, tuple(DATA))
+    )
     pixels, sigma_max, snr, batch, steps = DATA[data]
     if network in ("ncsn", "ncsnv2"):
         return _refinenet(network, sde, data, words)
-    if pixels > 32 and (sde, network) not in (("ve", "ncsnpp"), ("vp", "ddpm")) or pixels == 1024 and sde != "ve":
+    if (
+        pixels > 32
+        and (sde, network) not in (("ve", "ncsnpp"), ("vp", "ddpm"))
+        or pixels == 1024
+        and sde != "ve"
+    ):
         raise RunError(f"no {network} with {sde} was published for {data}")
-    discrete = "discrete" in words or data == "celeba" or network == "ddpm" and (pixels == 256 or sde == "ve")
+    discrete = (
+        "discrete" in words
+        or data == "celeba"
+        or network == "ddpm"
+        and (pixels == 256 or sde == "ve")
+    )
     if discrete and sde == "subvp":
         raise RunError("subvp has no table of noise levels; leave 'discrete' out")
     config = _shared(data, pixels, batch)
     deep = {"num_res_blocks": 8} if "deep" in words else {}
     timeless = {"embedding": "none"} if "unconditional" in words else {}
-    config.net = {"name": "UNet", "dropout": 0.1 if pixels <= 64 else 0.0, **_network(network, sde, pixels), **deep, **timeless}
+    config.net = {
+        "name": "UNet",
+        "dropout": 0.1 if pixels <= 64 else 0.0,
+        **_network(network, sde, pixels),
+        **deep,
+        **timeless,
+    }
     config.optim.lr = 2e-5 if network == "ddpm" and pixels == 256 else 2e-4
     config.ema = 0.999 if sde == "ve" and pixels < 1024 else 0.9999
     config.train.steps = 950_000 if "deep" in words else 2_400_000 if pixels >= 256 else 1_300_000
     walk: dict = {"name": "EulerMaruyama"}
     if sde == "ve":
         corrector = {"name": "Langevin", "snr": snr, "norms": "batch"}
-        walk = {"name": "PredictorCorrector", "predictor": {"name": "ReverseDiffusion"}, "corrector": corrector}
+        walk = {
+            "name": "PredictorCorrector",
+            "predictor": {"name": "ReverseDiffusion"},
+            "corrector": corrector,
+        }
         process, end = {"name": "VE", "sigma_min": 0.02, "sigma_max": 2 * sigma_max}, 1e-5
         told = {"prediction": "unit_score", "inputs": "unit_sigma"}
     else:
         process, end, steps = {"name": {"vp": "VP", "subvp": "SubVP"}[sde]}, 1e-3, 1000
         told = {"prediction": "noise", "inputs": "time"}
     if discrete:
-        process, told["inputs"] = {"name": "Discrete", "sde": process, "n": 1000}, "unit_reversed_label" if sde == "ve" else "label"
+        process, told["inputs"] = (
+            {"name": "Discrete", "sde": process, "n": 1000},
+            "unit_reversed_label" if sde == "ve" else "label",
+        )
         config.objective.times = {"name": "Levels"}
         steps, end = 999, 1 / 1000  # the thousandth is the final denoising
         if sde == "ve":
@@ -105,13 +131,29 @@ def get_config(variant: str = "ve,ncsnpp"):
 def _shared(data: str, pixels: int, batch: int):
     """Return what does not depend on network and process."""
     config, cifar = base_config(), data == "cifar10"
-    config.facts = {"shape": (pixels, pixels, 3), "levels": 256, "num_classes": 10 if cifar else 0, "sd": 0.5}
+    config.facts = {
+        "shape": (pixels, pixels, 3),
+        "levels": 256,
+        "num_classes": 10 if cifar else 0,
+        "sd": 0.5,
+    }
     config.data = {"name": "TFDS", "dataset": "cifar10"} if cifar else _files(pixels)
-    config.train.update({"batch_size": batch, "flip": True, "held_out": "test" if cifar else "validation"})
-    config.train.update({"log_every": 500, "held_out_every": 10_000, "checkpoint_every": 10_000, "keep_period": 50_000})
+    config.train.update(
+        {"batch_size": batch, "flip": True, "held_out": "test" if cifar else "validation"}
+    )
+    config.train.update(
+        {
+            "log_every": 500,
+            "held_out_every": 10_000,
+            "checkpoint_every": 10_000,
+            "keep_period": 50_000,
+        }
+    )
     config.objective.weighting = "noise"
     config.sampling.update({"sampler": "published", "batch_size": 64 if pixels < 1024 else 8})
-    config.eval.update({"split": "test" if cifar else "validation", "number": 50_000, "samplers": ("published",)})
+    config.eval.update(
+        {"split": "test" if cifar else "validation", "number": 50_000, "samplers": ("published",)}
+    )
     return config
 
 
@@ -130,31 +172,73 @@ def _refinenet(network: str, sde: str, data: str, words: list[str]):
         own = {"sigmas": (sigma_max, 0.01, levels)}
         own |= {"ch_mult": (1, 2, 2, 4, 4), "dilations": (1, 1, 1, 2, 4)} if pixels > 96 else {}
     config.net = {"name": "NCSN", "nf": 128, "centered": False, **own}
-    config.sde = {"name": "Discrete", "sde": {"name": "VE", "sigma_min": 0.02, "sigma_max": 2 * sigma_max}, "n": levels}
-    config.denoiser.update({"prediction": "unit_score", "inputs": "unit_reversed_label", "sigma_data": 0.5})
+    config.sde = {
+        "name": "Discrete",
+        "sde": {"name": "VE", "sigma_min": 0.02, "sigma_max": 2 * sigma_max},
+        "n": levels,
+    }
+    config.denoiser.update(
+        {"prediction": "unit_score", "inputs": "unit_reversed_label", "sigma_data": 0.5}
+    )
     config.objective.times = {"name": "Levels"}
     config.optim.update({"lr": 1e-3 if network == "ncsn" else 1e-4, "warmup": 0, "clip": 0.0})
     config.ema, config.train.steps = average, 2_400_000 if data == "bedroom" else 1_300_000
     # to just above 0, where the final denoising does nothing
-    config.samplers.published = {"name": "AnnealedLangevin", "snr": snr, "n_steps": inner, "grid": "uniform", "steps": levels, "end": 1e-7}
+    config.samplers.published = {
+        "name": "AnnealedLangevin",
+        "snr": snr,
+        "n_steps": inner,
+        "grid": "uniform",
+        "steps": levels,
+        "end": 1e-7,
+    }
     return config
 
 
 def _network(network: str, sde: str, pixels: int) -> dict:
     """Return the settings of a network; one for VE has Fourier features of sigma and divides by it."""
     if network == "ddpm":
-        own = {"num_res_blocks": 2, "ch_mult": (1, 1, 2, 2, 4, 4) if pixels == 256 else (1, 2, 2, 2), "resblock_type": "ddpm"}
+        own = {
+            "num_res_blocks": 2,
+            "ch_mult": (1, 1, 2, 2, 4, 4) if pixels == 256 else (1, 2, 2, 2),
+            "resblock_type": "ddpm",
+        }
         told = {"embedding": "positional", "skip_rescale": False, "groups": 32}
-        return CIFAR | own | told | ({"scale_by_sigma": True, "centered": False} if sde == "ve" else {})
+        return (
+            CIFAR
+            | own
+            | told
+            | ({"scale_by_sigma": True, "centered": False} if sde == "ve" else {})
+        )
     told = {"embedding": "positional"}
     if sde == "ve":
-        told = {"embedding": "fourier", "fourier_scale": 16.0, "scale_by_sigma": True, "centered": False}
+        told = {
+            "embedding": "fourier",
+            "fourier_scale": 16.0,
+            "scale_by_sigma": True,
+            "centered": False,
+        }
     if network == "ddpmpp":
         return CIFAR | told
     if pixels == 1024:
-        return {"nf": 16, "ch_mult": (1, 2, 4, 8, 16, 32, 32, 32), "num_res_blocks": 1, "attn_resolutions": (16,)} | FIR | PYRAMIDS | told
+        return (
+            {
+                "nf": 16,
+                "ch_mult": (1, 2, 4, 8, 16, 32, 32, 32),
+                "num_res_blocks": 1,
+                "attn_resolutions": (16,),
+            }
+            | FIR
+            | PYRAMIDS
+            | told
+        )
     if pixels == 256:
-        own = {"nf": 128, "ch_mult": (1, 1, 2, 2, 2, 2, 2), "num_res_blocks": 2, "attn_resolutions": (16,)}
+        own = {
+            "nf": 128,
+            "ch_mult": (1, 1, 2, 2, 2, 2, 2),
+            "num_res_blocks": 2,
+            "attn_resolutions": (16,),
+        }
         return own | FIR | PYRAMIDS | told
     return CIFAR | FIR | {"progressive_input": "residual"} | told
 

@@ -13,11 +13,17 @@ DENSITIES = ("checkerboard", "swiss_roll", "mixture", "moons")
 def get_config(variant: str = "checkerboard"):
     config = base_config()
     words = choose_sde(config, variant, DENSITIES)
-    config.data = {"name": "Toy", "density": next((word for word in words if word in DENSITIES), "checkerboard")}
+    config.data = {
+        "name": "Toy",
+        "density": next((word for word in words if word in DENSITIES), "checkerboard"),
+    }
     config.net = {"name": "MLP", "width": 128, "depth": 4}
     config.optim.update({"lr": 2e-3, "warmup": 100, "decay_steps": 5000})
     config.train.update({"steps": 5000, "batch_size": 512})
-    config.samplers.pc.corrector = {"name": "AnnealedLangevin", "snr": 0.16}  # norms of two numbers are too erratic for Langevin
+    config.samplers.pc.corrector = {
+        "name": "AnnealedLangevin",
+        "snr": 0.16,
+    }  # norms of two numbers are too erratic for Langevin
     config.sampling.update({"number": 2000, "batch_size": 2000})
     config.eval.update({"probes": 0, "batch_size": 1000, "number": 2000})
     return config

@@ -22,7 +22,11 @@ from . import FORMATS, convert, export
 
 def main() -> None:
     """Convert; what a user can mend ends in one message."""
-    parser = argparse.ArgumentParser("python -m experiments.convert", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m experiments.convert",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     parser.add_argument("--from", dest="source", help="the foreign file")
     parser.add_argument("--to", help="folder to write a UNet2DModel of diffusers to")
     parser.add_argument("--format", choices=list(FORMATS))

@@ -29,12 +29,20 @@ DEFAULTS: dict[str, Any] = {
     "attention_head_dim": 8, "norm_num_groups": 32, "attn_norm_num_groups": None, "norm_eps": 1e-5, "resnet_time_scale_shift": "default",
     "add_attention": True, "class_embed_type": None, "num_class_embeds": None, "num_train_timesteps": None, "sample_size": None,
 }  # fmt: skip
-DOWN = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D")
+DOWN = (
+    "DownBlock2D",
+    "AttnDownBlock2D",
+    "ResnetDownsampleBlock2D",
+    "SkipDownBlock2D",
+    "AttnSkipDownBlock2D",
+)
 UP = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D")
 # Names of older files.
 RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 # [cos, sin] instead of [sin, cos]: the rows of the matrix behind them change places
-FLIPPED = single(lambda a: np.roll(a.T, a.shape[1] // 2, axis=0), lambda a: np.roll(a, a.shape[0] // 2, axis=0).T)
+FLIPPED = single(
+    lambda a: np.roll(a.T, a.shape[1] // 2, axis=0), lambda a: np.roll(a, a.shape[0] // 2, axis=0).T
+)
 LABEL = ("conditioning", "label", "embedding")
 # a table without a row for "no label"
 LABELS = single(lambda a: np.concatenate([a, np.full_like(a[:1], np.nan)]), lambda a: a[:-1])
@@ -47,8 +55,15 @@ def network(config: Mapping[str, Any]) -> dict[str, Any]:
         RunError: the network has something that ours has not; it is named.
     """
     c = {"_no_label": None, **DEFAULTS, **config}
-    down, up = list(c["down_block_types"]), list(c["up_block_types"])[::-1]  # both from fine to coarse
-    skip, labels, no_label = any("Skip" in kind for kind in (*down, *up)), c["num_class_embeds"], c["_no_label"]
+    down, up = (
+        list(c["down_block_types"]),
+        list(c["up_block_types"])[::-1],
+    )  # both from fine to coarse
+    skip, labels, no_label = (
+        any("Skip" in kind for kind in (*down, *up)),
+        c["num_class_embeds"],
+        c["_no_label"],
+    )
     if c["class_embed_type"] is not None:
         raise RunError(
             f"class_embed_type = {c['class_embed_type']!r} of a UNet2DModel takes numbers or vectors for labels; ours are rows of a table, "
@@ -58,22 +73,39 @@ def network(config: Mapping[str, Any]) -> dict[str, Any]:
         "down_block_types": (down, all(kind in DOWN and ("Skip" in kind) == skip for kind in down)),
         "up_block_types": (up, all(kind in UP and ("Skip" in kind) == skip for kind in up)),
         "sample_size": (c["sample_size"], c["sample_size"] is not None),
-        "out_channels": (c["out_channels"], c["out_channels"] == c["in_channels"] and (not skip or c["in_channels"] == 3)),
-        "time_embedding_type": (c["time_embedding_type"], c["time_embedding_type"] in ("positional", "fourier")),
-        "time_embedding_dim": (c["time_embedding_dim"], c["time_embedding_dim"] in (None, 4 * c["block_out_channels"][0])),
-        "freq_shift": (c["freq_shift"], c["freq_shift"] in (0, 1) or c["time_embedding_type"] == "fourier"),
+        "out_channels": (
+            c["out_channels"],
+            c["out_channels"] == c["in_channels"] and (not skip or c["in_channels"] == 3),
+        ),
+        "time_embedding_type": (
+            c["time_embedding_type"],
+            c["time_embedding_type"] in ("positional", "fourier"),
+        ),
+        "time_embedding_dim": (
+            c["time_embedding_dim"],
+            c["time_embedding_dim"] in (None, 4 * c["block_out_channels"][0]),
+        ),
+        "freq_shift": (
+            c["freq_shift"],
+            c["freq_shift"] in (0, 1) or c["time_embedding_type"] == "fourier",
+        ),
         "mid_block_type": (c["mid_block_type"], c["mid_block_type"] == "UNetMidBlock2D"),
         "act_fn": (c["act_fn"], c["act_fn"] in ("silu", "swish")),
         "num_class_embeds": (labels, labels is None or labels > 0),
         "_no_label": (no_label, no_label is None or 0 < no_label == (labels or 0) - 1),
-        "resnet_time_scale_shift": (c["resnet_time_scale_shift"], c["resnet_time_scale_shift"] in ("default", "scale_shift")),
+        "resnet_time_scale_shift": (
+            c["resnet_time_scale_shift"],
+            c["resnet_time_scale_shift"] in ("default", "scale_shift"),
+        ),
         "norm_num_groups": (c["norm_num_groups"], c["norm_num_groups"] is not None or skip),
     }
     if wrong := [f"{name} = {value!r}" for name, (value, good) in only.items() if not good]:
         raise RunError(f"no network of ours has {', '.join(wrong)} of a UNet2DModel")
     scale_shift = c["resnet_time_scale_shift"] == "scale_shift"
     if scale_shift and c["add_attention"] and c["attn_norm_num_groups"] is None:
-        raise RunError("with resnet_time_scale_shift and no attn_norm_num_groups the middle attention is not normalised; ours is")
+        raise RunError(
+            "with resnet_time_scale_shift and no attn_norm_num_groups the middle attention is not normalised; ours is"
+        )
     size = c["sample_size"]
     height, width = (size, size) if isinstance(size, int) else size
     widths, levels = c["block_out_channels"], len(down)
@@ -81,7 +113,9 @@ def network(config: Mapping[str, Any]) -> dict[str, Any]:
     middle = c["norm_num_groups"] or 0
     attention = 32 if skip else c["norm_num_groups"]
     if c["attn_norm_num_groups"] not in (None, middle):
-        raise RunError(f"attn_norm_num_groups is {c['attn_norm_num_groups']}, and norm_num_groups {middle}: ours are equal in the middle")
+        raise RunError(
+            f"attn_norm_num_groups is {c['attn_norm_num_groups']}, and norm_num_groups {middle}: ours are equal in the middle"
+        )
     return {
         "name": "UNet",
         "shape": (height, width, c["in_channels"]),
@@ -95,7 +129,9 @@ def network(config: Mapping[str, Any]) -> dict[str, Any]:
         # there the parentheses of min((a + b) // 4, 32) are lost in blocks with attention, which makes 32 of it
         "attn_up_groups": 32 if skip else 0,
         "dropout": c["dropout"],
-        "embedding": "fourier" if c["time_embedding_type"] == "fourier" else ("positional_open", "positional")[c["freq_shift"]],
+        "embedding": "fourier"
+        if c["time_embedding_type"] == "fourier"
+        else ("positional_open", "positional")[c["freq_shift"]],
         "label_into": "embedding",
         "resblock_type": "biggan" if skip else "ddpm",
         "down_steps": tuple(_step(kind, c["downsample_type"]) for kind in down[:-1]),
@@ -127,18 +163,31 @@ def process(config: Mapping[str, Any], scheduler: Mapping[str, Any]) -> dict[str
     """
     c = {**DEFAULTS, **config}
     if c["time_embedding_type"] == "fourier":
-        factor = 2 if c["center_input_sample"] else 1  # on [-1, 1] the noise of [0, 1] is twice as large
+        factor = (
+            2 if c["center_input_sample"] else 1
+        )  # on [-1, 1] the noise of [0, 1] is twice as large
         low, high = scheduler.get("sigma_min", 0.01), scheduler.get("sigma_max", 1348.0)
         units = ("unit_score", "unit_sigma") if c["center_input_sample"] else ("score", "sigma")
         sde = {"name": "VE", "sigma_min": factor * low, "sigma_max": factor * high}
         return {"sde": sde, "denoiser": dict(zip(("prediction", "inputs"), units, strict=True))}
-    kind, predicted = scheduler.get("beta_schedule", "linear"), scheduler.get("prediction_type", "epsilon")
+    kind, predicted = (
+        scheduler.get("beta_schedule", "linear"),
+        scheduler.get("prediction_type", "epsilon"),
+    )
     predictions = {"epsilon": "noise", "sample": "x0", "v_prediction": "v"}
-    if kind != "linear" or scheduler.get("trained_betas") is not None or predicted not in predictions:
-        raise RunError(f"no process of ours has beta_schedule {kind!r} with prediction_type {predicted!r} of a scheduler")
+    if (
+        kind != "linear"
+        or scheduler.get("trained_betas") is not None
+        or predicted not in predictions
+    ):
+        raise RunError(
+            f"no process of ours has beta_schedule {kind!r} with prediction_type {predicted!r} of a scheduler"
+        )
     steps = scheduler.get("num_train_timesteps", 1000)
     if steps != 1000:
-        raise RunError(f"the scheduler has {steps} steps, where the time that our networks are told reaches 999")
+        raise RunError(
+            f"the scheduler has {steps} steps, where the time that our networks are told reaches 999"
+        )
     low, high = steps * scheduler.get("beta_start", 1e-4), steps * scheduler.get("beta_end", 0.02)
     return {
         "sde": {"name": "VP", "beta_min": low, "beta_max": high},
@@ -151,7 +200,9 @@ def diffusers_rules(net: UNet, flip: bool, no_label: bool = False) -> list[Rule]
     rules, last = [], len(net.down) - 1
     if net.conditioning is not None:
         fourier = net.conditioning.frequencies is not None
-        rules += [Rule(("conditioning", "frequencies"), ("time_proj.weight",), SAME)] if fourier else []
+        rules += (
+            [Rule(("conditioning", "frequencies"), ("time_proj.weight",), SAME)] if fourier else []
+        )
         first = FLIPPED if flip and not fourier else TRANSPOSED
         rules += _pair("time_embedding.linear_1", ("conditioning", "dense0"), first)
         rules += _pair("time_embedding.linear_2", ("conditioning", "dense1"), TRANSPOSED)
@@ -165,9 +216,13 @@ def diffusers_rules(net: UNet, flip: bool, no_label: bool = False) -> list[Rule]
                 rules += _block(f"{prefix}.resnets.{j}", (*path, "blocks", j), block)
                 if block.attention is not None:
                     index = 0 if way == "up" and level.merge is not None else j
-                    rules += _attention(f"{prefix}.attentions.{index}", (*path, "blocks", j, "attention"))
+                    rules += _attention(
+                        f"{prefix}.attentions.{index}", (*path, "blocks", j, "attention")
+                    )
             if level.resample is not None:
-                name = f"{prefix}.{way}samplers.0" if level.merge is None else f"{prefix}.resnet_{way}"
+                name = (
+                    f"{prefix}.{way}samplers.0" if level.merge is None else f"{prefix}.resnet_{way}"
+                )
                 if hasattr(level.resample, "conv0"):
                     rules += _block(name, (*path, "resample"), level.resample)
                 else:
@@ -175,14 +230,22 @@ def diffusers_rules(net: UNet, flip: bool, no_label: bool = False) -> list[Rule]
             if level.merge is not None and way == "down":
                 rules += _pair(f"{prefix}.skip_conv", (*path, "merge", "conv"), OIHW)
             elif level.merge is not None:
-                norm, conv = (f"{prefix}.skip_norm", f"{prefix}.skip_conv") if i < last else ("conv_norm_out", "conv_out")
-                rules += _pair(norm, (*path, "merge", "norm"), SAME, "scale") + _pair(conv, (*path, "merge", "conv"), OIHW)
+                norm, conv = (
+                    (f"{prefix}.skip_norm", f"{prefix}.skip_conv")
+                    if i < last
+                    else ("conv_norm_out", "conv_out")
+                )
+                rules += _pair(norm, (*path, "merge", "norm"), SAME, "scale") + _pair(
+                    conv, (*path, "merge", "conv"), OIHW
+                )
     for j, block in enumerate((net.middle0, net.middle1)):
         rules += _block(f"mid_block.resnets.{j}", (f"middle{j}",), block)
     if net.middle0.attention is not None:
         rules += _attention("mid_block.attentions.0", ("middle0", "attention"))
     if net.conv_out is not None:
-        rules += _pair("conv_norm_out", ("norm_out",), SAME, "scale") + _pair("conv_out", ("conv_out",), OIHW)
+        rules += _pair("conv_norm_out", ("norm_out",), SAME, "scale") + _pair(
+            "conv_out", ("conv_out",), OIHW
+        )
     return rules
 
 
@@ -197,7 +260,10 @@ def modern(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _pair(prefix: str, path: Path, layout: Layout, kernel: str = "kernel") -> list[Rule]:
-    return [Rule((*path, kernel), (f"{prefix}.weight",), layout), Rule((*path, "bias"), (f"{prefix}.bias",), SAME)]
+    return [
+        Rule((*path, kernel), (f"{prefix}.weight",), layout),
+        Rule((*path, "bias"), (f"{prefix}.bias",), SAME),
+    ]
 
 
 def _block(prefix: str, path: Path, block) -> list[Rule]:
@@ -216,12 +282,20 @@ def _attention(prefix: str, path: Path) -> list[Rule]:
     names = [f"{prefix}.to_{part}" for part in "qkv"]
     return [
         *_pair(f"{prefix}.group_norm", (*path, "norm"), SAME, "scale"),
-        Rule((*path, "qkv", "kernel"), tuple(f"{name}.weight" for name in names), joined(TRANSPOSED, 3)),
+        Rule(
+            (*path, "qkv", "kernel"),
+            tuple(f"{name}.weight" for name in names),
+            joined(TRANSPOSED, 3),
+        ),
         Rule((*path, "qkv", "bias"), tuple(f"{name}.bias" for name in names), joined(SAME, 3)),
         *_pair(f"{prefix}.to_out.0", (*path, "out"), TRANSPOSED),
     ]
 
 
 def _step(kind: str, resample_type: str) -> str:
-    by_block = kind.startswith("Resnet") or "Skip" in kind or (kind.startswith("Attn") and resample_type == "resnet")
+    by_block = (
+        kind.startswith("Resnet")
+        or "Skip" in kind
+        or (kind.startswith("Attn") and resample_type == "resnet")
+    )
     return "biggan" if by_block else "ddpm"

@@ -39,7 +39,10 @@ class Net:
 
     def arrays(self, prefix: str = "") -> dict[str, np.ndarray]:
         """Return parameters and buffers, those of the modules inside too, names joined by dots."""
-        own = {**_plain(self.state.get("_parameters", {})), **_plain(self.state.get("_buffers", {}))}
+        own = {
+            **_plain(self.state.get("_parameters", {})),
+            **_plain(self.state.get("_buffers", {})),
+        }
         found = {f"{prefix}{name}": array for name, array in own.items() if array is not None}
         for name, module in _plain(self.state.get("_modules", {})).items():
             if module is not None:
@@ -59,10 +62,14 @@ def read_edm(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """
     found = _plain(read_pickle(path, REMAINS))
     if "ema" not in found:
-        raise RunError(f"{path} holds no averaged network (ema); expected a network snapshot of EDM")
+        raise RunError(
+            f"{path} holds no averaged network (ema); expected a network snapshot of EDM"
+        )
     outer = Net(found["ema"])
     if outer.kind != "EDMPrecond":
-        raise RunError(f"{path} holds a {outer.kind or 'network of another kind'}, expected an EDMPrecond")
+        raise RunError(
+            f"{path} holds a {outer.kind or 'network of another kind'}, expected an EDMPrecond"
+        )
     net = outer.inner("model")
     return settings_of(net.kind, net.settings, outer.settings), net.arrays()
 
@@ -73,7 +80,11 @@ def settings_of(kind: str, given: Mapping[str, Any], outer: Mapping[str, Any]) -
     Raises:
         RunError: the network is another one.
     """
-    size, channels, labels = given["img_resolution"], given["in_channels"], given.get("label_dim", 0)
+    size, channels, labels = (
+        given["img_resolution"],
+        given["in_channels"],
+        given.get("label_dim", 0),
+    )
     shared = {
         "name": "UNet",
         "shape": (size, size, channels),
@@ -82,14 +93,21 @@ def settings_of(kind: str, given: Mapping[str, Any], outer: Mapping[str, Any]) -
         "dropout": given.get("dropout", 0.1),
     }
     if kind == "SongUNet":
-        encoder, decoder = given.get("encoder_type", "standard"), given.get("decoder_type", "standard")
+        encoder, decoder = (
+            given.get("encoder_type", "standard"),
+            given.get("decoder_type", "standard"),
+        )
         return shared | {
             "nf": given.get("model_channels", 128),
             "ch_mult": tuple(given.get("channel_mult", (1, 2, 2, 2))),
             "num_res_blocks": given.get("num_blocks", 4),
             "attn_resolutions": tuple(given.get("attn_resolutions", (16,))),
-            "embedding": {"positional": "positional", "fourier": "fourier_raw"}[given.get("embedding_type", "positional")],
-            "progressive_input": {"standard": "none", "skip": "input_skip", "residual": "residual"}[encoder],
+            "embedding": {"positional": "positional", "fourier": "fourier_raw"}[
+                given.get("embedding_type", "positional")
+            ],
+            "progressive_input": {"standard": "none", "skip": "input_skip", "residual": "residual"}[
+                encoder
+            ],
             "progressive": {"standard": "none", "skip": "output_skip"}[decoder],
             "fir": tuple(given.get("resample_filter", (1, 1))) != (1, 1),
             "fir_kernel": tuple(given.get("resample_filter", (1, 1))),
@@ -115,13 +133,23 @@ def settings_of(kind: str, given: Mapping[str, Any], outer: Mapping[str, Any]) -
 def with_labels(weights: Mapping[str, np.ndarray], net: UNet) -> dict[str, np.ndarray]:
     """Return the weights with a row for each label, the last for none, in place of the matrix that labels went through."""
     left_out = ("map_augment.", "map_label.")
-    kept = {k: v for k, v in weights.items() if not k.startswith(left_out) and not k.endswith("resample_filter")}
+    kept = {
+        k: v
+        for k, v in weights.items()
+        if not k.startswith(left_out) and not k.endswith("resample_filter")
+    }
     if net.conditioning is None or net.conditioning.label is None:
         return kept
-    matrix, count = weights["map_label.weight"].T.astype(np.float64), net.num_classes  # (labels, features)
+    matrix, count = (
+        weights["map_label.weight"].T.astype(np.float64),
+        net.num_classes,
+    )  # (labels, features)
     if net.conditioning.label_into == "embedding":
         return kept | {"label rows": np.concatenate([matrix, np.zeros((1, matrix.shape[1]))])}
-    bias, first = weights["map_label.bias"].astype(np.float64), weights["map_layer0.weight"].astype(np.float64).T
+    bias, first = (
+        weights["map_label.bias"].astype(np.float64),
+        weights["map_layer0.weight"].astype(np.float64).T,
+    )
     rows = np.concatenate([matrix * np.sqrt(count), np.zeros((1, matrix.shape[1]))]) + bias
     return kept | {"label rows": rows @ first}
 
@@ -152,7 +180,9 @@ def edm_rules(net: UNet) -> list[Rule]:
         at = size >> (levels - 1 - i)
         here = f"dec.{at}x{at}"
         if i == 0:
-            rules += _block(f"{here}_in0", ("middle0",), net.middle0) + _block(f"{here}_in1", ("middle1",), net.middle1)
+            rules += _block(f"{here}_in0", ("middle0",), net.middle0) + _block(
+                f"{here}_in1", ("middle1",), net.middle1
+            )
         for j, block in enumerate(level.blocks):
             rules += _block(f"{here}_block{j}", ("up", i, "blocks", j), block)
         if level.resample is not None:
@@ -161,13 +191,22 @@ def edm_rules(net: UNet) -> list[Rule]:
             rules += _pair(f"{here}_aux_norm", ("up", i, "merge", "norm"), SAME, "scale")
             rules += _pair(f"{here}_aux_conv", ("up", i, "merge", "conv"), OIHW)
     if net.conv_out is not None:
-        norm, conv = (f"dec.{size}x{size}_aux_norm", f"dec.{size}x{size}_aux_conv") if song else ("out_norm", "out_conv")
+        norm, conv = (
+            (f"dec.{size}x{size}_aux_norm", f"dec.{size}x{size}_aux_conv")
+            if song
+            else ("out_norm", "out_conv")
+        )
         rules += _pair(norm, ("norm_out",), SAME, "scale") + _pair(conv, ("conv_out",), OIHW)
     return rules
 
 
-def _pair(prefix: str, path: Place, layout: Layout, kernel: str = "kernel", bias: Layout = SAME) -> list[Rule]:
-    return [Rule((*path, kernel), (f"{prefix}.weight",), layout), Rule((*path, "bias"), (f"{prefix}.bias",), bias)]
+def _pair(
+    prefix: str, path: Place, layout: Layout, kernel: str = "kernel", bias: Layout = SAME
+) -> list[Rule]:
+    return [
+        Rule((*path, kernel), (f"{prefix}.weight",), layout),
+        Rule((*path, "bias"), (f"{prefix}.bias",), bias),
+    ]
 
 
 def _block(prefix: str, path: Place, block) -> list[Rule]:
@@ -181,8 +220,14 @@ def _block(prefix: str, path: Place, block) -> list[Rule]:
     if block.attention is not None:
         own, heads = (*path, "attention"), block.attention.heads
         rules += _pair(f"{prefix}.norm2", (*own, "norm"), SAME, "scale")
-        rules += _pair(f"{prefix}.qkv", (*own, "qkv"), _apart(heads, True), "kernel", _apart(heads, False))
-        rules += _pair(f"{prefix}.proj", (*own, "out"), single(lambda a: a[:, :, 0, 0].T, lambda a: a.T[:, :, None, None]))
+        rules += _pair(
+            f"{prefix}.qkv", (*own, "qkv"), _apart(heads, True), "kernel", _apart(heads, False)
+        )
+        rules += _pair(
+            f"{prefix}.proj",
+            (*own, "out"),
+            single(lambda a: a[:, :, 0, 0].T, lambda a: a.T[:, :, None, None]),
+        )
     return rules
 
 

@@ -23,7 +23,16 @@ from .diffusers import DEFAULTS, LABEL, diffusers_rules, network
 from .safetensors import write_safetensors
 
 # Settings that change how a network is trained or computed, not what.
-FREE = ("dropout", "dtype", "remat", "init_scale", "fourier_scale", "resblock_type", "attn_up", "name")
+FREE = (
+    "dropout",
+    "dtype",
+    "remat",
+    "init_scale",
+    "fourier_scale",
+    "resblock_type",
+    "attn_up",
+    "name",
+)
 
 
 def export(workdir: str | Path, folder: str | Path) -> None:
@@ -39,7 +48,9 @@ def export(workdir: str | Path, folder: str | Path) -> None:
     write_safetensors(Path(folder) / "diffusion_pytorch_model.safetensors", weights)
 
 
-def to_diffusers(net: Mapping[str, Any], shape: tuple[int, ...], params: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def to_diffusers(
+    net: Mapping[str, Any], shape: tuple[int, ...], params: Any
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the config.json and the weights of a UNet2DModel that computes what our network does.
 
     Raises:
@@ -51,7 +62,10 @@ def to_diffusers(net: Mapping[str, Any], shape: tuple[int, ...], params: Any) ->
     rows = own.get(LABEL, np.zeros((1, 0)))  # of labels, and of "no label"
     classes, no_label = len(rows) - 1, not np.isnan(rows[-1]).all() and len(rows) > 1
     net = {**net, "num_classes": classes}
-    config: dict[str, Any] = {**_config(_filled(net), shape), "num_class_embeds": classes + no_label or None}
+    config: dict[str, Any] = {
+        **_config(_filled(net), shape),
+        "num_class_embeds": classes + no_label or None,
+    }
     config |= {"_no_label": classes} if no_label else {}
     theirs = network(config)
     mine, other = _effective(net, shape), _effective(theirs, shape)
@@ -61,8 +75,13 @@ def to_diffusers(net: Mapping[str, Any], shape: tuple[int, ...], params: Any) ->
     abstract = nnx.eval_shape(lambda: models.UNet(shape, **theirs, rngs=nnx.Rngs(0)))
     template = rules.flatten(models.split(abstract).params)
     if homeless := own.keys() - template.keys():
-        raise RunError(f"a UNet2DModel has no place for our parameter {'.'.join(map(str, sorted(homeless, key=str)[0]))}")
-    complete = {path: np.asarray(own[path]) if path in own else np.zeros(leaf.shape, leaf.dtype) for path, leaf in template.items()}
+        raise RunError(
+            f"a UNet2DModel has no place for our parameter {'.'.join(map(str, sorted(homeless, key=str)[0]))}"
+        )
+    complete = {
+        path: np.asarray(own[path]) if path in own else np.zeros(leaf.shape, leaf.dtype)
+        for path, leaf in template.items()
+    }
     names = diffusers_rules(abstract, config["flip_sin_to_cos"], no_label)
     return config, rules.write(names, rules.unflatten(complete, models.split(abstract).params))
 
@@ -70,7 +89,11 @@ def to_diffusers(net: Mapping[str, Any], shape: tuple[int, ...], params: Any) ->
 def idle_attention(weights: Mapping[str, np.ndarray], net: Mapping[str, Any]) -> list[str]:
     """Return the names of attention on the way up that adds nothing, if all but a level's last is such."""
     last = f".attentions.{net['num_res_blocks']}."
-    names = [name for name in weights if name.startswith("up_blocks.") and ".attentions." in name and last not in name]
+    names = [
+        name
+        for name in weights
+        if name.startswith("up_blocks.") and ".attentions." in name and last not in name
+    ]
     idle = net["attn_up"] == "every" and not any(weights[name].any() for name in names)
     return names if idle else []
 
@@ -78,10 +101,18 @@ def idle_attention(weights: Mapping[str, np.ndarray], net: Mapping[str, Any]) ->
 def _config(net: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
     """Return the config.json that comes nearest."""
     skip, levels = net["progressive"] == "output_skip", len(net["ch_mult"])
-    attend_up = net["attn_resolutions"] if net["attn_up_resolutions"] is None else net["attn_up_resolutions"]
+    attend_up = (
+        net["attn_resolutions"]
+        if net["attn_up_resolutions"] is None
+        else net["attn_up_resolutions"]
+    )
 
     def kind(level: int, attend: Any, way: str) -> str:
-        return ("Attn" if shape[0] >> level in attend else "") + ("Skip" if skip else "") + f"{way}Block2D"
+        return (
+            ("Attn" if shape[0] >> level in attend else "")
+            + ("Skip" if skip else "")
+            + f"{way}Block2D"
+        )
 
     return {
         **DEFAULTS,
@@ -100,7 +131,8 @@ def _config(net: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
         "block_out_channels": [round(net["nf"] * m) for m in net["ch_mult"]],
         "downsample_padding": int(net["symmetric_down"]),
         "attention_head_dim": net["head_features"] or None,
-        "norm_num_groups": (net["groups"] if net["middle_groups"] is None else net["middle_groups"]) or None,
+        "norm_num_groups": (net["groups"] if net["middle_groups"] is None else net["middle_groups"])
+        or None,
         "norm_eps": net["eps"],
         "resnet_time_scale_shift": "scale_shift" if net["scale_shift"] else "default",
         "attn_norm_num_groups": net["groups"] if net["scale_shift"] else None,
@@ -118,7 +150,11 @@ def _effective(given: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, An
     usual = lambda groups, width: groups or min(width // 4, 32)  # noqa: E731
     steps = [net["resblock_type"]] * (len(widths) - 1)
     # what is concatenated on the way up, at a level: from the level below (or this one), and kept on the way down (or from above)
-    entering = {i: {widths[i] + w for w in (widths[i], widths[max(i - 1, 0)])} | {widths[min(i + 1, levels[-1])] + widths[i]} for i in up}
+    entering = {
+        i: {widths[i] + w for w in (widths[i], widths[max(i - 1, 0)])}
+        | {widths[min(i + 1, levels[-1])] + widths[i]}
+        for i in up
+    }
     pyramids = net["progressive"], net["progressive_input"]
     amounts = {
         **{k: v for k, v in net.items() if k not in FREE},
@@ -128,9 +164,17 @@ def _effective(given: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, An
         "down_steps": list(net["down_steps"] or steps),
         "up_steps": list(net["up_steps"] or steps),
         "middle_rescale": _divisor(net),
-        "middle_groups": usual(net["groups"] if net["middle_groups"] is None else net["middle_groups"], widths[-1]),
-        "attention_groups": [usual(net["attention_groups"] or net["groups"], widths[i]) for i in down + up],
-        "attn_up_groups": [usual(net["attn_up_groups"] or net["groups"], width) for i in up for width in sorted(entering[i])],
+        "middle_groups": usual(
+            net["groups"] if net["middle_groups"] is None else net["middle_groups"], widths[-1]
+        ),
+        "attention_groups": [
+            usual(net["attention_groups"] or net["groups"], widths[i]) for i in down + up
+        ],
+        "attn_up_groups": [
+            usual(net["attn_up_groups"] or net["groups"], width)
+            for i in up
+            for width in sorted(entering[i])
+        ],
         "fir_kernel": tuple(net["fir_kernel"]) if net["fir"] else (),
         "progressive_combine": net["progressive_combine"] if pyramids[1] == "input_skip" else "",
         "label_into": net["label_into"] if net["num_classes"] else "",
@@ -147,7 +191,9 @@ def _effective(given: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, An
 def _filled(net: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with the defaults of `UNet`."""
     known = inspect.signature(models.UNet.__init__).parameters
-    return {k: net.get(k, p.default) for k, p in known.items() if k not in ("self", "rngs", "shape")}
+    return {
+        k: net.get(k, p.default) for k, p in known.items() if k not in ("self", "rngs", "shape")
+    }
 
 
 def _divisor(net: Mapping[str, Any]) -> float:

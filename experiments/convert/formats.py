@@ -46,7 +46,9 @@ def load_config(spec: str) -> ConfigDict:
     """
     path, _, variant = spec.partition(":")
     if not Path(path).exists():
-        raise RunError(f"there is no configuration file {path}; name one of ours, such as experiments/configs/score_sde.py:VARIANT")
+        raise RunError(
+            f"there is no configuration file {path}; name one of ours, such as experiments/configs/score_sde.py:VARIANT"
+        )
     if path.endswith(".json"):
         return from_score_sde(json.loads(Path(path).read_text()))
     found: dict[str, Any] = {"__name__": "config"}
@@ -80,13 +82,18 @@ def score_sde_pytorch(path: Path, spec: str | None) -> Converted:
     else:
         model, ema, step = _pytorch_state(read_torch(path))
     if config.net.get("embedding") == "none" and np.ndim(model.get("all_modules.0.weight", 0)) == 2:
-        config.net.embedding = "positional"  # its DDPM is told the time whatever model.conditional says
+        config.net.embedding = (
+            "positional"  # its DDPM is told the time whatever model.conditional says
+        )
     net = abstract_network(config)
     if isinstance(net, models.NCSN):
         names, ignored = ncsn_rules(net), ["sigmas"]
     else:
         unread = idle(_unet(net), model)
-        names, ignored = pytorch_rules(_unet(net), first=int(UNTRAINED in unread)), ["sigmas", *unread]
+        names, ignored = (
+            pytorch_rules(_unet(net), first=int(UNTRAINED in unread)),
+            ["sigmas", *unread],
+        )
     read = lambda weights: rules.read(names, weights, template_of(net), ignored)  # noqa: E731
     return Converted(config, read(model), read(ema), step)
 
@@ -102,16 +109,28 @@ def score_sde(path: Path, spec: str | None) -> Converted:
         raise RunError(f"{path} is no training state of score_sde: {error!r}") from error
     ema, raw, template = _joined(ema), _joined(raw), template_of(net)
     names, unread = jax_rules(_unet(net), ema), idle(_unet(net), ema)
-    return Converted(config, rules.read(names, raw, template, unread), rules.read(names, ema, template, unread), step)
+    return Converted(
+        config,
+        rules.read(names, raw, template, unread),
+        rules.read(names, ema, template, unread),
+        step,
+    )
 
 
 def diffusers(path: Path, spec: str | None) -> Converted:
     """Read a `UNet2DModel` that diffusers saved (`.safetensors`), its config.json and, if it is there, scheduler_config.json beside it."""
     own = Path(spec) if spec else path.with_suffix(".config.json")
     settings = _json(own if own.exists() else path.parent / "config.json")
-    near = (path.parent / "scheduler_config.json", path.parent.parent / "scheduler" / "scheduler_config.json")
+    near = (
+        path.parent / "scheduler_config.json",
+        path.parent.parent / "scheduler" / "scheduler_config.json",
+    )
     scheduler = next((_json(file) for file in near if file.exists()), {})
-    net, found, config = unet2d.network(settings), unet2d.process(settings, scheduler), base_config()
+    net, found, config = (
+        unet2d.network(settings),
+        unet2d.process(settings, scheduler),
+        base_config(),
+    )
     shape, classes = net.pop("shape"), net.pop("num_classes")
     config.net, config.sde, config.train.conditional = net, found["sde"], classes > 0
     config.denoiser.update({**found["denoiser"], "sigma_data": 0.5})
@@ -121,7 +140,9 @@ def diffusers(path: Path, spec: str | None) -> Converted:
     if absent := idle_attention(weights, net):
         config.net = {**net, "attn_up": "last"}
     abstract = _unet(abstract_network(config))
-    names = unet2d.diffusers_rules(abstract, settings.get("flip_sin_to_cos", True), settings.get("_no_label") is not None)
+    names = unet2d.diffusers_rules(
+        abstract, settings.get("flip_sin_to_cos", True), settings.get("_no_label") is not None
+    )
     params = rules.read(names, weights, template_of(abstract), absent)
     return Converted(config, params, params, 0)
 
@@ -161,13 +182,17 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _given(spec: str | None) -> str:
     if not spec:
-        raise RunError("name the network's configuration with --config: one of ours, or score_sde's as JSON")
+        raise RunError(
+            "name the network's configuration with --config: one of ours, or score_sde's as JSON"
+        )
     return spec
 
 
 def _unet(net: nnx.Module) -> models.UNet:
     if not isinstance(net, models.UNet):
-        raise RunError(f"this format holds U-Nets, but the configuration names {type(net).__name__}; give config.net.name = 'UNet'")
+        raise RunError(
+            f"this format holds U-Nets, but the configuration names {type(net).__name__}; give config.net.name = 'UNet'"
+        )
     return net
 
 
@@ -177,8 +202,13 @@ def _pytorch_state(state: Any) -> tuple[Mapping, Mapping, int]:
     The average is a list without names, in the order of the state dict, of what is trained: neither buffers nor Fourier frequencies.
     """
     try:
-        if isinstance(state, list):  # the code of NCSNv2: model, optimizer, epoch, step and perhaps the average, by name
-            model, ema = ({k.removeprefix("module."): v for k, v in state[i].items()} for i in (0, 4 if len(state) > 4 else 0))
+        if isinstance(
+            state, list
+        ):  # the code of NCSNv2: model, optimizer, epoch, step and perhaps the average, by name
+            model, ema = (
+                {k.removeprefix("module."): v for k, v in state[i].items()}
+                for i in (0, 4 if len(state) > 4 else 0)
+            )
             return model, {**model, **ema}, int(state[3])
         model = {k.removeprefix("module."): v for k, v in state["model"].items()}
         shadow, step = state["ema"]["shadow_params"], int(state["step"])
@@ -186,7 +216,9 @@ def _pytorch_state(state: Any) -> tuple[Mapping, Mapping, int]:
         raise RunError(f"this is no training state of score_sde_pytorch: {error!r}") from error
     trained = [k for k in model if k != "sigmas" and not (k == UNTRAINED and model[k].ndim == 1)]
     if [model[k].shape for k in trained] != [s.shape for s in shadow]:
-        raise RunError(f"the moving average has {len(shadow)} arrays, the network {len(trained)} that are trained; they do not match")
+        raise RunError(
+            f"the moving average has {len(shadow)} arrays, the network {len(trained)} that are trained; they do not match"
+        )
     return model, {**model, **dict(zip(trained, shadow, strict=True))}, step
 
 
@@ -194,5 +226,9 @@ def _joined(tree: Mapping, prefix: str = "") -> dict[str, np.ndarray]:
     """Return nested dicts as one, names joined by dots."""
     joined = {}
     for name, value in tree.items():
-        joined |= _joined(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        joined |= (
+            _joined(value, f"{prefix}{name}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{name}": value}
+        )
     return joined

@@ -14,24 +14,44 @@ ROW = single(lambda a: a[None], lambda a: a[0])
 def ncsn_rules(net: NCSN) -> list[Rule]:
     """Return the rules for a state dict of an `NCSN` of four, five or six stages."""
     number, last = len(net.stages), len(net.stages) - 1
-    rules = [*_pair("begin_conv", ("conv_in",)), *_norm(net, "normalizer", ("norm_out",)), *_pair("end_conv", ("conv_out",))]
+    rules = [
+        *_pair("begin_conv", ("conv_in",)),
+        *_norm(net, "normalizer", ("norm_out",)),
+        *_pair("end_conv", ("conv_out",)),
+    ]
     for i, (name, stage) in enumerate(zip(STAGES[number], net.stages, strict=True)):
         for j, block in enumerate(stage):
             prefix, path, inner = f"res{name}.{j}", ("stages", i, j), ".conv" if block.halve else ""
             for k in (0, 1):
                 rules += _norm(net, f"{prefix}.normalize{k + 1}", (*path, f"norm{k}"))
-            rules += _pair(f"{prefix}.conv1", (*path, "conv0")) + _pair(f"{prefix}.conv2{inner}", (*path, "conv1"))
-            rules += [] if block.shortcut is None else _pair(f"{prefix}.shortcut{inner}", (*path, "shortcut"))
+            rules += _pair(f"{prefix}.conv1", (*path, "conv0")) + _pair(
+                f"{prefix}.conv2{inner}", (*path, "conv1")
+            )
+            rules += (
+                []
+                if block.shortcut is None
+                else _pair(f"{prefix}.shortcut{inner}", (*path, "shortcut"))
+            )
     for i, name in enumerate(REFINE[number]):
         prefix, path, joins = f"refine{name}", ("refine", i), range(2 if i else 0)
         for j in range(2 if i else 1):
             rules += _units(net, f"{prefix}.adapt_convs.{j}", (*path, "adapt", j), 2)
         rules += _units(net, f"{prefix}.output_convs", (*path, "out"), 3 if i == last else 1)
-        rules += [rule for j in joins for rule in _pair(f"{prefix}.msf.convs.{j}", (*path, "join", j))]
+        rules += [
+            rule for j in joins for rule in _pair(f"{prefix}.msf.convs.{j}", (*path, "join", j))
+        ]
         rules += [_kernel(f"{prefix}.crp.convs.{j}", (*path, "pool", j)) for j in (0, 1)]
         if net.kind.levels:
-            rules += [rule for j in joins for rule in _norm(net, f"{prefix}.msf.norms.{j}", (*path, "join_norms", j))]
-            rules += [rule for j in (0, 1) for rule in _norm(net, f"{prefix}.crp.norms.{j}", (*path, "pool_norms", j))]
+            rules += [
+                rule
+                for j in joins
+                for rule in _norm(net, f"{prefix}.msf.norms.{j}", (*path, "join_norms", j))
+            ]
+            rules += [
+                rule
+                for j in (0, 1)
+                for rule in _norm(net, f"{prefix}.crp.norms.{j}", (*path, "pool_norms", j))
+            ]
     return rules
 
 

@@ -31,7 +31,9 @@ class Rule(NamedTuple):
     layout: Layout
 
 
-def single(read: Callable[[np.ndarray], np.ndarray], write: Callable[[np.ndarray], np.ndarray]) -> Layout:
+def single(
+    read: Callable[[np.ndarray], np.ndarray], write: Callable[[np.ndarray], np.ndarray]
+) -> Layout:
     """Return the layout of a parameter that is one array there too."""
     return Layout(lambda arrays: read(arrays[0]), lambda array: [write(array)])
 
@@ -46,12 +48,18 @@ def joined(layout: Layout, parts: int) -> Layout:
 
 SAME = single(lambda a: a, lambda a: a)
 VECTOR = single(np.ravel, lambda a: a)  # (1, 1, 1, C) or (C,)
-TRANSPOSED = single(np.transpose, np.transpose)  # (out, in), as PyTorch keeps the matrix of a linear map
+TRANSPOSED = single(
+    np.transpose, np.transpose
+)  # (out, in), as PyTorch keeps the matrix of a linear map
 OIHW = single(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))
-MATRIX_AS_1X1 = single(lambda a: a[None, None], lambda a: a[0, 0])  # (in, out), where we convolve 1 x 1
+MATRIX_AS_1X1 = single(
+    lambda a: a[None, None], lambda a: a[0, 0]
+)  # (in, out), where we convolve 1 x 1
 
 
-def read(rules: Iterable[Rule], weights: Weights, template: Any, ignored: Iterable[str] = ()) -> Any:
+def read(
+    rules: Iterable[Rule], weights: Weights, template: Any, ignored: Iterable[str] = ()
+) -> Any:
     """Return our parameters, shaped like `template`, made of foreign weights.
 
     Raises:
@@ -59,11 +67,14 @@ def read(rules: Iterable[Rule], weights: Weights, template: Any, ignored: Iterab
     """
     rules, expected = list(rules), flatten(template)
     if undescribed := expected.keys() ^ {rule.ours for rule in rules}:
-        raise RunError(f"this format has no place for our parameter {_dotted(sorted(undescribed, key=str)[0])}")
+        raise RunError(
+            f"this format has no place for our parameter {_dotted(sorted(undescribed, key=str)[0])}"
+        )
     needed = {name for rule in rules for name in rule.theirs}
     problems = [f"lacks {name}" for name in sorted(needed - weights.keys(), key=_natural)]
     problems += [
-        f"holds {name}, which the network has no place for" for name in sorted(weights.keys() - needed - set(ignored), key=_natural)
+        f"holds {name}, which the network has no place for"
+        for name in sorted(weights.keys() - needed - set(ignored), key=_natural)
     ]
     found: dict[Path, np.ndarray] = {}
     for rule in rules:
@@ -71,12 +82,16 @@ def read(rules: Iterable[Rule], weights: Weights, template: Any, ignored: Iterab
             array, shape = _shaped(rule, weights), expected[rule.ours].shape
             if array is None or array.shape != shape:
                 have = ", ".join(f"{name} {weights[name].shape}" for name in rule.theirs)
-                problems.append(f"holds {have}; {_dotted(rule.ours)} of the network has shape {shape}")
+                problems.append(
+                    f"holds {have}; {_dotted(rule.ours)} of the network has shape {shape}"
+                )
             else:
                 found[rule.ours] = np.ascontiguousarray(array, dtype=expected[rule.ours].dtype)
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise RunError(f"the checkpoint does not fit the network of this configuration: it {'; it '.join(problems[:5])}{more}")
+        raise RunError(
+            f"the checkpoint does not fit the network of this configuration: it {'; it '.join(problems[:5])}{more}"
+        )
     return unflatten(found, template)
 
 
@@ -88,21 +103,33 @@ def write(rules: Iterable[Rule], params: Any) -> dict[str, np.ndarray]:
     """
     rules, ours = list(rules), flatten(params)
     if homeless := ours.keys() ^ {rule.ours for rule in rules}:
-        raise RunError(f"this format has no place for our parameter {_dotted(sorted(homeless, key=str)[0])}")
+        raise RunError(
+            f"this format has no place for our parameter {_dotted(sorted(homeless, key=str)[0])}"
+        )
     written = {}
     for rule in rules:
-        written |= dict(zip(rule.theirs, map(np.ascontiguousarray, rule.layout.write(np.asarray(ours[rule.ours]))), strict=True))
+        written |= dict(
+            zip(
+                rule.theirs,
+                map(np.ascontiguousarray, rule.layout.write(np.asarray(ours[rule.ours]))),
+                strict=True,
+            )
+        )
     return written
 
 
 def flatten(tree: Any) -> dict[Path, Any]:
     """Return the leaves of nested dicts by their path."""
-    return {tuple(k.key for k in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        tuple(k.key for k in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def unflatten(leaves: Mapping[Path, np.ndarray], template: Any) -> Any:
     """Return nested dicts like `template` with these leaves."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: leaves[tuple(k.key for k in path)], template)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: leaves[tuple(k.key for k in path)], template
+    )
 
 
 def _shaped(rule: Rule, weights: Weights) -> np.ndarray | None:

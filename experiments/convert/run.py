@@ -47,8 +47,18 @@ def write_run(converted: Converted, workdir: Path) -> Run:
     check_settings(converted.config)
     run = build(converted.config, abstract=True)
     check_run(run)
-    fresh = init_state(jax.random.fold_in(jax.random.key(run.config.seed), 1), jax.tree.map(jnp.asarray, converted.params), run.tx)
-    state = TrainState(jnp.asarray(converted.step, jnp.int32), fresh.params, jax.tree.map(jnp.asarray, converted.ema), fresh.opt, fresh.key)
+    fresh = init_state(
+        jax.random.fold_in(jax.random.key(run.config.seed), 1),
+        jax.tree.map(jnp.asarray, converted.params),
+        run.tx,
+    )
+    state = TrainState(
+        jnp.asarray(converted.step, jnp.int32),
+        fresh.params,
+        jax.tree.map(jnp.asarray, converted.ema),
+        fresh.opt,
+        fresh.key,
+    )
     write_json(workdir / "config.json", json.loads(run.config.to_json_best_effort()))
     write_json(workdir / CONVERTED, {"step": converted.step})
     with Checkpoints(workdir) as checkpoints:

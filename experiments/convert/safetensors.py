@@ -30,7 +30,11 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
         if length > min(LONGEST_HEADER, len(data) - 8):
             raise ValueError(f"its header would be {length} bytes long")
         header = json.loads(data[8 : 8 + length])
-        arrays = {name: _array(name, entry, data[8 + length :]) for name, entry in header.items() if name != "__metadata__"}
+        arrays = {
+            name: _array(name, entry, data[8 + length :])
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise RunError(f"{path} is no intact safetensors file: {error}") from error
     return arrays
@@ -43,7 +47,11 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     numbers, start = [], 0
     for name, array in sorted(arrays.items()):
         raw = np.ascontiguousarray(array).tobytes()
-        header[name] = {"dtype": names[array.dtype], "shape": list(array.shape), "data_offsets": [start, start + len(raw)]}
+        header[name] = {
+            "dtype": names[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [start, start + len(raw)],
+        }
         numbers.append(raw)
         start += len(raw)
     encoded = json.dumps(header).encode()
@@ -55,5 +63,7 @@ def _array(name: str, entry: dict, data: bytes) -> np.ndarray:
     dtype, (start, end) = np.dtype(DTYPES[entry["dtype"]]), entry["data_offsets"]
     size = dtype.itemsize * int(np.prod(entry["shape"], dtype=np.int64))
     if not 0 <= start <= end <= len(data) or end - start != size:
-        raise ValueError(f"{name} of shape {entry['shape']} cannot lie at bytes {start} to {end} of {len(data)}")
+        raise ValueError(
+            f"{name} of shape {entry['shape']} cannot lie at bytes {start} to {end} of {len(data)}"
+        )
     return np.frombuffer(data[start:end], dtype).reshape(entry["shape"])

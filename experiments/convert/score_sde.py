@@ -12,7 +12,18 @@ import numpy as np
 
 from models import UNet
 
-from .rules import MATRIX_AS_1X1, OIHW, SAME, TRANSPOSED, VECTOR, Layout, Path, Rule, Weights, joined
+from .rules import (
+    MATRIX_AS_1X1,
+    OIHW,
+    SAME,
+    TRANSPOSED,
+    VECTOR,
+    Layout,
+    Path,
+    Rule,
+    Weights,
+    joined,
+)
 
 
 class Call(NamedTuple):
@@ -33,7 +44,9 @@ class Dialect(NamedTuple):
     combine: str  # the convolution inside Combine
 
 
-PYTORCH = Dialect(("weight", OIHW), ("weight", OIHW), ("weight", TRANSPOSED), ("weight", SAME), "Conv")
+PYTORCH = Dialect(
+    ("weight", OIHW), ("weight", OIHW), ("weight", TRANSPOSED), ("weight", SAME), "Conv"
+)
 JAX = Dialect(("kernel", SAME), ("weight", SAME), ("kernel", SAME), ("scale", VECTOR), "Conv_0")
 
 # kind -> the class of score_sde's JAX networks; the kinds of `_classes` differ between its U-Nets.
@@ -77,7 +90,11 @@ def calls(net: UNet) -> Iterator[Call]:
 
 def pytorch_rules(net: UNet, first: int = 0) -> list[Rule]:
     """Return the rules for a state dict of score_sde_pytorch whose list of modules begins with `first` that `net` has not."""
-    return [rule for i, call in enumerate(calls(net), first) for rule in _rules(PYTORCH, net, f"all_modules.{i}", call)]
+    return [
+        rule
+        for i, call in enumerate(calls(net), first)
+        for rule in _rules(PYTORCH, net, f"all_modules.{i}", call)
+    ]
 
 
 def jax_rules(net: UNet, weights: Weights) -> list[Rule]:
@@ -94,14 +111,23 @@ def idle(net: UNet, weights: Weights) -> list[str]:
     """Return the names of weights that a network which is not told the noise level holds there, and that nothing in it reads."""
     if net.conditioning is not None:
         return []
-    random = [name for name in ("all_modules.0.W", "GaussianFourierProjection_0.W") if name in weights and np.ndim(weights[name]) == 1]
-    return random + [name for name in weights if name.startswith("all_modules.") and ".Dense_0." in name]
+    random = [
+        name
+        for name in ("all_modules.0.W", "GaussianFourierProjection_0.W")
+        if name in weights and np.ndim(weights[name]) == 1
+    ]
+    return random + [
+        name for name in weights if name.startswith("all_modules.") and ".Dense_0." in name
+    ]
 
 
 def _classes(net: UNet, weights: Weights) -> dict[str, str]:
     """Return the classes of blocks: the network called ddpm has its own, without "pp"."""
     pp = "" if any(name.startswith("AttnBlock_") for name in weights) else "pp"
-    return {"block": "ResnetBlock" + ("BigGAN" if net.resblock_type == "biggan" else "DDPM") + pp, "attention": f"AttnBlock{pp}"}
+    return {
+        "block": "ResnetBlock" + ("BigGAN" if net.resblock_type == "biggan" else "DDPM") + pp,
+        "attention": f"AttnBlock{pp}",
+    }
 
 
 def _block(path: Path, block) -> Iterator[Call]:
@@ -125,16 +151,23 @@ def _merge(path: Path, merge) -> Iterator[Call]:
     if getattr(merge, "norm", None) is not None:
         yield Call("norm", (*path, "norm"), merge.norm)
     if getattr(merge, "conv", None) is not None:
-        yield Call("combine" if hasattr(merge, "combine") else "convolution", (*path, "conv"), merge.conv)
+        yield Call(
+            "combine" if hasattr(merge, "combine") else "convolution", (*path, "conv"), merge.conv
+        )
 
 
 def _pair(prefix: str, path: Path, kind: tuple[str, Layout], kernel: str = "kernel") -> list[Rule]:
     name, layout = kind
     bias = VECTOR if layout is VECTOR else SAME
-    return [Rule((*path, kernel), (f"{prefix}.{name}",), layout), Rule((*path, "bias"), (f"{prefix}.bias",), bias)]
+    return [
+        Rule((*path, kernel), (f"{prefix}.{name}",), layout),
+        Rule((*path, "bias"), (f"{prefix}.bias",), bias),
+    ]
 
 
-def _matrix(prefix: str, path: Path, layout: Layout = SAME, numbers: tuple[int, ...] = (0,)) -> list[Rule]:
+def _matrix(
+    prefix: str, path: Path, layout: Layout = SAME, numbers: tuple[int, ...] = (0,)
+) -> list[Rule]:
     """Return the rules of score_sde's "network in network", a linear map W (in, out) with bias b."""
     names = [f"{prefix}.NIN_{i}" for i in numbers]
     bias = joined(SAME, len(numbers)) if len(numbers) > 1 else SAME
@@ -159,7 +192,9 @@ def _rules(dialect: Dialect, net: UNet, prefix: str, call: Call) -> list[Rule]:
     if kind in ("down", "up"):
         if module.conv is None:
             return []
-        name, pair = ("Conv2d_0", dialect.filtered) if module.fir else ("Conv_0", dialect.convolution)
+        name, pair = (
+            ("Conv2d_0", dialect.filtered) if module.fir else ("Conv_0", dialect.convolution)
+        )
         return _pair(f"{prefix}.{name}", (*path, "conv"), pair)
     if kind == "attention":
         return [

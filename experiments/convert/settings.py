@@ -28,13 +28,21 @@ def network(config: dict[str, Any]) -> dict[str, Any]:
     """
     model, data = config["model"], config["data"]
     activation = model["nonlinearity"].lower()
-    common = {"nf": model["nf"], "nonlinearity": ACTIVATION.get(activation, activation), "centered": data["centered"]}
+    common = {
+        "nf": model["nf"],
+        "nonlinearity": ACTIVATION.get(activation, activation),
+        "centered": data["centered"],
+    }
     table = (model["sigma_max"], model["sigma_min"], model["num_scales"])
     if model["name"] in REFINE:
         only = {"normalization": "InstanceNorm++", "interpolation": "bilinear"}
         if wrong := [f"model.{k} = {model[k]!r}" for k, v in only.items() if model.get(k, v) != v]:
             raise RunError(f"the RefineNets here have {only}, not {', '.join(wrong)}")
-        own = {"levels": model["num_scales"], "scale_by_sigma": False} if model["name"] == "ncsn" else {"sigmas": table}
+        own = (
+            {"levels": model["num_scales"], "scale_by_sigma": False}
+            if model["name"] == "ncsn"
+            else {"sigmas": table}
+        )
         return {"name": "NCSN", **common, **REFINE[model["name"]], **own}
     shared = {
         "name": "UNet",
@@ -47,12 +55,24 @@ def network(config: dict[str, Any]) -> dict[str, Any]:
         "scale_by_sigma": model["scale_by_sigma"],
     }
     if model["name"] == "ddpm":
-        own = {"embedding": "positional", "resblock_type": "ddpm", "skip_rescale": False, "groups": 32}
+        own = {
+            "embedding": "positional",
+            "resblock_type": "ddpm",
+            "skip_rescale": False,
+            "groups": 32,
+        }
     elif model["name"] == "ncsnpp":
         copied = ("progressive", "progressive_input", "progressive_combine", "resblock_type")
         own = {name: model[name].lower() for name in copied}
-        own |= {name: model[name] for name in ("fir", "skip_rescale", "init_scale", "fourier_scale") if name in model}
-        own |= {"embedding": model["embedding_type"].lower(), "fir_kernel": tuple(model["fir_kernel"])}
+        own |= {
+            name: model[name]
+            for name in ("fir", "skip_rescale", "init_scale", "fourier_scale")
+            if name in model
+        }
+        own |= {
+            "embedding": model["embedding_type"].lower(),
+            "fir_kernel": tuple(model["fir_kernel"]),
+        }
     else:
         raise RunError(
             f"model.name is {model['name']!r}; of score_sde's networks {', '.join(('ncsnpp', 'ddpm', *REFINE))} can be converted"
@@ -72,22 +92,39 @@ def process(config: dict[str, Any]) -> dict[str, Any]:
     """
     model, kind = config["model"], config["training"]["sde"].lower()
     unit = not config["data"]["centered"]
-    table = not config["training"]["continuous"] and kind != "subvpsde"  # the original has no table for sub-VP
+    table = (
+        not config["training"]["continuous"] and kind != "subvpsde"
+    )  # the original has no table for sub-VP
     if kind == "vesde":
         # on [-1, 1] the noise of [0, 1] is twice as large
         factor = 2 if unit else 1
-        sde = {"name": "VE", "sigma_min": factor * float(model["sigma_min"]), "sigma_max": factor * float(model["sigma_max"])}
+        sde = {
+            "name": "VE",
+            "sigma_min": factor * float(model["sigma_min"]),
+            "sigma_max": factor * float(model["sigma_max"]),
+        }
         told = {"prediction": "score", "inputs": "reversed_label" if table else "sigma"}
         told = {k: f"unit_{v}" for k, v in told.items()} if unit else told
     elif kind not in ("vpsde", "subvpsde"):
-        raise RunError(f"training.sde is {config['training']['sde']!r}, expected vpsde, subvpsde or vesde")
+        raise RunError(
+            f"training.sde is {config['training']['sde']!r}, expected vpsde, subvpsde or vesde"
+        )
     elif unit:
-        raise RunError("a VP network on data in [0, 1] (data.centered = False) has no counterpart here")
+        raise RunError(
+            "a VP network on data in [0, 1] (data.centered = False) has no counterpart here"
+        )
     else:
         name = {"vpsde": "VP", "subvpsde": "SubVP"}[kind]
-        sde = {"name": name, "beta_min": float(model["beta_min"]), "beta_max": float(model["beta_max"])}
+        sde = {
+            "name": name,
+            "beta_min": float(model["beta_min"]),
+            "beta_max": float(model["beta_max"]),
+        }
         told = {"prediction": "noise", "inputs": "label" if table else "time"}
-    return {"sde": {"name": "Discrete", "sde": sde, "n": model["num_scales"]} if table else sde, "denoiser": told}
+    return {
+        "sde": {"name": "Discrete", "sde": sde, "n": model["num_scales"]} if table else sde,
+        "denoiser": told,
+    }
 
 
 def from_score_sde(config: dict[str, Any]) -> ConfigDict:
@@ -97,22 +134,42 @@ def from_score_sde(config: dict[str, Any]) -> ConfigDict:
     found = process(config)
     ours.sde = found["sde"]
     ours.denoiser.update({**found["denoiser"], "sigma_data": 0.5})
-    ours.facts = {"shape": (data["image_size"], data["image_size"], data["num_channels"]), "levels": 256, "num_classes": 0, "sd": 0.5}
+    ours.facts = {
+        "shape": (data["image_size"], data["image_size"], data["num_channels"]),
+        "levels": 256,
+        "num_classes": 0,
+        "sd": 0.5,
+    }
     known = data["dataset"].lower() == "cifar10" and data["image_size"] == 32
-    ours.data = {"name": "TFDS", "dataset": "cifar10"} if known else {"name": "Files", "path": placeholder(str)}
+    ours.data = (
+        {"name": "TFDS", "dataset": "cifar10"}
+        if known
+        else {"name": "Files", "path": placeholder(str)}
+    )
     ours.seed, ours.ema = config["seed"], model["ema_rate"]
-    ours.optim.update({"lr": optim["lr"], "warmup": optim["warmup"], "clip": max(optim["grad_clip"], 0.0)})
-    ours.objective.weighting = "likelihood" if config["training"]["likelihood_weighting"] else "noise"
+    ours.optim.update(
+        {"lr": optim["lr"], "warmup": optim["warmup"], "clip": max(optim["grad_clip"], 0.0)}
+    )
+    ours.objective.weighting = (
+        "likelihood" if config["training"]["likelihood_weighting"] else "noise"
+    )
     if found["sde"]["name"] == "Discrete":
         ours.objective.times = {"name": "Levels"}
-    ours.train.update({"steps": config["training"]["n_iters"] - 1, "batch_size": config["training"]["batch_size"]})
+    ours.train.update(
+        {"steps": config["training"]["n_iters"] - 1, "batch_size": config["training"]["batch_size"]}
+    )
     ours.train.update({"flip": data["random_flip"], "held_out": "test" if known else "validation"})
     ours.samplers.published = published_sampler(config)
     ours.sampling.sampler = "published"
     return ours
 
 
-PREDICTORS = {"euler_maruyama": "EulerMaruyama", "reverse_diffusion": "ReverseDiffusion", "ancestral_sampling": "Ancestral", "none": ""}
+PREDICTORS = {
+    "euler_maruyama": "EulerMaruyama",
+    "reverse_diffusion": "ReverseDiffusion",
+    "ancestral_sampling": "Ancestral",
+    "none": "",
+}
 CORRECTORS = {"langevin": "Langevin", "ald": "AnnealedLangevin", "none": ""}
 
 
@@ -130,11 +187,17 @@ def published_sampler(config: dict[str, Any]) -> dict[str, Any]:
         return {"name": "probability_flow", "rtol": 1e-5, "atol": 1e-5, "end": 1e-5 if ve else 1e-3}
     for part, known in (("predictor", PREDICTORS), ("corrector", CORRECTORS)):
         if sampling[part] not in known:
-            raise RunError(f"sampling.{part} is {sampling[part]!r}, expected one of {', '.join(known)}")
+            raise RunError(
+                f"sampling.{part} is {sampling[part]!r}, expected one of {', '.join(known)}"
+            )
     walk: dict[str, Any] = {"name": PREDICTORS[sampling["predictor"]]}
     if walk["name"] == "Ancestral":
         walk["variance"] = "posterior" if ve else "transition"
-    corrector: dict[str, Any] = {"name": CORRECTORS[sampling["corrector"]], "snr": sampling["snr"], "n_steps": sampling["n_steps_each"]}
+    corrector: dict[str, Any] = {
+        "name": CORRECTORS[sampling["corrector"]],
+        "snr": sampling["snr"],
+        "n_steps": sampling["n_steps_each"],
+    }
     if corrector["name"] == "Langevin":
         corrector["norms"] = "batch"
     n, table = config["model"]["num_scales"], process(config)["sde"]["name"] == "Discrete"

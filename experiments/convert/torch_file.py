@@ -57,17 +57,30 @@ class Remains:
 
 def tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: Any) -> np.ndarray:
     """Return the array that views a storage with an offset and strides, all counted in elements."""
-    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if all(size) else offset - 1
+    last = (
+        offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+        if all(size)
+        else offset - 1
+    )
     if offset < 0 or min(stride, default=0) < 0 or last >= len(storage):
-        raise RunError(f"a tensor of shape {tuple(size)} reaches beyond its storage of {len(storage)} elements; the file is damaged")
+        raise RunError(
+            f"a tensor of shape {tuple(size)} reaches beyond its storage of {len(storage)} elements; the file is damaged"
+        )
     steps = [s * storage.itemsize for s in stride]
-    return np.lib.stride_tricks.as_strided(storage[offset:], tuple(size), steps, writeable=False).copy()
+    return np.lib.stride_tricks.as_strided(
+        storage[offset:], tuple(size), steps, writeable=False
+    ).copy()
 
 
 class Restricted(pickle.Unpickler):
     """Unpickler that admits tensors, plain containers and `remains`, the names (module, class) whose objects are kept as `Remains`."""
 
-    def __init__(self, file: Any, storage: Callable[[tuple], np.ndarray], remains: frozenset[tuple[str, str]] = frozenset()):
+    def __init__(
+        self,
+        file: Any,
+        storage: Callable[[tuple], np.ndarray],
+        remains: frozenset[tuple[str, str]] = frozenset(),
+    ):
         super().__init__(file)
         self.storage, self.remains = storage, remains
 
@@ -77,7 +90,9 @@ class Restricted(pickle.Unpickler):
             ("torch._utils", "_rebuild_tensor"): tensor,
             ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
             ("torch.storage", "_load_from_bytes"): lambda data: load_old(io.BytesIO(data)),
-            ("_codecs", "encode"): lambda text, *_: text.encode("latin1"),  # bytes, as protocol 2 writes them
+            ("_codecs", "encode"): lambda text, *_: text.encode(
+                "latin1"
+            ),  # bytes, as protocol 2 writes them
             ("torch", "Size"): tuple,
             ("collections", "OrderedDict"): OrderedDict,
         }
@@ -87,11 +102,15 @@ class Restricted(pickle.Unpickler):
             return Kind(DTYPES[name])
         if (module, name) in self.remains:
             return Remains
-        raise RunError(f"the file asks for {module}.{name}, which is neither a tensor nor a plain container; it is refused unread")
+        raise RunError(
+            f"the file asks for {module}.{name}, which is neither a tensor nor a plain container; it is refused unread"
+        )
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         if not isinstance(pid, tuple) or pid[0] != "storage" or not isinstance(pid[1], Kind):
-            raise RunError(f"the file refers to {pid!r}, which is no storage of a tensor; it is refused")
+            raise RunError(
+                f"the file refers to {pid!r}, which is no storage of a tensor; it is refused"
+            )
         return self.storage(pid[1:])
 
 
@@ -142,7 +161,9 @@ def load_old(file: Any) -> Any:
     for key in _load(Restricted(file, storage), "the file"):
         (size,) = struct.unpack("<q", file.read(8))
         if key not in later or size != len(later[key]):
-            raise RunError(f"the file has {size} elements for storage {key}, which it does not describe so; it is damaged")
+            raise RunError(
+                f"the file has {size} elements for storage {key}, which it does not describe so; it is damaged"
+            )
         later[key][:] = np.frombuffer(file.read(size * later[key].itemsize), later[key].dtype)
     file.seek(start)
     return _load(Restricted(file, storage), "the file")
@@ -156,9 +177,13 @@ def _read_archive(archive: zipfile.ZipFile) -> Any:
 
     def storage(pid: tuple) -> np.ndarray:
         kind, key, _, size, *_ = pid
-        numbers = np.frombuffer(archive.read(f"{prefix}data/{key}"), np.dtype(kind.dtype).newbyteorder("<"))
+        numbers = np.frombuffer(
+            archive.read(f"{prefix}data/{key}"), np.dtype(kind.dtype).newbyteorder("<")
+        )
         if len(numbers) != size:
-            raise RunError(f"storage {key} has {len(numbers)} elements, expected {size}; the file is damaged")
+            raise RunError(
+                f"storage {key} has {len(numbers)} elements, expected {size}; the file is damaged"
+            )
         return numbers
 
     with archive.open(pickled) as file:

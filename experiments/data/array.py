@@ -19,7 +19,9 @@ def open_array(path: Path, channels: int | None) -> Collection:
         raise ValueError(f"cannot read {path} as a .npy array ({error})") from error
     levels, shape = _kind(path, array)
     if channels is not None and (len(shape) != 3 or shape[2] != channels):
-        raise ValueError(f"{path} holds examples of shape {shape}, not images with {channels} channels; leave out channels")
+        raise ValueError(
+            f"{path} holds examples of shape {shape}, not images with {channels} channels; leave out channels"
+        )
 
     def read(index: int):
         x = np.asarray(array[index]).reshape(shape)
@@ -38,6 +40,8 @@ def _kind(path: Path, array: np.ndarray) -> tuple[int | None, tuple[int, ...]]:
     if array.ndim not in ((3, 4) if image else (2, 4)) or 0 in array.shape:
         raise ValueError(f"{found}; {expected}, none of them 0")
     if array.ndim == 4 and array.shape[3] > 4 and array.shape[1] in (1, 3):
-        raise ValueError(f"{found}, which looks like (N, C, H, W); {expected}: np.moveaxis(x, 1, 3) puts the channels last")
+        raise ValueError(
+            f"{found}, which looks like (N, C, H, W); {expected}: np.moveaxis(x, 1, 3) puts the channels last"
+        )
     shape = array.shape[1:] if array.ndim != 3 else (*array.shape[1:], 1)
     return (256 if image else None), shape

@@ -58,7 +58,9 @@ def check_split(split: str, splits: tuple[str, ...]) -> None:
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(splits)}")
 
 
-def read_checked(dataset: DataSet, split: str, source: Source, rows) -> tuple[np.ndarray, np.ndarray]:
+def read_checked(
+    dataset: DataSet, split: str, source: Source, rows
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (x (B, *shape), label (B,)) of the given rows of a split's source.
 
     Raises:
@@ -67,7 +69,9 @@ def read_checked(dataset: DataSet, split: str, source: Source, rows) -> tuple[np
     examples = [source[row] for row in rows]
     for row, example in zip(rows, examples, strict=True):
         if example["x"].shape != dataset.shape:
-            raise ValueError(f"{source.name(row)} of split {split!r} has shape {example['x'].shape}, expected {dataset.shape}")
+            raise ValueError(
+                f"{source.name(row)} of split {split!r} has shape {example['x'].shape}, expected {dataset.shape}"
+            )
     x = np.stack([example["x"] for example in examples])
     if dataset.levels is None:
         good, expected = np.isfinite(x), "finite numbers"
@@ -75,5 +79,7 @@ def read_checked(dataset: DataSet, split: str, source: Source, rows) -> tuple[np
         good, expected = (x >= 0) & (x < dataset.levels), f"grey levels 0..{dataset.levels - 1}"
     if not good.all():
         first = tuple(np.argwhere(~good)[0])
-        raise ValueError(f"{source.name(rows[first[0]])} of split {split!r} holds {x[first]}, expected {expected}; repair or remove it")
+        raise ValueError(
+            f"{source.name(rows[first[0]])} of split {split!r} holds {x[first]}, expected {expected}; repair or remove it"
+        )
     return x, np.array([example["label"] for example in examples], np.int32)

@@ -18,7 +18,11 @@ from .base import DataSet, Source, check_split
 from .tfds import data_directory, find_prepared
 
 NAME, VERSION = "sklearn_digits", "1.0.0"
-SPLITS = {"train": slice(0, 1300), "validation": slice(1300, 1500), "test": slice(1500, 1797)}  # in scikit-learn's order
+SPLITS = {
+    "train": slice(0, 1300),
+    "validation": slice(1300, 1500),
+    "test": slice(1500, 1797),
+}  # in scikit-learn's order
 
 
 class Digits(DataSet):
@@ -47,7 +51,9 @@ class Digits(DataSet):
     def source(self, split: str) -> Source:
         check_split(split, self.splits)
         records = self._records[split]
-        return Source(len(records), lambda index: (records[index]["image"], records[index]["label"]))
+        return Source(
+            len(records), lambda index: (records[index]["image"], records[index]["label"])
+        )
 
 
 def prepare_digits(directory: Path) -> tfds.core.DatasetBuilder:
@@ -62,7 +68,9 @@ def prepare_digits(directory: Path) -> tfds.core.DatasetBuilder:
             final.parent.mkdir(parents=True, exist_ok=True)
             aside = Path(tempfile.mkdtemp(prefix=f"{NAME}.incomplete-", dir=directory))
         except OSError as error:
-            raise OSError(f"cannot write to {directory} ({error}); choose another folder with data_dir or TFDS_DATA_DIR") from error
+            raise OSError(
+                f"cannot write to {directory} ({error}); choose another folder with data_dir or TFDS_DATA_DIR"
+            ) from error
         try:
             _write(aside / VERSION)
             os.rename(aside / VERSION, final)
@@ -78,7 +86,9 @@ def prepare_digits(directory: Path) -> tfds.core.DatasetBuilder:
 
 
 def _torn(directory: Path, error: Exception) -> ValueError:
-    return ValueError(f"{directory} is not the complete data set of digits ({error}); delete it, and it is written anew")
+    return ValueError(
+        f"{directory} is not the complete data set of digits ({error}); delete it, and it is written anew"
+    )
 
 
 def _write(directory: Path) -> None:
@@ -92,11 +102,20 @@ def _write(directory: Path) -> None:
             "label": tfds.features.ClassLabel(num_classes=Digits.num_classes),
         }
     )
-    identity = DatasetIdentity(name=NAME, version=tfds.core.Version(VERSION), data_dir=str(directory), module_name="")
-    info = tfds.core.DatasetInfo(builder=identity, description=__doc__, features=features, disable_shuffling=True)
-    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=len(images), file_format="array_record")
+    identity = DatasetIdentity(
+        name=NAME, version=tfds.core.Version(VERSION), data_dir=str(directory), module_name=""
+    )
+    info = tfds.core.DatasetInfo(
+        builder=identity, description=__doc__, features=features, disable_shuffling=True
+    )
+    writer = tfds.core.SequentialWriter(
+        info, max_examples_per_shard=len(images), file_format="array_record"
+    )
     writer.initialize_splits(list(SPLITS))
     for split, rows in SPLITS.items():
-        examples = [{"image": image, "label": int(label)} for image, label in zip(images[rows], labels[rows], strict=True)]
+        examples = [
+            {"image": image, "label": int(label)}
+            for image, label in zip(images[rows], labels[rows], strict=True)
+        ]
         writer.add_examples({split: examples})
     writer.close_all()

@@ -29,10 +29,19 @@ class Files(DataSet):
         finite, constant, or far from unit scale; it says which and what to do.
     """
 
-    def __init__(self, *, path: str, image_size: int | None = None, channels: int | None = None, validation: float = 0.1):
+    def __init__(
+        self,
+        *,
+        path: str,
+        image_size: int | None = None,
+        channels: int | None = None,
+        validation: float = 0.1,
+    ):
         place = Path(path).expanduser()
         if not place.exists():
-            raise FileNotFoundError(f"no folder or file {place}; path must name a folder of images or an .npy file")
+            raise FileNotFoundError(
+                f"no folder or file {place}; path must name a folder of images or an .npy file"
+            )
         if not 0 <= validation < 1:
             raise ValueError(f"need 0 <= validation < 1, got {validation}")
         if channels not in (None, 1, 3):
@@ -44,10 +53,16 @@ class Files(DataSet):
         elif place.suffix != ".npy":
             raise ValueError(f"{place} is neither a folder nor an .npy file")
         elif image_size is not None:
-            raise ValueError(f"image_size resamples the images of a folder, {place} is an array; resample it before saving")
+            raise ValueError(
+                f"image_size resamples the images of a folder, {place} is an array; resample it before saving"
+            )
         else:
             self._all = open_array(place, channels)
-        self.shape, self.levels, self.num_classes = self._all.shape, self._all.levels, self._all.num_classes
+        self.shape, self.levels, self.num_classes = (
+            self._all.shape,
+            self._all.levels,
+            self._all.num_classes,
+        )
         self._rows = _split(self._all.keys, validation)
         self.splits = tuple(self._rows)
         if self.levels is None:
@@ -56,7 +71,9 @@ class Files(DataSet):
     def source(self, split: str) -> Source:
         check_split(split, self.splits)
         rows, everything = self._rows[split], self._all.source
-        return Source(len(rows), lambda i: everything.read(rows[i]), lambda i: everything.name(rows[i]))
+        return Source(
+            len(rows), lambda i: everything.read(rows[i]), lambda i: everything.name(rows[i])
+        )
 
     def _check_unit_scale(self, place: Path) -> None:
         """Refuse what was clearly not meant, such as grey levels saved as floats: continuous data are used unscaled."""
@@ -74,7 +91,9 @@ def _split(keys: list[str], validation: float) -> dict[str, np.ndarray]:
         return {"train": np.arange(len(keys))}
     if len(keys) < 2:
         raise ValueError("a single example cannot be split; pass validation=0")
-    u = np.array([int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64 for key in keys])
+    u = np.array(
+        [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64 for key in keys]
+    )
     held_out = u < validation
     held_out[u.argmin()], held_out[u.argmax()] = True, False
     return {"train": np.flatnonzero(~held_out), "validation": np.flatnonzero(held_out)}

@@ -32,7 +32,9 @@ def open_folder(path: Path, image_size: int | None, channels: int | None) -> Col
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     files = [file for file in files if not hidden.search(file.relative_to(path).as_posix())]
     if not files:
-        raise ValueError(f"no images in {path}; expected files ending in {' '.join(SUFFIXES)}, there or in sub-folders")
+        raise ValueError(
+            f"no images in {path}; expected files ending in {' '.join(SUFFIXES)}, there or in sub-folders"
+        )
     keys = [file.relative_to(path).as_posix() for file in files]
     height, width, channels = _common_shape(files, keys, image_size, channels)
 
@@ -44,10 +46,18 @@ def open_folder(path: Path, image_size: int | None, channels: int | None) -> Col
         x = read_image(files[index], keys[index], channels, size=image_size)
         return x, labels.get(keys[index].split("/")[0], 0)
 
-    return Collection((height, width, channels), 256, len(labels), Source(len(files), read, keys.__getitem__), keys)
+    return Collection(
+        (height, width, channels),
+        256,
+        len(labels),
+        Source(len(files), read, keys.__getitem__),
+        keys,
+    )
 
 
-def _common_shape(files: list[Path], keys: list[str], image_size: int | None, channels: int | None) -> tuple[int, int, int]:
+def _common_shape(
+    files: list[Path], keys: list[str], image_size: int | None, channels: int | None
+) -> tuple[int, int, int]:
     if image_size is not None and channels is not None:
         return image_size, image_size, channels
     first, bands = image_facts(files[0], keys[0])

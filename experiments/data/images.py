@@ -25,10 +25,16 @@ def image_facts(place: Place, name: str) -> tuple[tuple[int, int], int]:
     with _open(place, name) as image:
         width, height = image.size
         turned = _orientation(image) >= 5  # orientations 5..8 swap height and width
-        return ((width, height) if turned else (height, width)), 1 if image.mode in ("1", "L", "LA") else 3
+        return ((width, height) if turned else (height, width)), 1 if image.mode in (
+            "1",
+            "L",
+            "LA",
+        ) else 3
 
 
-def read_image(place: Place, name: str, channels: int, crop: int | None = None, size: int | None = None) -> np.ndarray:
+def read_image(
+    place: Place, name: str, channels: int, crop: int | None = None, size: int | None = None
+) -> np.ndarray:
     """Decode an image to uint8 (H, W, channels).
 
     With ``crop`` the central crop x crop pixels are kept, with ``size`` the (rest of the) image is cut to its largest central square and
@@ -55,10 +61,14 @@ def fit_image(image: Image.Image, name: str, crop: int | None, size: int | None)
     """Cut and resample an image as `read_image` says."""
     if crop is not None:
         if crop > min(image.size):
-            raise ValueError(f"cannot crop {crop} x {crop} pixels from {name}, which is {image.height} x {image.width}; lower crop")
+            raise ValueError(
+                f"cannot crop {crop} x {crop} pixels from {name}, which is {image.height} x {image.width}; lower crop"
+            )
         image = _centre(image, crop)
     if size is not None and image.size != (size, size):
-        image = _centre(image, min(image.size)).resize((size, size), Image.Resampling.BICUBIC)  # antialiased where it shrinks
+        image = _centre(image, min(image.size)).resize(
+            (size, size), Image.Resampling.BICUBIC
+        )  # antialiased where it shrinks
     return np.asarray(image)
 
 
@@ -74,7 +84,9 @@ def _centre(image: Image.Image, side: int) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    return Image.Image.getexif(image).get(0x0112, 1)  # of the base class: that of a PNG file would decode the image to look behind it
+    return Image.Image.getexif(image).get(
+        0x0112, 1
+    )  # of the base class: that of a PNG file would decode the image to look behind it
 
 
 def _open(place: Place, name: str) -> Image.Image:
@@ -84,7 +96,9 @@ def _open(place: Place, name: str) -> Image.Image:
         raise _unreadable(name, error) from error
     if image.mode.startswith(("I", "F")):
         image.close()
-        raise ValueError(f"{name} has more than 8 bits per channel (Pillow mode {image.mode}); convert it to an 8-bit image")
+        raise ValueError(
+            f"{name} has more than 8 bits per channel (Pillow mode {image.mode}); convert it to an 8-bit image"
+        )
     return image
 
 

@@ -36,7 +36,9 @@ def statistics(dataset: DataSet, split: str, limit: int = 10_000) -> Statistics:
     for index in indices:
         (x,), _ = read_checked(dataset, split, source, [index])
         if len(dataset.shape) == 3 and x.size > 1 and x.min() == x.max():
-            raise ValueError(f"{source.name(index)} of split {split!r} is constant, all {x.flat[0]}: no image to learn from; remove it")
+            raise ValueError(
+                f"{source.name(index)} of split {split!r} is constant, all {x.flat[0]}: no image to learn from; remove it"
+            )
         y = scale(x + width / 2, dataset.levels).astype(np.float64)
         sums += y.sum(), (y**2).sum()
         low, high = min(low, x.min()), max(high, x.max())
@@ -45,4 +47,10 @@ def statistics(dataset: DataSet, split: str, limit: int = 10_000) -> Statistics:
     mean, square = sums / (len(indices) * np.prod(dataset.shape))
     noise = 0 if dataset.levels is None else (2 / dataset.levels) ** 2 / 12
     ends = scale(np.array([low, high + width], np.float32), dataset.levels)
-    return Statistics(float(mean), float(np.sqrt(square - mean**2 + noise)), float(ends[0]), float(ends[1]), len(indices))
+    return Statistics(
+        float(mean),
+        float(np.sqrt(square - mean**2 + noise)),
+        float(ends[0]),
+        float(ends[1]),
+        len(indices),
+    )

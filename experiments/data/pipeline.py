@@ -21,7 +21,9 @@ from .scaling import dequantise, scale
 READ_AHEAD = grain.ReadOptions(num_threads=min(4, os.cpu_count() or 1), prefetch_buffer_size=4)
 
 
-def batches(dataset: DataSet, split: str, batch_size: int, *, seed: int, train: bool, flip: bool = False) -> grain.DatasetIterator:
+def batches(
+    dataset: DataSet, split: str, batch_size: int, *, seed: int, train: bool, flip: bool = False
+) -> grain.DatasetIterator:
     """Iterate over batches ``{"x": float32 (B, *shape) in model range, "label": int32 (B,)}`` of a split.
 
     Args:
@@ -43,9 +45,13 @@ def batches(dataset: DataSet, split: str, batch_size: int, *, seed: int, train: 
     if size == 0:
         raise ValueError(f"split {split!r} is empty")
     if train and batch_size > size:
-        raise ValueError(f"batch_size {batch_size} is larger than split {split!r}, which has {size} examples; lower batch_size")
+        raise ValueError(
+            f"batch_size {batch_size} is larger than split {split!r}, which has {size} examples; lower batch_size"
+        )
     if flip and not (train and len(dataset.shape) == 3):
-        raise ValueError(f"flip mirrors training images (H, W, C); got train={train} and examples of shape {dataset.shape}")
+        raise ValueError(
+            f"flip mirrors training images (H, W, C); got train={train} and examples of shape {dataset.shape}"
+        )
 
     @functools.lru_cache(maxsize=2)  # a batch touches at most two epochs
     def order(epoch: int) -> np.ndarray:
@@ -58,8 +64,12 @@ def batches(dataset: DataSet, split: str, batch_size: int, *, seed: int, train: 
     def batch(number: int) -> dict[str, np.ndarray]:
         first = number * batch_size
         last = first + batch_size if train else min(first + batch_size, size)
-        x, label = read_checked(dataset, split, source, [row(position) for position in range(first, last)])
-        words = random_words(seed, int(train), first, last - first, dim + 1)  # one a value, one for the flip
+        x, label = read_checked(
+            dataset, split, source, [row(position) for position in range(first, last)]
+        )
+        words = random_words(
+            seed, int(train), first, last - first, dim + 1
+        )  # one a value, one for the flip
         if flip:
             mirrored = words[:, -1] >> 15 == 1
             x[mirrored] = x[mirrored, :, ::-1]

@@ -20,17 +20,23 @@ def prepare(name: str, data_dir: str | None = None) -> str:
       SystemExit: TensorFlow is missing, there is no such data set, or it could not be downloaded or written; says which.
     """
     if importlib.util.find_spec("tensorflow") is None:
-        raise SystemExit('preparing a data set needs TensorFlow: install the extra with\n  pip install -e ".[tfds-prepare]"')
+        raise SystemExit(
+            'preparing a data set needs TensorFlow: install the extra with\n  pip install -e ".[tfds-prepare]"'
+        )
     directory = data_directory(data_dir)
     try:
         builder = tfds.builder(name, data_dir=directory, file_format="array_record")
     except DatasetNotFoundError:
-        raise SystemExit(f"{name!r} is not in the catalogue of TFDS; see https://www.tensorflow.org/datasets/catalog") from None
+        raise SystemExit(
+            f"{name!r} is not in the catalogue of TFDS; see https://www.tensorflow.org/datasets/catalog"
+        ) from None
     except ValueError as error:
         raise SystemExit(f"cannot prepare {name} in {directory}: {error}") from error
     try:
         builder.download_and_prepare()
-    except Exception as error:  # whatever a download site, a disk or a missing package comes up with
+    except (
+        Exception
+    ) as error:  # whatever a download site, a disk or a missing package comes up with
         raise SystemExit(
             f"preparing {name} in {directory} failed: {type(error).__name__}: {error}\n"
             "Check the network and the disk and run the command again. Some data sets ask for files fetched by hand: the catalogue page "
@@ -40,9 +46,15 @@ def prepare(name: str, data_dir: str | None = None) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.data.prepare", description="Download and prepare a TFDS data set.")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.data.prepare",
+        description="Download and prepare a TFDS data set.",
+    )
     parser.add_argument("name", help="for example cifar10, celeb_a or lsun/bedroom")
-    parser.add_argument("--data_dir", help="where data sets are kept (default: TFDS_DATA_DIR, else ~/tensorflow_datasets)")
+    parser.add_argument(
+        "--data_dir",
+        help="where data sets are kept (default: TFDS_DATA_DIR, else ~/tensorflow_datasets)",
+    )
     arguments = parser.parse_args()
     print(f"prepared {prepare(arguments.name, arguments.data_dir)}", file=sys.stderr)
 

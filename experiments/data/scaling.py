@@ -39,7 +39,9 @@ def unscale(x, levels: int | None):
     if levels is None:
         return x
     if np.isnan(x).any():
-        raise ValueError(f"cannot turn NaN into grey levels: {np.isnan(x).sum()} of {x.size} values are NaN")
+        raise ValueError(
+            f"cannot turn NaN into grey levels: {np.isnan(x).sum()} of {x.size} values are NaN"
+        )
     k = np.clip(np.floor((x + np.float32(1)) * np.float32(levels / 2)), 0, levels - 1)
     return k.astype(np.uint8 if levels <= 256 else np.int32)
 

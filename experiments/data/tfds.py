@@ -38,7 +38,14 @@ class TFDS(DataSet):
 
     levels = 256
 
-    def __init__(self, *, dataset: str, data_dir: str | None = None, image_size: int | None = None, crop: int | None = None):
+    def __init__(
+        self,
+        *,
+        dataset: str,
+        data_dir: str | None = None,
+        image_size: int | None = None,
+        crop: int | None = None,
+    ):
         if (image_size is not None and image_size < 1) or (crop is not None and crop < 1):
             raise ValueError(f"need positive image_size and crop, got {image_size} and {crop}")
         self._builder: Any = find_prepared(dataset, data_directory(data_dir))
@@ -49,18 +56,28 @@ class TFDS(DataSet):
         *size, channels = features[self._key].shape
         height, width = fitted_shape(size[0], size[1], crop, image_size)
         if height is None or width is None:
-            raise ValueError(f"the images of {dataset} differ in size; pass image_size=... to cut and resample them to squares")
+            raise ValueError(
+                f"the images of {dataset} differ in size; pass image_size=... to cut and resample them to squares"
+            )
         self.shape = (height, width, channels)
         label = features["label"] if "label" in features else None
-        self.num_classes = (label.num_classes or 0) if label is not None and isinstance(label, tfds.features.ClassLabel) else 0
+        self.num_classes = (
+            (label.num_classes or 0)
+            if label is not None and isinstance(label, tfds.features.ClassLabel)
+            else 0
+        )
         self.splits = tuple(sorted(self._builder.info.splits))
 
     def source(self, split: str) -> Source:
         names = {part.partition("[")[0].strip() for part in split.split("+")}
         if not names <= set(self.splits):
             choices = ", ".join(self.splits)
-            raise ValueError(f"unknown split {split!r}; choose of {choices}, or parts of them such as {self.splits[-1]}[:90%]")
-        decoders = {self._key: tfds.decode.SkipDecoding()} if self._encoded else None  # Pillow decodes below
+            raise ValueError(
+                f"unknown split {split!r}; choose of {choices}, or parts of them such as {self.splits[-1]}[:90%]"
+            )
+        decoders = (
+            {self._key: tfds.decode.SkipDecoding()} if self._encoded else None
+        )  # Pillow decodes below
         records = self._builder.as_data_source(split, decoders=decoders)
 
         def read(index: int) -> tuple[np.ndarray, int]:
@@ -69,7 +86,9 @@ class TFDS(DataSet):
             image = record[self._key]
             where = f"example {index} of {self._builder.info.full_name}"
             if self._encoded:
-                return read_image(io.BytesIO(image), where, self.shape[2], self._crop, self._size), label
+                return read_image(
+                    io.BytesIO(image), where, self.shape[2], self._crop, self._size
+                ), label
             if self._crop is None and self._size is None:
                 return image, label
             picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
@@ -94,8 +113,12 @@ def find_prepared(name: str, directory: Path) -> tfds.core.DatasetBuilder:
         if base not in catalogue:
             close = difflib.get_close_matches(base, catalogue, n=3)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise ValueError(f"{name!r} is neither prepared in {directory} nor in the catalogue of TFDS{hint}") from None
-        raise FileNotFoundError(f"data set {name} is not prepared in {directory}; prepare it with\n  {command}") from None
+            raise ValueError(
+                f"{name!r} is neither prepared in {directory} nor in the catalogue of TFDS{hint}"
+            ) from None
+        raise FileNotFoundError(
+            f"data set {name} is not prepared in {directory}; prepare it with\n  {command}"
+        ) from None
     if tfds.core.FileFormat.ARRAY_RECORD not in builder.info.available_file_formats():
         found = builder.info.file_format
         raise FileNotFoundError(
@@ -107,7 +130,13 @@ def find_prepared(name: str, directory: Path) -> tfds.core.DatasetBuilder:
 
 def _image_key(name: str, features) -> str:
     keys = sorted(features)  # TFDS lists them in another order in each process
-    images = [key for key in keys if len(features[key].shape or ()) == 3 and features[key].np_dtype == np.uint8]
+    images = [
+        key
+        for key in keys
+        if len(features[key].shape or ()) == 3 and features[key].np_dtype == np.uint8
+    ]
     if not images:
-        raise ValueError(f"{name} holds no 8-bit images (H, W, C); its features are {', '.join(keys)}")
+        raise ValueError(
+            f"{name} holds no 8-bit images (H, W, C); its features are {', '.join(keys)}"
+        )
     return "image" if "image" in images else images[0]

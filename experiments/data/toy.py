@@ -85,7 +85,9 @@ class Toy(DataSet):
     def source(self, split: str) -> Source:
         check_split(split, self.splits)
         rng = np.random.default_rng([self.seed, self.splits.index(split)])
-        x, label = DENSITIES[self.density].sample(rng, self.size if split == "train" else self.size // 10)
+        x, label = DENSITIES[self.density].sample(
+            rng, self.size if split == "train" else self.size // 10
+        )
         x = x.astype(np.float32)
         return Source(len(x), lambda index: (x[index], label[index]))
 
@@ -94,5 +96,7 @@ class Toy(DataSet):
         log_prob = DENSITIES[self.density].log_prob
         if log_prob is None:
             known = [name for name, density in DENSITIES.items() if density.log_prob is not None]
-            raise ValueError(f"the density of {self.density!r} has no closed form; it is known for {', '.join(known)}")
+            raise ValueError(
+                f"the density of {self.density!r} has no closed form; it is known for {', '.join(known)}"
+            )
         return log_prob(np.asarray(x, np.float64))

@@ -73,7 +73,9 @@ class DataDistribution(eqx.Module):
         """Return everything known of p_t at `x`, for a time of shape () or (batch,)."""
 
     @compiled
-    def log_prob(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Float[Array, " batch"]:
+    def log_prob(
+        self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike
+    ) -> Float[Array, " batch"]:
         """Return log p_t(x) in nats. At t = 0, if sigma is 0 there, that is the data's own density, nan if they have none."""
         return self.marginal(sde, x, t).log_prob
 
@@ -83,7 +85,9 @@ class DataDistribution(eqx.Module):
         return self.marginal(sde, x, t).score
 
     @compiled
-    def divergence(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Float[Array, " batch"]:
+    def divergence(
+        self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike
+    ) -> Float[Array, " batch"]:
         """Return the divergence of the score, the trace of the Hessian of log p_t, at `x`."""
         return self.marginal(sde, x, t).divergence
 
@@ -119,7 +123,9 @@ class ExactDenoiser(eqx.Module):
 def check_state(x: Array, d: int) -> Array:
     """Return `x` if its shape is (batch, d), else raise a ValueError."""
     if x.shape[1:] != (d,):
-        raise ValueError(f"need x of shape (batch, {d}), got {x.shape}; flatten each sample into a row")
+        raise ValueError(
+            f"need x of shape (batch, {d}), got {x.shape}; flatten each sample into a row"
+        )
     return x
 
 
@@ -128,7 +134,9 @@ def finite(name: str, value: npt.ArrayLike, axes: int) -> np.ndarray:
     array = np.asarray(value, np.float64)
     if array.ndim != axes or not array.size or not np.all(np.isfinite(array)):
         kind = "finite" if np.all(np.isfinite(array)) else "not finite"
-        raise ValueError(f"need {name} finite, non-empty and with {axes} axes, got shape {array.shape}, {kind}")
+        raise ValueError(
+            f"need {name} finite, non-empty and with {axes} axes, got shape {array.shape}, {kind}"
+        )
     return array
 
 

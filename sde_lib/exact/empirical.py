@@ -53,7 +53,11 @@ class Empirical(DataDistribution):
         joint = -0.5 * distance / sigma**2
         r = jax.nn.softmax(joint, axis=1)
         x0 = matmul(r, points)
-        log_prob = jax.nn.logsumexp(joint, axis=1) - np.log(n) - d * jnp.log(jnp.sqrt(2 * jnp.pi) * sigma[:, 0])
+        log_prob = (
+            jax.nn.logsumexp(joint, axis=1)
+            - np.log(n)
+            - d * jnp.log(jnp.sqrt(2 * jnp.pi) * sigma[:, 0])
+        )
         spread = jnp.sum(r * _squared_distances(x0, jnp.ones_like(alpha), points), 1, keepdims=True)
         divergence = ((alpha / sigma) ** 2 * spread - d) / sigma**2
         return Marginal(log_prob, (alpha * x0 - x) / sigma**2, x0, divergence[:, 0])

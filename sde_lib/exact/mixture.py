@@ -38,11 +38,19 @@ class GaussianMixture(DataDistribution):
         Raises:
             ValueError: shapes disagree, weights do not add up to 1, or a matrix is no covariance matrix.
         """
-        self.weights, self.means, covs = finite("weights", weights, 1), finite("means", means, 2), finite("covs", covs, 3)
+        self.weights, self.means, covs = (
+            finite("weights", weights, 1),
+            finite("means", means, 2),
+            finite("covs", covs, 3),
+        )
         if not len(self.weights) == len(self.means) == len(covs):
-            raise ValueError(f"need as many weights as means and covs, got {len(self.weights)}, {len(self.means)} and {len(covs)}")
+            raise ValueError(
+                f"need as many weights as means and covs, got {len(self.weights)}, {len(self.means)} and {len(covs)}"
+            )
         if np.any(self.weights <= 0) or abs(self.weights.sum() - 1) > 1e-6:
-            raise ValueError(f"need weights > 0 that add up to 1, got {self.weights}; divide them by their sum")
+            raise ValueError(
+                f"need weights > 0 that add up to 1, got {self.weights}; divide them by their sum"
+            )
         bases, variances = zip(*(factorise(cov, self.means.shape[1]) for cov in covs), strict=True)
         self.bases, self.variances = np.stack(bases), np.stack(variances)
 
@@ -56,15 +64,25 @@ class GaussianMixture(DataDistribution):
         weights = jnp.asarray(self.weights)
         mean = matmul(weights, self.means)
         centred = jnp.asarray(self.means) - mean[None]
-        within = jnp.sum(weights[:, None, None] * jax.vmap(covariance)(jnp.asarray(self.bases), jnp.asarray(self.variances)), 0)
+        within = jnp.sum(
+            weights[:, None, None]
+            * jax.vmap(covariance)(jnp.asarray(self.bases), jnp.asarray(self.variances)),
+            0,
+        )
         return Moments(mean, within + matmul(centred.T * weights[None], centred))
 
     def marginal(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Marginal:
         check_state(x, self.means.shape[1])
-        components = tuple(jnp.asarray(a, x.dtype) for a in (self.means, self.bases, self.variances))
-        part = jax.vmap(lambda mean, basis, variances: gaussian_marginal(sde, x, t, mean, basis, variances))(*components)
+        components = tuple(
+            jnp.asarray(a, x.dtype) for a in (self.means, self.bases, self.variances)
+        )
+        part = jax.vmap(
+            lambda mean, basis, variances: gaussian_marginal(sde, x, t, mean, basis, variances)
+        )(*components)
         joint = jnp.log(jnp.asarray(self.weights, x.dtype))[:, None] + part.log_prob
         r = jax.nn.softmax(joint, axis=0)
         score, x0 = (jnp.sum(r[..., None] * value, 0) for value in (part.score, part.x0))
         spread = jnp.sum((part.score - score[None]) ** 2, -1)
-        return Marginal(jax.nn.logsumexp(joint, axis=0), score, x0, jnp.sum(r * (part.divergence + spread), 0))
+        return Marginal(
+            jax.nn.logsumexp(joint, axis=0), score, x0, jnp.sum(r * (part.divergence + spread), 0)
+        )

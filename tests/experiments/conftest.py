@@ -27,7 +27,13 @@ TINY = {
     "data": {"size": 640},
     "net": {"width": 8, "depth": 1},
     "optim": {"lr": 1e-2, "warmup": 5},
-    "train": {"steps": 20, "batch_size": 32, "log_every": 5, "held_out_every": 10, "checkpoint_every": 10},
+    "train": {
+        "steps": 20,
+        "batch_size": 32,
+        "log_every": 5,
+        "held_out_every": 10,
+        "checkpoint_every": 10,
+    },
     "sampling": {"sampler": "ddim", "number": 20, "batch_size": 8},
     "eval": {"number": 20, "batch_size": 32, "rtol": 1e-2, "samplers": ("ddim", "ode")},
 }
@@ -52,8 +58,17 @@ def tiny_config():
 @pytest.fixture(scope="session")
 def tiny_flags():
     """Return the flags that make the tiny configuration."""
-    named = [f"--config.{section}.{key}={value}" for section, values in TINY.items() for key, value in values.items() if key != "samplers"]
-    return [f"--config={ROOT}/experiments/configs/toy.py:mixture", *named, "--config.samplers.ddim.steps=5"]
+    named = [
+        f"--config.{section}.{key}={value}"
+        for section, values in TINY.items()
+        for key, value in values.items()
+        if key != "samplers"
+    ]
+    return [
+        f"--config={ROOT}/experiments/configs/toy.py:mixture",
+        *named,
+        "--config.samplers.ddim.steps=5",
+    ]
 
 
 @pytest.fixture
@@ -69,7 +84,9 @@ def state_of():
 
     def state_of(workdir, step=None):
         run = load(workdir, step).run
-        state = jax.eval_shape(lambda params: init_state(jax.random.key(0), params, run.tx), run.split.params)
+        state = jax.eval_shape(
+            lambda params: init_state(jax.random.key(0), params, run.tx), run.split.params
+        )
         restored = restore(workdir, template_of(state, replicated(make_mesh(1, 1))), step)
         state = restored.state._replace(key=jax.random.key_data(restored.state.key))
         return jax.tree.map(np.asarray, state), restored.position
@@ -104,8 +121,12 @@ class Command:
 
     def finish(self, seconds=240) -> Finished:
         self.process.join(seconds)
-        assert self.process.exitcode is not None, f"not finished after {seconds} seconds: {self.process.kill()}"
-        return Finished(self.process.exitcode, *((self._folder / name).read_text() for name in ("out", "err")))
+        assert self.process.exitcode is not None, (
+            f"not finished after {seconds} seconds: {self.process.kill()}"
+        )
+        return Finished(
+            self.process.exitcode, *((self._folder / name).read_text() for name in ("out", "err"))
+        )
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +142,12 @@ def start(tmp_path_factory):
 
     def start(*flags, limit=0):
         (folder := home / str(next(number))).mkdir()
-        handed_over = {"ARGV": [str(f) for f in flags], "OUT": str(folder / "out"), "ERR": str(folder / "err"), "LIMIT": limit}
+        handed_over = {
+            "ARGV": [str(f) for f in flags],
+            "OUT": str(folder / "out"),
+            "ERR": str(folder / "err"),
+            "LIMIT": limit,
+        }
         script = str(Path(__file__).with_name("as_user.py"))
         process = context.Process(target=runpy.run_path, args=(script, handed_over), daemon=True)
         process.start()

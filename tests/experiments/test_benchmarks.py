@@ -20,7 +20,9 @@ def sets():
 def test_the_energy_distance_is_that_of_all_pairs(sets):
     x, y = sets
     expected = 2 * cdist(x, y).mean() - cdist(x, x).mean() - cdist(y, y).mean()
-    assert stochastic.distances(x, y)[1] == pytest.approx(expected, rel=5e-3)  # 32 directions instead of all
+    assert stochastic.distances(x, y)[1] == pytest.approx(
+        expected, rel=5e-3
+    )  # 32 directions instead of all
 
 
 def test_the_sliced_distance_of_a_shift_is_its_share_in_every_direction(sets):
@@ -42,8 +44,17 @@ def test_the_closed_ends_are_those_of_an_adaptive_solver(title):
     with jax.enable_x64(True):
         problem = problems(title)[title]
         x, sde = problem.x[::73], problem.sde
-        found = probability_flow(problem.data.denoiser(sde), sde, jnp.asarray(x), rtol=1e-8, atol=1e-8, denoise_last=False).x
-        np.testing.assert_allclose(found / sde.marginal(jnp.asarray(1e-3))[0], problem.y[::73], rtol=1e-6)
+        found = probability_flow(
+            problem.data.denoiser(sde),
+            sde,
+            jnp.asarray(x),
+            rtol=1e-8,
+            atol=1e-8,
+            denoise_last=False,
+        ).x
+        np.testing.assert_allclose(
+            found / sde.marginal(jnp.asarray(1e-3))[0], problem.y[::73], rtol=1e-6
+        )
 
 
 def test_the_error_is_that_at_the_known_end():

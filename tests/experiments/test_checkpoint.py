@@ -34,12 +34,18 @@ def test_what_is_saved_comes_back_bitwise_even_if_the_state_is_donated_meanwhile
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(4, state, {"next": [5, "x"]})
         jax.jit(lambda s: jax.tree.map(jnp.flip, s), donate_argnums=0)(state)
-    got, position = restore(tmp_path, template({"w": expected, "key": jax.random.split(jax.random.key(0))}))
+    got, position = restore(
+        tmp_path, template({"w": expected, "key": jax.random.split(jax.random.key(0))})
+    )
     np.testing.assert_array_equal(got["w"], expected)
-    assert (got["key"] == jax.random.split(jax.random.key(3))).all() and position == {"next": [5, "x"]}
+    assert (got["key"] == jax.random.split(jax.random.key(3))).all() and position == {
+        "next": [5, "x"]
+    }
 
 
-@pytest.mark.parametrize("keep, period, expected", [(2, 0, [8, 10]), (1, 4, [4, 8, 10]), (9, 0, [2, 4, 6, 8, 10])])
+@pytest.mark.parametrize(
+    "keep, period, expected", [(2, 0, [8, 10]), (1, 4, [4, 8, 10]), (9, 0, [2, 4, 6, 8, 10])]
+)
 def test_the_newest_and_every_so_many_are_kept(tmp_path, keep, period, expected):
     for some in ((2, 4, 6), (8, 10)):  # in two runs, so that one meets the other's checkpoints
         with Checkpoints(tmp_path, keep, period) as checkpoints:
@@ -54,7 +60,10 @@ def test_the_only_checkpoint_goes_only_when_there_is_a_newer_one(tmp_path, monke
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(1, STATE, 1)
     monkeypatch.setattr("experiments.checkpoint._hashes", lambda folder: 1 / 0)
-    with pytest.raises(RunError, match=r"could not write checkpoint 2 \(division by zero\); the last good checkpoint is .*checkpoints/1\."):
+    with pytest.raises(
+        RunError,
+        match=r"could not write checkpoint 2 \(division by zero\); the last good checkpoint is .*checkpoints/1\.",
+    ):
         with Checkpoints(tmp_path, keep=1) as checkpoints:
             checkpoints.save(2, STATE, 2)
     assert steps(tmp_path) == [1, 2] and latest(tmp_path) == 1

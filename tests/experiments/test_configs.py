@@ -19,11 +19,20 @@ from experiments.errors import RunError
 from experiments.train import train
 
 CONFIGS = Path(building.__file__).parent / "configs"
-NAMES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("__init__", "common", "score_sde"))
+NAMES = sorted(
+    p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("__init__", "common", "score_sde")
+)
 DENSITIES = ["checkerboard", "swiss_roll", "mixture", "moons"]
 # The words that each understands beside an SDE's.
-WORDS = {"cifar10": ["", "cond"], "digits": ["", "cond", "likelihood", "edm2", "dit"], "files": ["", "cond", "vectors"], "toy": DENSITIES}
-VARIANTS = [(name, f"{sde},{word}".strip(",")) for name in NAMES for sde in SDES for word in WORDS[name]]
+WORDS = {
+    "cifar10": ["", "cond"],
+    "digits": ["", "cond", "likelihood", "edm2", "dit"],
+    "files": ["", "cond", "vectors"],
+    "toy": DENSITIES,
+}
+VARIANTS = [
+    (name, f"{sde},{word}".strip(",")) for name in NAMES for sde in SDES for word in WORDS[name]
+]
 
 
 def get_config(name, variant):
@@ -43,7 +52,11 @@ def abstractly(monkeypatch):
             return make(package, section, kind, **extra)
         key = f"{section} {extra['shape']} {extra['num_classes']}"
         if key not in SPLITS:
-            SPLITS[key] = split(nnx.eval_shape(lambda: make(package, section, kind, **extra | {"rngs": nnx.Rngs(0)})))
+            SPLITS[key] = split(
+                nnx.eval_shape(
+                    lambda: make(package, section, kind, **extra | {"rngs": nnx.Rngs(0)})
+                )
+            )
         return SPLITS[key]
 
     monkeypatch.setattr(building, "make", make_once)
@@ -61,12 +74,18 @@ def test_every_variant_of_every_configuration_builds(name, variant, abstractly):
     assert config.train.conditional == ("cond" in variant)
     assert sum(p.size for p in jax.tree.leaves(run.split.params)) > 10_000
     again = build(run.config, abstract=True)  # as a saved one is
-    assert json.loads(again.config.to_json_best_effort()) == json.loads(run.config.to_json_best_effort())
+    assert json.loads(again.config.to_json_best_effort()) == json.loads(
+        run.config.to_json_best_effort()
+    )
 
 
 def test_the_full_size_network_has_the_published_size(abstractly):
-    run = build(get_config("cifar10", "vp"), abstract=True)  # its facts are declared: no data are needed
-    assert sum(p.size for p in jax.tree.leaves(run.split.params)) == pytest.approx(61.8e6, rel=0.02)  # Song et al. 2021: 61.8 M
+    run = build(
+        get_config("cifar10", "vp"), abstract=True
+    )  # its facts are declared: no data are needed
+    assert sum(p.size for p in jax.tree.leaves(run.split.params)) == pytest.approx(
+        61.8e6, rel=0.02
+    )  # Song et al. 2021: 61.8 M
 
 
 @pytest.mark.parametrize("variant", ["ve,moons", "subvp,swiss_roll", "vp,checkerboard"])
@@ -74,9 +93,13 @@ def test_the_toy_configurations_train(variant, tiny_config, tmp_path):
     config = tiny_config(variant)
     config.train.update({"steps": 2, "log_every": 1, "held_out_every": 2, "sample_every": 2})
     train(config, tmp_path / "run")
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in lines] == [1, 2, 2]
-    assert 0.1 < lines[0]["train/loss"] < 10 and len(lines[2]) == 1 + 1 + 8  # the mean and eight noise levels
+    assert (
+        0.1 < lines[0]["train/loss"] < 10 and len(lines[2]) == 1 + 1 + 8
+    )  # the mean and eight noise levels
     levels = [v for k, v in lines[2].items() if k.startswith("held_out/t=")]
     assert np.mean(levels) == pytest.approx(lines[2]["held_out/loss"])
     assert (tmp_path / "run" / "samples" / "train_0000002.png").exists()
@@ -92,14 +115,30 @@ def write_images(folder, count=40):
 
 def test_a_folder_of_ones_own_images_trains_in_one_command(command, tmp_path):
     write_images(tmp_path / "images")
-    small = ["--config.net.nf=8", "--config.net.num_res_blocks=1", "--config.net.ch_mult=(1,)", "--config.net.attn_resolutions=()"]
-    few = ["--config.train.steps=3", "--config.train.batch_size=8", "--config.train.log_every=1", "--config.train.held_out="]
+    small = [
+        "--config.net.nf=8",
+        "--config.net.num_res_blocks=1",
+        "--config.net.ch_mult=(1,)",
+        "--config.net.attn_resolutions=()",
+    ]
+    few = [
+        "--config.train.steps=3",
+        "--config.train.batch_size=8",
+        "--config.train.log_every=1",
+        "--config.train.held_out=",
+    ]
     data = [f"--config.data.path={tmp_path}/images", "--config.data.image_size=8"]
     workdir = tmp_path / "run"
-    result = command(f"--config={CONFIGS}/files.py:vp,cond", *data, *small, *few, f"--workdir={workdir}")
+    result = command(
+        f"--config={CONFIGS}/files.py:vp,cond", *data, *small, *few, f"--workdir={workdir}"
+    )
     assert result.code == 0, result.err
     config = json.loads((workdir / "config.json").read_text())
-    assert config["facts"]["shape"] == [8, 8, 3] and config["facts"]["num_classes"] == 2 and config["train"]["conditional"]
+    assert (
+        config["facts"]["shape"] == [8, 8, 3]
+        and config["facts"]["num_classes"] == 2
+        and config["train"]["conditional"]
+    )
     assert len((workdir / "metrics.jsonl").read_text().splitlines()) == 3
 
 
@@ -116,49 +155,116 @@ def test_vectors_of_ones_own_train(tmp_path):
 @pytest.mark.parametrize(
     "section, key, value, message",
     [
-        ("sde", "name", "VPP", "sde_lib has no SDE 'VPP'; choose one of Cosine, Discrete, EDM, Rectified, SubVP, VE, VP"),
-        ("net", "name", "MPL", "models has no Module 'MPL'; choose one of DiT, MLP, MPUNet, NCSN, UNet"),
-        ("data", "name", "Digit", "experiments.data has no DataSet 'Digit'; choose one of Digits, Files, TFDS, Toy"),
+        (
+            "sde",
+            "name",
+            "VPP",
+            "sde_lib has no SDE 'VPP'; choose one of Cosine, Discrete, EDM, Rectified, SubVP, VE, VP",
+        ),
+        (
+            "net",
+            "name",
+            "MPL",
+            "models has no Module 'MPL'; choose one of DiT, MLP, MPUNet, NCSN, UNet",
+        ),
+        (
+            "data",
+            "name",
+            "Digit",
+            "experiments.data has no DataSet 'Digit'; choose one of Digits, Files, TFDS, Toy",
+        ),
         ("data", "density", "spiral", "unknown density 'spiral'; choose one of"),
         ("denoiser", "prediction", "eps", "unknown prediction 'eps'; choose one of edm, noise"),
         ("denoiser", "inputs", "raw", "unknown inputs 'raw'; choose one of edm"),
-        ("objective", "weighting", "snr", "unknown weighting 'snr'; choose one of likelihood, min_snr, noise, prediction, sigmoid, x0"),
+        (
+            "objective",
+            "weighting",
+            "snr",
+            "unknown weighting 'snr'; choose one of likelihood, min_snr, noise, prediction, sigmoid, x0",
+        ),
         (
             "objective",
             "times",
             {"name": "Unifrom"},
             "no TimeDistribution 'Unifrom'; choose one of Binned, Levels, LogNormal, LogUniform, Uniform",
         ),
-        ("samplers", "mine", {"name": "DDMI", "grid": "uniform", "steps": 5, "end": 0.1}, "samplers has no Sampler 'DDMI'; choose one of"),
+        (
+            "samplers",
+            "mine",
+            {"name": "DDMI", "grid": "uniform", "steps": 5, "end": 0.1},
+            "samplers has no Sampler 'DDMI'; choose one of",
+        ),
         (
             "samplers",
             "mine",
             {"name": "DDIM", "grid": "even", "steps": 5, "end": 0.1},
             "unknown grid 'even'; choose one of centred, karras",
         ),
-        ("samplers", "mine", {"name": "DDIM", "grid": "uniform"}, "the sampler 'DDIM' needs a value for steps, end"),
-        ("samplers", "mine", {"name": "DDIM", "grid": "uniform", "steps": 0, "end": 0.1}, "at least one step"),
+        (
+            "samplers",
+            "mine",
+            {"name": "DDIM", "grid": "uniform"},
+            "the sampler 'DDIM' needs a value for steps, end",
+        ),
+        (
+            "samplers",
+            "mine",
+            {"name": "DDIM", "grid": "uniform", "steps": 0, "end": 0.1},
+            "at least one step",
+        ),
         (
             "samplers",
             "mine",
             {"name": "DDIM", "eat": 1.0, "grid": "uniform", "steps": 5, "end": 0.1},
             "DDIM has no setting eat; it takes",
         ),
-        ("samplers", "mine", {"name": "probability_flow", "tol": 1e-3}, "probability_flow has no setting tol; it takes"),
-        ("samplers", "mine", {"name": "recommended", "steps": 5}, "recommended has no setting steps; it takes nfe, stochastic"),
-        ("samplers", "mine", {"name": "recommended", "nfe": 1}, "need at least 2 evaluations, got 1"),
+        (
+            "samplers",
+            "mine",
+            {"name": "probability_flow", "tol": 1e-3},
+            "probability_flow has no setting tol; it takes",
+        ),
+        (
+            "samplers",
+            "mine",
+            {"name": "recommended", "steps": 5},
+            "recommended has no setting steps; it takes nfe, stochastic",
+        ),
+        (
+            "samplers",
+            "mine",
+            {"name": "recommended", "nfe": 1},
+            "need at least 2 evaluations, got 1",
+        ),
         ("sampling", "sampler", "cp", "unknown sampler 'cp'; choose one of best, ddim, ode, pc"),
         ("eval", "samplers", ("cp",), "unknown sampler 'cp'; choose one of best, ddim, ode, pc"),
-        ("sampling", "label", 3, r"config.sampling.label is 3, expected -1, as this run is not conditional"),
+        (
+            "sampling",
+            "label",
+            3,
+            r"config.sampling.label is 3, expected -1, as this run is not conditional",
+        ),
         ("optim", "lr", -1.0, "need lr > 0, warmup >= 0 and clip >= 0, got -1.0"),
         ("optim", "momentum", 0.9, r"config.optim has no setting 'momentum'; did you mean"),
         ("train", "stepz", 5, r"config.train has no setting 'stepz'; did you mean steps\?"),
         ("train", "label_dropout", 1.5, "need .* 0 <= train.label_dropout <= 1, got .* 1.5"),
-        ("train", "split", "training", "unknown split 'training'; choose one of train, validation, test"),
-        ("train", "batch_size", 10_000, "batch_size 10000 is larger than split 'train', which has 640 examples; lower batch_size"),
+        (
+            "train",
+            "split",
+            "training",
+            "unknown split 'training'; choose one of train, validation, test",
+        ),
+        (
+            "train",
+            "batch_size",
+            10_000,
+            "batch_size 10000 is larger than split 'train', which has 640 examples; lower batch_size",
+        ),
     ],
 )
-def test_what_is_wrong_in_a_configuration_is_said_before_training(section, key, value, message, tiny_config, tmp_path):
+def test_what_is_wrong_in_a_configuration_is_said_before_training(
+    section, key, value, message, tiny_config, tmp_path
+):
     config = tiny_config()
     config[section][key] = value
     with pytest.raises((ValueError, RunError), match=message):
@@ -192,7 +298,10 @@ def test_a_section_that_is_missing_or_no_section_is_refused():
 def test_what_is_declared_of_the_data_is_compared_with_them(tiny_config):
     config = tiny_config()
     config.denoiser.sigma_data = 0.3
-    with pytest.warns(UserWarning, match="config.denoiser.sigma_data is 0.3, but the data have standard deviation 0.99"):
+    with pytest.warns(
+        UserWarning,
+        match="config.denoiser.sigma_data is 0.3, but the data have standard deviation 0.99",
+    ):
         facts = measure(config, make_dataset(config))
     assert facts.shape == (2,) and facts.levels is None and facts.num_classes == 8
     config = tiny_config()
@@ -205,7 +314,9 @@ def test_what_is_declared_of_the_data_is_compared_with_them(tiny_config):
 def test_classes_are_asked_of_data_that_have_none(tiny_config):
     config = tiny_config("checkerboard")
     config.train.conditional = True
-    with pytest.raises(ValueError, match="config.train.conditional is set, but the data have no labels"):
+    with pytest.raises(
+        ValueError, match="config.train.conditional is set, but the data have no labels"
+    ):
         build(config, measure(config, make_dataset(config)))
 
 
@@ -216,16 +327,28 @@ def test_the_label_to_sample_is_one_of_the_classes(label, good, tiny_config):
     run = build(config, measure(config, make_dataset(config)))
     if good:
         return check_run(run)
-    with pytest.raises(ValueError, match=f"config.sampling.label is {label}, expected 0..7, or -1 for all in turn"):
+    with pytest.raises(
+        ValueError, match=f"config.sampling.label is {label}, expected 0..7, or -1 for all in turn"
+    ):
         check_run(run)
 
 
 def test_sections_become_objects_nested_ones_too():
     import samplers
 
-    section = {"name": "PredictorCorrector", "predictor": {"name": "DDIM", "eta": 0.5}, "corrector": {"name": "Langevin", "snr": 0.1}}
+    section = {
+        "name": "PredictorCorrector",
+        "predictor": {"name": "DDIM", "eta": 0.5},
+        "corrector": {"name": "Langevin", "snr": 0.1},
+    }
     pair = building.make(samplers, section, samplers.Sampler)
     assert pair.predictor.eta == 0.5 and pair.corrector.snr == 0.1
     with pytest.raises(ValueError, match="PredictorCorrector needs a value for corrector"):
-        building.make(samplers, {"name": "PredictorCorrector", "predictor": {"name": "DDIM"}}, samplers.Sampler)
-    assert building.make(sde_lib, {"name": "VP", "beta_max": None}, sde_lib.SDE).beta_max == 20  # None: not given
+        building.make(
+            samplers,
+            {"name": "PredictorCorrector", "predictor": {"name": "DDIM"}},
+            samplers.Sampler,
+        )
+    assert (
+        building.make(sde_lib, {"name": "VP", "beta_max": None}, sde_lib.SDE).beta_max == 20
+    )  # None: not given

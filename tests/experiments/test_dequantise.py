@@ -24,7 +24,9 @@ class Narrow(DataSet):
     shape, levels, num_classes, splits = (2, 2, 1), 4, 0, ("train", "test")
 
     def source(self, split):
-        y = 1.5 + SD * np.random.default_rng(self.splits.index(split)).standard_normal((512, 2, 2, 1))
+        y = 1.5 + SD * np.random.default_rng(self.splits.index(split)).standard_normal(
+            (512, 2, 2, 1)
+        )
         x = np.clip(np.floor(y), 0, 3).astype(np.uint8)
         return Source(len(x), lambda i: (x[i], 0))
 
@@ -39,13 +41,23 @@ def exact(x, t, cond=None):
 def test_the_flow_is_a_density():
     net = DequantisingFlow((3, 4, 2), width=4, layers=2, rngs=nnx.Rngs(0))
     for coupling in net.couplings:  # away from its start, where couplings do nothing
-        coupling.conv2.kernel[...] = 0.3 * jax.random.normal(jax.random.key(1), coupling.conv2.kernel.shape)
-    z, image = jax.random.normal(jax.random.key(2), (2, 3, 4, 2)), jax.random.uniform(jax.random.key(3), (2, 3, 4, 2))
+        coupling.conv2.kernel[...] = 0.3 * jax.random.normal(
+            jax.random.key(1), coupling.conv2.kernel.shape
+        )
+    z, image = (
+        jax.random.normal(jax.random.key(2), (2, 3, 4, 2)),
+        jax.random.uniform(jax.random.key(3), (2, 3, 4, 2)),
+    )
     u, log_q = net(z, image)
     assert np.all((u > 0) & (u < 1)) and log_q.shape == (2,)
     for i in range(2):
-        jacobian = jax.jacfwd(lambda z, i=i: net(z[None], image[i : i + 1])[0].ravel())(z[i]).reshape(24, 24)
-        expected = stats.norm.logpdf(np.asarray(z[i], np.float64)).sum() - np.linalg.slogdet(np.asarray(jacobian, np.float64))[1]
+        jacobian = jax.jacfwd(lambda z, i=i: net(z[None], image[i : i + 1])[0].ravel())(
+            z[i]
+        ).reshape(24, 24)
+        expected = (
+            stats.norm.logpdf(np.asarray(z[i], np.float64)).sum()
+            - np.linalg.slogdet(np.asarray(jacobian, np.float64))[1]
+        )
         np.testing.assert_allclose(log_q[i], expected, rtol=1e-4)
 
 
@@ -57,9 +69,24 @@ def test_it_starts_almost_uniform():
 
 def test_training_comes_near_the_code_length_of_the_integers(tiny_config, tmp_path, monkeypatch):
     config = tiny_config()
-    config.eval.update({"probes": 0, "rtol": 1e-3, "batch_size": 512, "bound_draws": 0, "split": "test", "train_split": "train"})
+    config.eval.update(
+        {
+            "probes": 0,
+            "rtol": 1e-3,
+            "batch_size": 512,
+            "bound_draws": 0,
+            "split": "test",
+            "train_split": "train",
+        }
+    )
     config.dequantise.update({"steps": 250, "batch_size": 64, "lr": 1e-2, "width": 8, "layers": 2})
-    config.net = {"name": "UNet", "nf": 8, "ch_mult": (1,), "num_res_blocks": 1, "attn_resolutions": ()}
+    config.net = {
+        "name": "UNet",
+        "nf": 8,
+        "ch_mult": (1,),
+        "num_res_blocks": 1,
+        "attn_resolutions": (),
+    }
     run = build(config, Facts((2, 2, 1), 4, 0, 0.2))
     loaded, dataset = Loaded(VP(), exact, run.config, run, 7), Narrow()  # pyright: ignore[reportArgumentType]
     with pytest.raises(RunError, match="has no dequantiser; train one with --mode=dequantise"):
@@ -68,12 +95,17 @@ def test_training_comes_near_the_code_length_of_the_integers(tiny_config, tmp_pa
     dequantise(loaded, tmp_path)
     found = {
         name: measure(loaded, dataset, None, redraw)
-        for name, redraw in (("uniform", None), ("variational", restore_dequantiser(loaded, tmp_path)))
+        for name, redraw in (
+            ("uniform", None),
+            ("variational", restore_dequantiser(loaded, tmp_path)),
+        )
     }
     k = np.stack([dataset.source("test")[i]["x"] for i in range(512)]).astype(float)
     bits = -np.log2(stats.norm.cdf((k + 1 - 1.5) / SD) - stats.norm.cdf((k - 1.5) / SD)).mean()
     # The bound is above the code length; the flow closes most of what the uniform distribution leaves open.
-    uniform, variational = (found[name]["bits_per_dim"] - bits for name in ("uniform", "variational"))
+    uniform, variational = (
+        found[name]["bits_per_dim"] - bits for name in ("uniform", "variational")
+    )
     assert -0.02 < variational < 0.35 * uniform, (uniform, variational, bits)
 
 

@@ -12,7 +12,9 @@ from experiments.data.base import DataSet, Source
 from experiments.diagnose import diagnose, judge, measure
 from sde_lib import SDE, VP, Estimate, GaussianMixture
 
-MODEL = GaussianMixture([0.4, 0.6], [[-0.8, 0.3], [0.6, 0.0]], [0.05 * np.eye(2), [[0.1, 0.03], [0.03, 0.04]]])
+MODEL = GaussianMixture(
+    [0.4, 0.6], [[-0.8, 0.3], [0.6, 0.0]], [0.05 * np.eye(2), [[0.1, 0.03], [0.03, 0.04]]]
+)
 HEALTHY = {"samples": 1.0, "held_out": 1.0, "training": 1.0, "copies": 0.0, "finite": True}
 
 
@@ -24,7 +26,10 @@ class Points(DataSet):
     def __init__(self):
         rng = np.random.default_rng(0)
         k = rng.random(3000) < 0.4
-        parts = [rng.multivariate_normal(MODEL.means[i], c, 3000) for i, c in enumerate([0.05 * np.eye(2), [[0.1, 0.03], [0.03, 0.04]]])]
+        parts = [
+            rng.multivariate_normal(MODEL.means[i], c, 3000)
+            for i, c in enumerate([0.05 * np.eye(2), [[0.1, 0.03], [0.03, 0.04]]])
+        ]
         self.x = np.where(k[:, None], *parts).astype(np.float32)
 
     def source(self, split):
@@ -72,7 +77,10 @@ def test_a_perfect_denoiser_is_healthy(findings):
     [
         ({"told": 1.6}, {"error over the error that the denoiser predicts"}),
         ({"turned": 0.8}, {"asymmetry of the Jacobian"}),
-        ({"coarse": 0.5}, {"loss over that of the best linear denoiser", "slope of the noise on its estimate"}),
+        (
+            {"coarse": 0.5},
+            {"loss over that of the best linear denoiser", "slope of the noise on its estimate"},
+        ),
     ],
     ids=lambda v: "-".join(sorted(v)),
 )
@@ -81,15 +89,30 @@ def test_damage_is_named(findings, damage, named):
 
 
 def test_averaged_weights_that_are_worse_than_the_raw_ones_are_named(findings):
-    assert "loss of the averaged weights over that of the raw ones" in findings(Damaged(VP(), coarse=0.4), Damaged(VP()))
+    assert "loss of the averaged weights over that of the raw ones" in findings(
+        Damaged(VP(), coarse=0.4), Damaged(VP())
+    )
 
 
 def test_copies_and_samples_that_are_not_finite_are_named():
     level = np.linspace(0.1, 10, 4)
-    curves = {"level": level, "linear": 0.5 + 0 * level, "slope": 1 + 0 * level, "calibration": 1 + 0 * level}
-    curves |= {name: 0 * level for name in ("over_linear", "over_raw", "asymmetry", "fokker_planck")}
-    for memory in (HEALTHY | {"samples": 0.3}, HEALTHY | {"copies": 0.5}, HEALTHY | {"finite": False}):
-        assert [c.name for c in judge(curves, memory) if not c.good] == ["distance of samples to the training set"]
+    curves = {
+        "level": level,
+        "linear": 0.5 + 0 * level,
+        "slope": 1 + 0 * level,
+        "calibration": 1 + 0 * level,
+    }
+    curves |= {
+        name: 0 * level for name in ("over_linear", "over_raw", "asymmetry", "fokker_planck")
+    }
+    for memory in (
+        HEALTHY | {"samples": 0.3},
+        HEALTHY | {"copies": 0.5},
+        HEALTHY | {"finite": False},
+    ):
+        assert [c.name for c in judge(curves, memory) if not c.good] == [
+            "distance of samples to the training set"
+        ]
     assert all(check.good for check in judge(curves, HEALTHY))
     assert not judge(curves | {"slope": curves["slope"] * np.nan}, HEALTHY)[2].good
 
@@ -98,6 +121,8 @@ def test_a_run_directory_gets_its_report(trained, capsys):
     report = diagnose(load(trained), trained)
     saved = json.loads((trained / "diagnose" / "report.json").read_text())
     assert saved["healthy"] == report["healthy"] == all(c["good"] for c in saved["checks"])
-    assert max(v for v in saved["curves"]["pde"] if v is not None) > 0  # in the plane, beside a numerical solution
+    assert (
+        max(v for v in saved["curves"]["pde"] if v is not None) > 0
+    )  # in the plane, beside a numerical solution
     assert (trained / "diagnose" / "report.png").stat().st_size > 20_000
     assert "asymmetry of the Jacobian" in capsys.readouterr().out

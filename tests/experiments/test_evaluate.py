@@ -40,13 +40,22 @@ def exact_run(config, denoiser=None, **settings):
 
 
 @pytest.mark.parametrize("probes", [0, 8])
-def test_the_likelihood_of_an_exact_network_is_the_closed_form_within_its_stated_errors(probes, tiny_config):
-    dataset, loaded = Normal(70), exact_run(tiny_config(), probes=probes)  # 70: the last batch is cut
+def test_the_likelihood_of_an_exact_network_is_the_closed_form_within_its_stated_errors(
+    probes, tiny_config
+):
+    dataset, loaded = (
+        Normal(70),
+        exact_run(tiny_config(), probes=probes),
+    )  # 70: the last batch is cut
     got = measure(loaded, dataset)
     x = jnp.asarray(dataset.x[1])
-    bits = -np.asarray(Gaussian(MEAN, COV).model_log_prob(VP(), x, VP().t_min), np.float64) / (3 * np.log(2))
+    bits = -np.asarray(Gaussian(MEAN, COV).model_log_prob(VP(), x, VP().t_min), np.float64) / (
+        3 * np.log(2)
+    )
     assert got["images"] == 70 and got["split"] == "test" and got["nfe"] > 10
-    np.testing.assert_allclose(got["std_error"], bits.std(ddof=1) / np.sqrt(70), rtol=0.1 if probes else 1e-3)
+    np.testing.assert_allclose(
+        got["std_error"], bits.std(ddof=1) / np.sqrt(70), rtol=0.1 if probes else 1e-3
+    )
     if probes:  # 4 sigma: a false alarm in 16 000
         assert 0 < got["probe_std_error"] < 0.05
         assert abs(got["bits_per_dim"] - bits.mean()) < 4 * got["probe_std_error"] + 1e-3
@@ -57,8 +66,12 @@ def test_the_likelihood_of_an_exact_network_is_the_closed_form_within_its_stated
 
 
 def test_the_refinement_is_the_finer_solve_less_the_coarser_one(tiny_config):
-    coarse, fine = (measure(exact_run(tiny_config(), rtol=rtol), Normal(32)) for rtol in (1e-3, 1e-4))
-    np.testing.assert_allclose(fine["bits_per_dim"] - fine["refinement"], coarse["bits_per_dim"], atol=1e-6)  # both at 1e-4
+    coarse, fine = (
+        measure(exact_run(tiny_config(), rtol=rtol), Normal(32)) for rtol in (1e-3, 1e-4)
+    )
+    np.testing.assert_allclose(
+        fine["bits_per_dim"] - fine["refinement"], coarse["bits_per_dim"], atol=1e-6
+    )  # both at 1e-4
     assert abs(coarse["refinement"]) > abs(fine["refinement"]) > 0
 
 
@@ -68,8 +81,12 @@ def test_the_likelihood_does_not_depend_on_the_batch_or_the_devices(tiny_config)
     for size, devices in ((32, 1), (16, 4)):
         config = tiny_config()
         config.devices = devices
-        values.append(measure(exact_run(config, batch_size=size, probes=2), dataset)["bits_per_dim"])
-    np.testing.assert_allclose(values, values[0], atol=1e-5)  # probes belong to the image, other ones would make 1e-2
+        values.append(
+            measure(exact_run(config, batch_size=size, probes=2), dataset)["bits_per_dim"]
+        )
+    np.testing.assert_allclose(
+        values, values[0], atol=1e-5
+    )  # probes belong to the image, other ones would make 1e-2
 
 
 def test_bits_per_dimension_of_grey_levels_count_the_width_of_a_level(tiny_config):
@@ -86,7 +103,9 @@ def test_a_likelihood_that_does_not_finish_is_an_error_not_a_number(tiny_config)
         def __call__(self, x, t, cond=None):
             return Estimate(x * jnp.nan, x)
 
-    with pytest.raises(RunError, match="the likelihood of 32 of 32 images did not finish; raise config.eval.rtol"):
+    with pytest.raises(
+        RunError, match="the likelihood of 32 of 32 images did not finish; raise config.eval.rtol"
+    ):
         measure(exact_run(tiny_config(), denoiser=Rough()), Normal(32))
 
 
@@ -100,17 +119,26 @@ def test_an_evaluation_is_written_and_printed(trained, capsys):
     with np.load(next((trained / "samples" / "ddim").glob("batch_0000000.npz"))) as batch:
         first = batch["x"]
     row = report["samplers"]["ddim"]
-    fake = np.concatenate([np.load(p)["x"] for p in sorted((trained / "samples" / "ddim").glob("batch_*"))])[:20]
+    fake = np.concatenate(
+        [np.load(p)["x"] for p in sorted((trained / "samples" / "ddim").glob("batch_*"))]
+    )[:20]
     np.testing.assert_array_equal(fake[: len(first)], first)
     assert row["nfe"] == 6 and row["seconds"] > 0
     assert row["frechet_train"] == pytest.approx(metrics.frechet_distance(fake, real), rel=1e-6)
-    assert row["nearest_train_median"] == pytest.approx(np.median(metrics.nearest_distances(fake, real)), rel=1e-6)
-    assert row["one_nn_train"]["value"] == metrics.nearest_neighbour_accuracy(fake.astype(float), real[:20].astype(float)).value
+    assert row["nearest_train_median"] == pytest.approx(
+        np.median(metrics.nearest_distances(fake, real)), rel=1e-6
+    )
+    assert (
+        row["one_nn_train"]["value"]
+        == metrics.nearest_neighbour_accuracy(fake.astype(float), real[:20].astype(float)).value
+    )
     printed = capsys.readouterr().out
     lines = [line for line in printed.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 2 + 1 and {line.count("|") for line in lines} == {9}
     assert lines[2].startswith("| ddim | 6 |") and lines[-1].startswith("| real data |")
-    assert f"{row['one_nn_train']['value']:.3f} ± {row['one_nn_train']['std_error']:.3f}" in lines[2]
+    assert (
+        f"{row['one_nn_train']['value']:.3f} ± {row['one_nn_train']['std_error']:.3f}" in lines[2]
+    )
     assert f"test set, 64 examples: {report['likelihood']['bits_per_dim']:.3f} ±" in printed
 
 
@@ -131,7 +159,9 @@ def test_latency_is_measured_where_it_is_asked_for(trained, capsys, monkeypatch)
     monkeypatch.setattr(latency, "NFE", (1, 3))
     monkeypatch.setattr(latency, "BATCHES", (2,))
     rows = evaluate.evaluate(loaded, trained)["latency"]
-    assert [(row["nfe"], row["batch"]) for row in rows] == [(1, 2), (3, 2)] and all(row["seconds_per_image"] > 0 for row in rows)
+    assert [(row["nfe"], row["batch"]) for row in rows] == [(1, 2), (3, 2)] and all(
+        row["seconds_per_image"] > 0 for row in rows
+    )
     assert f"| 3 | {1e3 * rows[1]['seconds_per_image']:.2f} ms |" in capsys.readouterr().out
 
 
@@ -142,31 +172,54 @@ def test_copies_of_the_training_set_are_counted_and_real_data_scores_like_itself
     row = evaluate.compare(copied, real, held_out)
     assert row["copies"] == 5
     other = evaluate.compare(held_out, real, held_out)
-    assert other["copies"] == 0 and other["one_nn_held_out"]["value"] == 0 and other["frechet_held_out"] == pytest.approx(0, abs=1e-6)
+    assert (
+        other["copies"] == 0
+        and other["one_nn_held_out"]["value"] == 0
+        and other["frechet_held_out"] == pytest.approx(0, abs=1e-6)
+    )
     assert other["frechet_train"] > 0.1
     ground = evaluate.floor(real, held_out)
     assert ground["frechet_held_out"] == pytest.approx(other["frechet_train"], rel=1e-6)
     flat = real.reshape(60, -1).astype(float)
-    assert ground["nearest_train_median"] == pytest.approx(np.median(metrics.nearest_distances(flat)))
+    assert ground["nearest_train_median"] == pytest.approx(
+        np.median(metrics.nearest_distances(flat))
+    )
     assert 0.2 < ground["one_nn_train"]["value"] < 0.8
 
 
 @pytest.mark.parametrize(
-    "error, said", [(0.25, "(probes ± 0.2500, refinement +0.1000"), (np.nan, "(one probe, whose error is unknown, ref")]
+    "error, said",
+    [
+        (0.25, "(probes ± 0.2500, refinement +0.1000"),
+        (np.nan, "(one probe, whose error is unknown, ref"),
+    ],
 )
 def test_one_probe_has_no_error_to_print(error, said):
-    found = {"bits_per_dim": 2.0, "std_error": 0.5, "probe_std_error": error, "refinement": 0.1, "prior_mismatch": 0.0}
+    found = {
+        "bits_per_dim": 2.0,
+        "std_error": 0.5,
+        "probe_std_error": error,
+        "refinement": 0.1,
+        "prior_mismatch": 0.0,
+    }
     assert said in sentence({"split": "test", "images": 2, "nfe": 50, "seconds": 1.0} | found)
 
 
 def test_a_split_that_is_too_small_to_compare_with_is_named():
     assert len(evaluate.real_images(Normal(2), "test")) == 2
-    with pytest.raises(RunError, match="two or more images, but split 'test' has 1; name a larger one in config.eval"):
+    with pytest.raises(
+        RunError,
+        match="two or more images, but split 'test' has 1; name a larger one in config.eval",
+    ):
         evaluate.real_images(Normal(1), "test")
 
 
-def test_load_gives_the_averaged_weights_and_what_it_takes_to_use_them(trained, state_of, monkeypatch):
-    monkeypatch.setattr(data.Toy, "__init__", lambda *args, **kwargs: pytest.fail("the data were opened"))
+def test_load_gives_the_averaged_weights_and_what_it_takes_to_use_them(
+    trained, state_of, monkeypatch
+):
+    monkeypatch.setattr(
+        data.Toy, "__init__", lambda *args, **kwargs: pytest.fail("the data were opened")
+    )
     loaded, (state, _) = load(trained), state_of(trained)
     x = jax.random.normal(jax.random.key(0), (5, 2))
     with_weights = lambda params: loaded.run.denoiser(params)(x, 0.3).x0  # noqa: E731

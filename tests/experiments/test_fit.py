@@ -36,7 +36,9 @@ def test_a_fitted_solver_is_kept_and_used_by_its_name(fitted):
     setting = loaded.config.samplers.fit3
     drawn = draw(loaded.run, loaded.denoiser, setting, np.arange(6))
     assert drawn.nfe == 3 and drawn.x.shape == (6, 2) and np.isfinite(drawn.x).all()
-    np.testing.assert_allclose(draw(loaded.run, loaded.denoiser, setting, np.arange(3, 6)).x, drawn.x[3:], atol=1e-5)
+    np.testing.assert_allclose(
+        draw(loaded.run, loaded.denoiser, setting, np.arange(3, 6)).x, drawn.x[3:], atol=1e-5
+    )
     with pytest.raises(ValueError, match="FewSteps keeps no walk"):
         draw_walk(loaded.run, loaded.denoiser, setting, np.arange(2), 2)
 

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from experiments.metrics import frechet_distance, nearest_distances, nearest_neighbour_accuracy, pooled_pixels
+from experiments.metrics import (
+    frechet_distance,
+    nearest_distances,
+    nearest_neighbour_accuracy,
+    pooled_pixels,
+)
 
 
 def exactly(mean, root, rng, n=200):
@@ -17,7 +22,11 @@ def test_frechet_distance_of_gaussians_is_the_closed_form(rank):
     rng = np.random.default_rng(0)
     means, roots = rng.standard_normal((2, 5)), rng.standard_normal((2, 5, rank))
     covs = roots @ roots.transpose(0, 2, 1) / 199
-    expected = np.sum((means[0] - means[1]) ** 2) + np.trace(covs.sum(0)) - 2 * np.trace(sqrtm(covs[0] @ covs[1])).real
+    expected = (
+        np.sum((means[0] - means[1]) ** 2)
+        + np.trace(covs.sum(0))
+        - 2 * np.trace(sqrtm(covs[0] @ covs[1])).real
+    )
     a, b = (exactly(m, r, rng) for m, r in zip(means, roots, strict=True))
     np.testing.assert_allclose(frechet_distance(a, b), expected, rtol=1e-6)
     np.testing.assert_allclose(frechet_distance(b, a), expected, rtol=1e-6)
@@ -25,7 +34,10 @@ def test_frechet_distance_of_gaussians_is_the_closed_form(rank):
 
 def test_frechet_distance_of_one_feature_and_of_commuting_covariances():
     rng = np.random.default_rng(0)
-    a, b = exactly(np.zeros(1), np.array([[2.0]]), rng), exactly(np.ones(1) * 3, np.array([[5.0]]), rng)
+    a, b = (
+        exactly(np.zeros(1), np.array([[2.0]]), rng),
+        exactly(np.ones(1) * 3, np.array([[5.0]]), rng),
+    )
     np.testing.assert_allclose(frechet_distance(a, b), 9 + (2 - 5) ** 2 / 199)
     np.testing.assert_allclose(frechet_distance(a, a), 0, atol=1e-12)
 
@@ -72,7 +84,9 @@ def test_nearest_distances_are_those_of_brute_force():
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((20, 3)), rng.standard_normal((30, 3))
     across = np.array([min(np.linalg.norm(p - q) for q in b) for p in a])
-    within = np.array([min(np.linalg.norm(p - q) for j, q in enumerate(a) if j != i) for i, p in enumerate(a)])
+    within = np.array(
+        [min(np.linalg.norm(p - q) for j, q in enumerate(a) if j != i) for i, p in enumerate(a)]
+    )
     np.testing.assert_allclose(nearest_distances(a, b), across)
     np.testing.assert_allclose(nearest_distances(a), within)
     assert nearest_distances(a, a).max() == 0

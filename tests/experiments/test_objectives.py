@@ -12,12 +12,16 @@ from experiments.build import UNCERTAINTY, load
 from experiments.train import train
 
 WAYS = {
-    "uncertainty": {"objective": {"uncertainty": True, "weighting": "sigmoid", "times": {"name": "LogUniform"}}},
+    "uncertainty": {
+        "objective": {"uncertainty": True, "weighting": "sigmoid", "times": {"name": "LogUniform"}}
+    },
     "sliced": {"objective": {"name": "sliced", "weighting": "noise"}},
     "flow matching": {
         "sde": {"name": "Rectified"},
         "denoiser": {"prediction": "velocity"},
-        "objective": {"times": {"name": "Binned", "base": {"name": "Uniform"}, "weights": [1.0, 2.0, 1.0]}},
+        "objective": {
+            "times": {"name": "Binned", "base": {"name": "Uniform"}, "weights": [1.0, 2.0, 1.0]}
+        },
     },
     "ddpm": {
         "sde": {"name": "Discrete", "sde": {"name": "VP"}, "n": 100},
@@ -41,7 +45,10 @@ def test_a_named_objective_trains(way, tiny_config, tmp_path):
     config.train.update({"steps": 4, "log_every": 2, "held_out_every": 4})
     train(config, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert all(np.isfinite(value) for line in lines for value in line.values()) and "held_out/loss" in lines[-1]
+    assert (
+        all(np.isfinite(value) for line in lines for value in line.values())
+        and "held_out/loss" in lines[-1]
+    )
     config.train.steps = 6
     train(config, tmp_path)  # goes on from what it saved
     loaded = load(tmp_path)
@@ -49,7 +56,9 @@ def test_a_named_objective_trains(way, tiny_config, tmp_path):
     assert (UNCERTAINTY in loaded.run.parameters()) == (way == "uncertainty")
 
 
-def test_times_that_adapt_resume_bitwise_and_fall_where_the_loss_is(tiny_config, tmp_path, state_of):
+def test_times_that_adapt_resume_bitwise_and_fall_where_the_loss_is(
+    tiny_config, tmp_path, state_of
+):
     config = tiny_config()
     config.objective.update({"adapt_every": 3, "adapt_bins": 4, "weighting": "likelihood"})
     config.train.update({"steps": 8, "checkpoint_every": 4, "held_out": ""})

@@ -20,7 +20,11 @@ def test_evolution_is_the_convolution_with_a_normal_and_loses_nothing(d):
     np.testing.assert_allclose(found.sum() * (12 / CELLS) ** d, 1, rtol=1e-9)
     walled = evolve(start, 12 / CELLS, 400.0)  # what reaches the walls stays inside
     np.testing.assert_allclose(walled.sum() * (12 / CELLS) ** d, 1, rtol=1e-9)
-    kernel = stats.norm(points[0, 0], 0.3).pdf(GRID) if d == 1 else np.outer(*(stats.norm(m, 0.3).pdf(GRID) for m in points[0]))
+    kernel = (
+        stats.norm(points[0, 0], 0.3).pdf(GRID)
+        if d == 1
+        else np.outer(*(stats.norm(m, 0.3).pdf(GRID) for m in points[0]))
+    )
     np.testing.assert_allclose(blurred(points[:1], GRID, 0.3), kernel, rtol=1e-9)
 
 

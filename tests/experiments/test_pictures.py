@@ -12,7 +12,9 @@ def test_grey_levels_are_spread_over_black_to_white(levels):
     x = scale(k + 0.5, levels).reshape(1, levels, 1, 1)  # the middle of each level's cell
     image = to_uint8(x, levels)
     assert image.shape == (1, levels, 1, 3) and image.dtype == np.uint8
-    np.testing.assert_array_equal(image[0, :, 0], np.repeat(np.rint(k * 255 / (levels - 1))[:, None], 3, 1))
+    np.testing.assert_array_equal(
+        image[0, :, 0], np.repeat(np.rint(k * 255 / (levels - 1))[:, None], 3, 1)
+    )
 
 
 def test_continuous_images_run_from_minus_one_to_one_and_keep_their_colours():
@@ -23,7 +25,10 @@ def test_continuous_images_run_from_minus_one_to_one_and_keep_their_colours():
 
 def test_a_grid_puts_images_row_by_row_between_white_lines():
     images = np.zeros((3, 1, 2, 3), np.uint8)
-    images[:, :, 0], images[:, :, 1] = np.array([10, 20, 30])[:, None, None], np.array([11, 21, 31])[:, None, None]
+    images[:, :, 0], images[:, :, 1] = (
+        np.array([10, 20, 30])[:, None, None],
+        np.array([11, 21, 31])[:, None, None],
+    )
     expected = [
         [255, 255, 255, 255, 255, 255, 255],
         [255, 10, 11, 255, 20, 21, 255],
@@ -47,7 +52,9 @@ def test_small_images_are_magnified_by_a_whole_factor():
 def test_points_are_drawn_where_they_lie():
     image = scatter(np.array([[0.9, 0.9]] * 50, np.float32), limit=1.0)
     assert image.shape == (400, 400, 3)
-    rows, columns = np.nonzero(np.abs(image.astype(int) - image[..., :1]).max(-1) > 20)  # the only colour in the picture
+    rows, columns = np.nonzero(
+        np.abs(image.astype(int) - image[..., :1]).max(-1) > 20
+    )  # the only colour in the picture
     assert len(rows) and rows.max() < 100 and columns.min() > 300  # upper right
 
 

@@ -31,15 +31,22 @@ def loaded(trained_once):
 def expected(loaded):
     """The samples that every way of splitting the work must give."""
     run = changed(loaded, sampling__batch_size=64).run
-    return {name: draw(run, loaded.denoiser, run.config.samplers[name], np.arange(20)).x for name in ("ddim", "pc", "ode")}
+    return {
+        name: draw(run, loaded.denoiser, run.config.samplers[name], np.arange(20)).x
+        for name in ("ddim", "pc", "ode")
+    }
 
 
 @pytest.mark.parametrize("name", ["ddim", "pc", "ode"])
 @pytest.mark.parametrize("size", [8, 16])
-def test_a_number_that_is_no_multiple_of_the_batch_gives_the_same_samples_at_any_batch_size(name, size, loaded, expected, tmp_path):
+def test_a_number_that_is_no_multiple_of_the_batch_gives_the_same_samples_at_any_batch_size(
+    name, size, loaded, expected, tmp_path
+):
     drawing = draw_many(changed(loaded, sampling__batch_size=size), name, 20, tmp_path / "job")
     assert drawing.x.shape == (20, 2)
-    np.testing.assert_allclose(drawing.x, expected[name], rtol=1e-4, atol=1e-4)  # float32, in other shapes
+    np.testing.assert_allclose(
+        drawing.x, expected[name], rtol=1e-4, atol=1e-4
+    )  # float32, in other shapes
     assert len(list((tmp_path / "job").glob("batch_*.npz"))) == -(-20 // size)
     assert drawing.nfe == {"ddim": 6, "pc": 11}.get(name, drawing.nfe) and drawing.nfe > 1
     assert len(np.unique(drawing.x, axis=0)) == 20
@@ -80,7 +87,10 @@ def test_batches_of_other_settings_are_not_mixed_in(change, loaded, trained_once
     alone = draw_many(other, "ddim", 20, tmp_path / "new")
     np.testing.assert_array_equal(after.x, alone.x)
     assert (after.x != before.x).any(axis=1).all()
-    assert sorted(p.name for p in (tmp_path / "job.1").glob("batch_*")) == ["batch_0000000.npz", "batch_0000008.npz"]  # nothing is lost
+    assert sorted(p.name for p in (tmp_path / "job.1").glob("batch_*")) == [
+        "batch_0000000.npz",
+        "batch_0000008.npz",
+    ]  # nothing is lost
 
 
 def test_sampling_leaves_its_results_in_the_run_directory(trained, capsys):
@@ -93,19 +103,33 @@ def test_sampling_leaves_its_results_in_the_run_directory(trained, capsys):
     with np.load(folder / "walk.npz") as saved:
         walk = saved["x"]
     assert walk.shape == (6, 20, 2)  # 5 steps have 6 states, the first of them noise
-    np.testing.assert_array_equal(walk[3:], draw_walk(loaded.run, loaded.denoiser, loaded.config.samplers.ddim, np.arange(20), 3))
+    np.testing.assert_array_equal(
+        walk[3:],
+        draw_walk(loaded.run, loaded.denoiser, loaded.config.samplers.ddim, np.arange(20), 3),
+    )
     assert np.abs(walk[-1] - x).mean() < np.abs(walk[0] - x).mean()
     with Image.open(folder / "grid.png") as image, Image.open(folder / "walk.gif") as gif:
         assert image.size == (400, 400) and gif.n_frames == 6
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["checkpoint"] == 20 and summary["samples"] == 20 and summary["nfe"] == 6 and summary["seconds"] > 0
+    assert (
+        summary["checkpoint"] == 20
+        and summary["samples"] == 20
+        and summary["nfe"] == 6
+        and summary["seconds"] > 0
+    )
     assert str(folder / "grid.png") in capsys.readouterr().out
 
 
 def test_images_are_shown_in_a_grid_of_their_raw_levels(tiny_config, tmp_path):
     """An untrained U-Net whose last layer is zero: cheap, and its samples are finite."""
     config = tiny_config()
-    config.net = {"name": "UNet", "nf": 8, "ch_mult": (1,), "num_res_blocks": 1, "attn_resolutions": ()}
+    config.net = {
+        "name": "UNet",
+        "nf": 8,
+        "ch_mult": (1,),
+        "num_res_blocks": 1,
+        "attn_resolutions": (),
+    }
     config.sampling.update({"number": 3, "batch_size": 4, "keep": 2})
     config.samplers.ddim.steps = 2
     run = build(config, Facts((4, 4, 1), 17, 0, 0.5))
@@ -115,16 +139,22 @@ def test_images_are_shown_in_a_grid_of_their_raw_levels(tiny_config, tmp_path):
         x = saved["x"]
     assert x.shape == (3, 4, 4, 1) and x.dtype == np.uint8 and x.max() <= 16
     with Image.open(folder / "grid.png") as image:
-        assert image.size == (2 * 4 * 64 + 3 * 32,) * 2  # two columns, 64 times larger, white lines of 32
+        assert (
+            image.size == (2 * 4 * 64 + 3 * 32,) * 2
+        )  # two columns, 64 times larger, white lines of 32
         pixels = np.asarray(image)[..., 0]
-    np.testing.assert_array_equal(pixels[32 + 32 :: 64][:4, 32 + 32 :: 64][:, :4], np.rint(x[0, ..., 0] * (255 / 16)))
+    np.testing.assert_array_equal(
+        pixels[32 + 32 :: 64][:4, 32 + 32 :: 64][:, :4], np.rint(x[0, ..., 0] * (255 / 16))
+    )
     with np.load(folder / "walk.npz") as saved:
         assert saved["x"].shape == (2, 16, 4, 4, 1)
 
 
 def test_a_walk_of_the_adaptive_flow_is_refused_before_anything_is_drawn(trained):
     loaded = changed(load(trained), sampling__keep=3, sampling__sampler="ode")
-    with pytest.raises(ValueError, match="keeps no walk; choose a sampler with a grid, or sampling.keep = 0"):
+    with pytest.raises(
+        ValueError, match="keeps no walk; choose a sampler with a grid, or sampling.keep = 0"
+    ):
         sample(loaded, trained)
     assert not (trained / "samples" / "ode").exists()
 
@@ -141,7 +171,15 @@ def conditional(tiny_config, tmp_path_factory):
     """A conditional run trained long enough to tell its classes apart."""
     config, workdir = tiny_config(), tmp_path_factory.mktemp("conditional") / "run"
     config.net.update({"width": 32, "depth": 2})
-    config.train.update({"steps": 400, "batch_size": 128, "conditional": True, "log_every": 100, "checkpoint_every": 400})
+    config.train.update(
+        {
+            "steps": 400,
+            "batch_size": 128,
+            "conditional": True,
+            "log_every": 100,
+            "checkpoint_every": 400,
+        }
+    )
     config.train.held_out_every = 400
     config.ema = 0.98
     train(config, workdir)
@@ -149,7 +187,9 @@ def conditional(tiny_config, tmp_path_factory):
 
 
 def test_a_conditional_run_draws_the_class_that_is_asked_for(conditional, tmp_path):
-    np.testing.assert_array_equal(labels(conditional.run, np.arange(10)), [0, 1, 2, 3, 4, 5, 6, 7, 0, 1])
+    np.testing.assert_array_equal(
+        labels(conditional.run, np.arange(10)), [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]
+    )
     nearest = lambda x: np.linalg.norm(x[:, None] - MEANS, axis=-1).argmin(1)  # noqa: E731
     x = draw_many(conditional, "ddim", 64, tmp_path / "all").x
     assert np.mean(nearest(x) == np.arange(64) % 8) > 0.7  # by chance 1/8
@@ -165,12 +205,23 @@ def test_labels_are_saved_with_conditional_samples(conditional, tmp_path):
 
 def test_devices_share_a_batch_or_say_why_not():
     assert make_mesh(6, 3).size == 3 and make_mesh(8, 4).size == 4
-    assert make_mesh(6).size == 3 and make_mesh(7).size == 1  # on CPU, as many of 4 as divide the batch
-    with pytest.raises(ValueError, match="a batch of 128 cannot be shared by 3 devices; choose a multiple of 3, or fewer devices"):
+    assert (
+        make_mesh(6).size == 3 and make_mesh(7).size == 1
+    )  # on CPU, as many of 4 as divide the batch
+    with pytest.raises(
+        ValueError,
+        match="a batch of 128 cannot be shared by 3 devices; choose a multiple of 3, or fewer devices",
+    ):
         make_mesh(128, 3)
-    with pytest.raises(ValueError, match=r"config.devices is 5, but JAX sees 4 \(cpu\); set --config.devices=0"):
+    with pytest.raises(
+        ValueError, match=r"config.devices is 5, but JAX sees 4 \(cpu\); set --config.devices=0"
+    ):
         make_mesh(5, 5)
-    assert fitting_mesh(297, 2).size == 1 and fitting_mesh(9, 4).size == 3 and fitting_mesh(128, 3).size == 2
+    assert (
+        fitting_mesh(297, 2).size == 1
+        and fitting_mesh(9, 4).size == 3
+        and fitting_mesh(128, 3).size == 2
+    )
 
 
 def test_training_refuses_a_batch_that_the_devices_cannot_share(tiny_config, tmp_path):

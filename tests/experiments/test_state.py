@@ -22,7 +22,10 @@ def given_gradient(params, key, batch):
 def test_adam_warm_up_clipping_and_average_are_those_of_the_reference():
     at = lambda prefix, i: {name: REFERENCE[f"{prefix}{name}{i}"] for name in ("w", "b")}  # noqa: E731
     tx = make_optimizer(lr=2e-4, warmup=3, clip=1.0)
-    state, step = init_state(jax.random.key(0), at("", 0), tx), make_train_step(given_gradient, tx, ema_rate=0.999)
+    state, step = (
+        init_state(jax.random.key(0), at("", 0), tx),
+        make_train_step(given_gradient, tx, ema_rate=0.999),
+    )
     for i in range(6):
         state, metrics = step(state, at("g", i))
         norm = np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in at("g", i).values()))
@@ -32,31 +35,47 @@ def test_adam_warm_up_clipping_and_average_are_those_of_the_reference():
             for name in ("w", "b"):  # updates are 1e-4; float32 near 1 resolves 1e-7
                 np.testing.assert_allclose(got[name], expected[name], rtol=0, atol=2.5e-7)
     assert int(state.step) == 6
-    np.testing.assert_array_equal(REFERENCE["w1"], REFERENCE["w0"])  # the first update of a warm-up is null, and compared above
+    np.testing.assert_array_equal(
+        REFERENCE["w1"], REFERENCE["w0"]
+    )  # the first update of a warm-up is null, and compared above
 
 
 def test_without_warm_up_the_first_update_counts_and_a_cosine_ends_at_nothing():
     tx = make_optimizer(lr=1e-3, warmup=0, clip=0.0, decay_steps=4)
-    state, step = init_state(jax.random.key(0), {"w": jnp.zeros(3)}, tx), make_train_step(given_gradient, tx)
+    state, step = (
+        init_state(jax.random.key(0), {"w": jnp.zeros(3)}, tx),
+        make_train_step(given_gradient, tx),
+    )
     places = [np.zeros(3)]
     for _ in range(6):
         state, _ = step(state, {"w": jnp.full(3, 100.0)})
         places.append(np.asarray(state.params["w"]))
     moves = -np.diff(places, axis=0)[:, 0]
-    np.testing.assert_allclose(moves[:4], 1e-3 * (1 + np.cos(np.pi * np.arange(4) / 4)) / 2, rtol=1e-3)  # Adam moves by lr
+    np.testing.assert_allclose(
+        moves[:4], 1e-3 * (1 + np.cos(np.pi * np.arange(4) / 4)) / 2, rtol=1e-3
+    )  # Adam moves by lr
     np.testing.assert_array_equal(moves[4:], 0)
 
 
 def test_clipping_scales_the_whole_gradient():
     grads = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
-    tx = make_optimizer(lr=1.0, warmup=0, clip=1.0, b1=0.0, b2=0.0, eps=1.0)  # an update of g / (|g| + 1)
+    tx = make_optimizer(
+        lr=1.0, warmup=0, clip=1.0, b1=0.0, b2=0.0, eps=1.0
+    )  # an update of g / (|g| + 1)
     updates, _ = tx.update(grads, tx.init(grads), grads)
-    np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [-0.6 / 1.6, -0.8 / 1.8], rtol=1e-5)
+    np.testing.assert_allclose(
+        [updates["a"][0], updates["b"][0]], [-0.6 / 1.6, -0.8 / 1.8], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
     "settings, message",
-    [({"lr": 0.0}, "lr > 0"), ({"warmup": -1}, "warmup >= 0"), ({"clip": -1.0}, "clip >= 0"), ({"warmup": 9, "decay_steps": 9}, "warm-up")],
+    [
+        ({"lr": 0.0}, "lr > 0"),
+        ({"warmup": -1}, "warmup >= 0"),
+        ({"clip": -1.0}, "clip >= 0"),
+        ({"warmup": 9, "decay_steps": 9}, "warm-up"),
+    ],
 )
 def test_an_optimizer_that_makes_no_sense_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
@@ -66,14 +85,24 @@ def test_an_optimizer_that_makes_no_sense_is_refused(settings, message):
 def score_matching(params, key, x0):
     """Learn the noise in data N(0, 1) under VP, whose expectation is sigma x: the optimum is w = 1."""
     sde, (for_times, for_noise) = VP(), jax.random.split(key)
-    denoiser = Denoiser(lambda x, sigma, cond: params["w"] * sigma[:, None] * x, sde, prediction="noise", inputs="sigma")
-    return jnp.mean(denoising_loss(for_noise, denoiser, x0, draw_times(for_times, sde, len(x0), Uniform())))
+    denoiser = Denoiser(
+        lambda x, sigma, cond: params["w"] * sigma[:, None] * x,
+        sde,
+        prediction="noise",
+        inputs="sigma",
+    )
+    return jnp.mean(
+        denoising_loss(for_noise, denoiser, x0, draw_times(for_times, sde, len(x0), Uniform()))
+    )
 
 
 def train_alone(steps, seed=0, size=256):
     """Train from a loop of one's own; return the state and the losses."""
     tx, data = optax.adam(2e-2), np.random.default_rng(seed)
-    state, step = init_state(jax.random.key(seed), {"w": jnp.zeros(())}, tx), make_train_step(score_matching, tx, 0.98)
+    state, step = (
+        init_state(jax.random.key(seed), {"w": jnp.zeros(())}, tx),
+        make_train_step(score_matching, tx, 0.98),
+    )
     losses = []
     for _ in range(steps):
         state, metrics = step(state, data.standard_normal((size, 1)).astype(np.float32))
@@ -94,12 +123,19 @@ def test_the_randomness_of_a_step_is_its_key_and_number():
     data = np.random.default_rng(0)
     batches = [data.standard_normal((256, 1)).astype(np.float32) for _ in range(6)]
     tx = optax.adam(2e-2)
-    state, step = init_state(jax.random.key(0), {"w": jnp.zeros(())}, tx), make_train_step(score_matching, tx, 0.98)
+    state, step = (
+        init_state(jax.random.key(0), {"w": jnp.zeros(())}, tx),
+        make_train_step(score_matching, tx, 0.98),
+    )
     for i, batch in enumerate(batches[:3]):
-        expected = score_matching(state.params, jax.random.fold_in(jax.random.key(0), i), jnp.asarray(batch))
+        expected = score_matching(
+            state.params, jax.random.fold_in(jax.random.key(0), i), jnp.asarray(batch)
+        )
         state, metrics = step(state, batch)
         np.testing.assert_allclose(metrics.loss, expected, rtol=1e-5)
-    state = jax.tree.map(jnp.copy, TrainState(*state))  # as from a checkpoint, into a step compiled anew
+    state = jax.tree.map(
+        jnp.copy, TrainState(*state)
+    )  # as from a checkpoint, into a step compiled anew
     step = make_train_step(score_matching, tx, 0.98)
     for batch in batches[3:]:
         state, metrics = step(state, batch)
@@ -127,11 +163,15 @@ def test_a_step_can_end_at_weights_of_unit_magnitude():
         for _ in range(2):
             state, _ = step(state, gradient)
         ends[held] = state.params
-    np.testing.assert_allclose(np.mean(ends[True]["weight"] ** 2, axis=0), 1, rtol=1e-3)  # of each output, along the input axis
+    np.testing.assert_allclose(
+        np.mean(ends[True]["weight"] ** 2, axis=0), 1, rtol=1e-3
+    )  # of each output, along the input axis
     # Adam's step has the gradient's signs: 0.1 from the start, which was held at magnitude 1, and once more
     column = np.array([3.0, 4.0]) + [-0.1, 0.1]
     column = column / np.sqrt(np.mean(column**2)) + [-0.1, 0.1]
-    np.testing.assert_allclose(ends[True]["weight"][:, 0], column / np.sqrt(np.mean(column**2)), rtol=1e-3)
+    np.testing.assert_allclose(
+        ends[True]["weight"][:, 0], column / np.sqrt(np.mean(column**2)), rtol=1e-3
+    )
     np.testing.assert_array_equal(ends[True]["gain"], ends[False]["gain"])
     with pytest.raises(ValueError, match="such as MPUNet; leave it False"):
         make_optimizer(unit_weights=True).init({"kernel": start["weight"]})

@@ -13,7 +13,13 @@ import models
 NETWORKS = [c for _, c in inspect.getmembers(models, inspect.isclass) if issubclass(c, nnx.Module)]
 SMALLER = {  # to compile fast; optional
     "DiT": {"width": 16, "depth": 1, "heads": 2},
-    "MPUNet": {"nf": 8, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,), "head_features": 8},
+    "MPUNet": {
+        "nf": 8,
+        "ch_mult": (1, 2),
+        "num_res_blocks": 1,
+        "attn_resolutions": (4,),
+        "head_features": 8,
+    },
     "UNet": {"nf": 8, "num_res_blocks": 1},
     "MLP": {"width": 16, "depth": 2},
     "NCSN": {"nf": 4, "ch_mult": (1, 2), "dilations": (1, 1)},
@@ -31,7 +37,9 @@ def build(cls, **settings):
     """Return a network of the first of SHAPES that `cls` accepts, without numbers: drawing them takes long to compile."""
     for shape in SHAPES:
         try:
-            return nnx.eval_shape(lambda: cls(shape, **SMALLER.get(cls.__name__, {}), **settings, rngs=nnx.Rngs(0))), shape  # noqa: B023
+            return nnx.eval_shape(
+                lambda: cls(shape, **SMALLER.get(cls.__name__, {}), **settings, rngs=nnx.Rngs(0))  # noqa: B023
+            ), shape
         except ValueError:
             continue
     raise AssertionError(f"{cls.__name__} accepts none of {SHAPES}; add a shape that it does")
@@ -53,9 +61,13 @@ class Case:
     """A network with labels and dropout, its parameters, and inputs for it."""
 
     def __init__(self, cls, **settings):
-        self.labels = jnp.arange(4) % (CLASSES + 1) if takes(cls, "embedding") else None  # "no label" among them
+        self.labels = (
+            jnp.arange(4) % (CLASSES + 1) if takes(cls, "embedding") else None
+        )  # "no label" among them
         labels = {} if self.labels is None else {"num_classes": CLASSES}
-        net, self.shape = build(cls, **labels, **({"dropout": 0.3} if takes(cls, "dropout") else {}), **settings)
+        net, self.shape = build(
+            cls, **labels, **({"dropout": 0.3} if takes(cls, "dropout") else {}), **settings
+        )
         self.split = models.split(net)
         self.params = filled(self.split.params)
         self.x = jnp.asarray(np.random.default_rng(1).normal(size=(4, *self.shape)), jnp.float32)
@@ -63,14 +75,22 @@ class Case:
 
     @functools.cached_property
     def evaluate(self):
-        return jax.jit(lambda x, c, cond=None: models.merge(self.split.evaluate, self.params)(x, c, cond))
+        return jax.jit(
+            lambda x, c, cond=None: models.merge(self.split.evaluate, self.params)(x, c, cond)
+        )
 
     @functools.cached_property
     def train(self):
-        return jax.jit(lambda key: models.merge(self.split.train, self.params)(self.x, self.c, rngs=nnx.Rngs(dropout=key)))
+        return jax.jit(
+            lambda key: models.merge(self.split.train, self.params)(
+                self.x, self.c, rngs=nnx.Rngs(dropout=key)
+            )
+        )
 
     def loss(self, params):
-        y = models.merge(self.split.train, params)(self.x, self.c, self.labels, rngs=nnx.Rngs(dropout=fast_key(3)))
+        y = models.merge(self.split.train, params)(
+            self.x, self.c, self.labels, rngs=nnx.Rngs(dropout=fast_key(3))
+        )
         return jnp.mean((y - self.x) ** 2)
 
     @functools.cached_property

@@ -12,7 +12,13 @@ from models.dit import DiTBlock, patches, pixels, places
 
 def test_dit_xl_2_has_the_published_number_of_parameters():
     """675,129,632 of the published DiT-XL/2, less its stored positions and its second, learned-variance output (arXiv:2212.09748)."""
-    settings = {"width": 1152, "depth": 28, "heads": 16, "num_classes": 1000, "embedding": "positional_open"}
+    settings = {
+        "width": 1152,
+        "depth": 28,
+        "heads": 16,
+        "num_classes": 1000,
+        "embedding": "positional_open",
+    }
     net = nnx.eval_shape(lambda: models.DiT((32, 32, 4), **settings, rngs=nnx.Rngs(0)))
     positions, second = 256 * 1152, (1152 + 1) * 2 * 2 * 4
     assert sum(p.size for p in jax.tree.leaves(nnx.state(net))) == 675_129_632 - positions - second
@@ -38,31 +44,46 @@ def test_a_block_is_its_definition():
     rng = np.random.default_rng(0)
     block = DiTBlock(8, 2, 2.0, 0.0, None, rngs=nnx.Rngs(0))
     h, emb = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 3, 8), (2, 8)))
-    np.testing.assert_array_equal(block(jnp.asarray(h), jnp.asarray(emb), None), h)  # a new block is the identity
+    np.testing.assert_array_equal(
+        block(jnp.asarray(h), jnp.asarray(emb), None), h
+    )  # a new block is the identity
     block.steer.kernel[...] = jnp.asarray(rng.normal(size=(8, 48)), jnp.float32) / 3
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), nnx.to_pure_dict(nnx.state(block)))
-    b1, s1, g1, b2, s2, g2 = ((emb @ p["steer"]["kernel"])[:, None, 8 * i : 8 * i + 8] for i in range(6))
+    b1, s1, g1, b2, s2, g2 = (
+        (emb @ p["steer"]["kernel"])[:, None, 8 * i : 8 * i + 8] for i in range(6)
+    )
     dense = lambda name, x: x @ p[name]["kernel"] + p[name]["bias"]  # noqa: E731
     norm = lambda x: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)  # noqa: E731
-    q, k, v = (a.reshape(2, 3, 2, 4) for a in np.split(dense("qkv", (1 + s1) * norm(h) + b1), 3, axis=-1))
+    q, k, v = (
+        a.reshape(2, 3, 2, 4) for a in np.split(dense("qkv", (1 + s1) * norm(h) + b1), 3, axis=-1)
+    )
     weight = np.exp(np.einsum("bqhc,bkhc->bhqk", q, k) / 2)
     mixed = np.einsum("bhqk,bkhc->bqhc", weight / weight.sum(-1, keepdims=True), v).reshape(2, 3, 8)
     want = h + g1 * dense("out", mixed)
     inner = dense("dense0", (1 + s2) * norm(want) + b2)
     gelu = inner / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (inner + 0.044715 * inner**3)))
     want = want + g2 * dense("dense1", gelu)
-    np.testing.assert_allclose(block(jnp.asarray(h), jnp.asarray(emb), None), want, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        block(jnp.asarray(h), jnp.asarray(emb), None), want, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_what_is_around_the_blocks_is_its_definition():
     """Without blocks: patches of an image wider than high, their places, and a last normalisation that is steered."""
     net = models.DiT((4, 8, 3), width=8, depth=0, heads=2, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
-    nnx.update(net, jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape) / 2, jnp.float32), nnx.state(net)))
+    nnx.update(
+        net,
+        jax.tree.map(
+            lambda p: jnp.asarray(rng.normal(size=p.shape) / 2, jnp.float32), nnx.state(net)
+        ),
+    )
     x, c = rng.normal(size=(2, 4, 8, 3)).astype(np.float32), jnp.array([-1.0, 0.5])
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), nnx.to_pure_dict(nnx.state(net)))
     dense = lambda name, x: x @ p[name]["kernel"] + p[name]["bias"]  # noqa: E731
-    cut = np.stack([x[:, i : i + 2, j : j + 2].reshape(2, 12) for i in (0, 2) for j in (0, 2, 4, 6)], axis=1)
+    cut = np.stack(
+        [x[:, i : i + 2, j : j + 2].reshape(2, 12) for i in (0, 2) for j in (0, 2, 4, 6)], axis=1
+    )
     h = dense("dense_in", cut) + np.asarray(places(2, 4, 8))
     emb = np.asarray(net.conditioning(c, None), np.float64)
     steer = dense("steer", emb / (1 + np.exp(-emb)))[:, None]
@@ -76,22 +97,36 @@ def test_what_is_around_the_blocks_is_its_definition():
 
 def test_a_new_network_says_nothing_and_is_steered_by_nothing():
     net = models.DiT((2, 2, 1), width=8, depth=1, heads=2, rngs=nnx.Rngs(0))
-    assert not any(np.any(p[...]) for layer in (net.dense_out, net.steer, net.blocks[0].steer) for p in (layer.kernel, layer.bias))
+    assert not any(
+        np.any(p[...])
+        for layer in (net.dense_out, net.steer, net.blocks[0].steer)
+        for p in (layer.kernel, layer.bias)
+    )
 
 
 def test_what_is_dropped_is_what_the_last_map_sees():
     """Where that map is the identity, each number is zero or 1 / (1 - rate) times what it is without dropout."""
     block = DiTBlock(8, 2, 1.0, 0.5, None, rngs=nnx.Rngs(0))
     block.dense1.kernel[...] = jnp.eye(8)
-    block.steer.bias[...] = jnp.zeros(48).at[40:].set(1.0)  # the perceptron's gate is open, that of attention shut
-    h, emb = (jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32) for shape in ((4, 8, 8), (4, 8)))
+    block.steer.bias[...] = (
+        jnp.zeros(48).at[40:].set(1.0)
+    )  # the perceptron's gate is open, that of attention shut
+    h, emb = (
+        jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+        for shape in ((4, 8, 8), (4, 8))
+    )
     dropped = np.asarray(block(h, emb, nnx.Rngs(dropout=1)) - h)
     whole = np.asarray(nnx.view(block, deterministic=True)(h, emb, None) - h)
     np.testing.assert_allclose(dropped * (dropped - 2 * whole), 0, atol=1e-5)
-    assert 0.3 < np.mean(np.abs(dropped) < 1e-6) < 0.7  # of 256 numbers; a fair coin leaves that but once in 1e9 times
+    assert (
+        0.3 < np.mean(np.abs(dropped) < 1e-6) < 0.7
+    )  # of 256 numbers; a fair coin leaves that but once in 1e9 times
 
 
-@pytest.mark.parametrize("settings, message", [({"patch": 3}, "squares of 3"), ({"heads": 5}, "5 heads"), ({"dtype": "half"}, "'half'")])
+@pytest.mark.parametrize(
+    "settings, message",
+    [({"patch": 3}, "squares of 3"), ({"heads": 5}, "5 heads"), ({"dtype": "half"}, "'half'")],
+)
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         models.DiT((8, 8, 1), **settings, rngs=nnx.Rngs(0))

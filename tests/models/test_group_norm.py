@@ -48,7 +48,9 @@ def test_every_derivative_is_that_of_the_definition():
     with jax.enable_x64(True):
         args, directions = arguments(0), arguments(1)
         got, want = (derivatives(norm)(args, directions) for norm in (ours, definition))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), got, want)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), got, want
+        )
 
 
 def test_the_gradient_in_float32_is_exact_to_rounding_beside_a_large_mean():
@@ -56,13 +58,20 @@ def test_the_gradient_in_float32_is_exact_to_rounding_beside_a_large_mean():
     args = (args[0] + 10, *args[1:])
     with jax.enable_x64(True):
         want = jax.grad(lambda *a: jnp.sum(jnp.sin(definition(*a))), argnums=(0, 1, 2))(*args)
-    got = jax.jit(jax.grad(lambda *a: jnp.sum(jnp.sin(ours(*a))), argnums=(0, 1, 2)))(*(jnp.asarray(a, jnp.float32) for a in args))
+    got = jax.jit(jax.grad(lambda *a: jnp.sum(jnp.sin(ours(*a))), argnums=(0, 1, 2)))(
+        *(jnp.asarray(a, jnp.float32) for a in args)
+    )
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5 * np.abs(b).max())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_marking_a_sum_changes_no_bit(dtype):
-    x = jnp.asarray(np.random.default_rng(0).normal(size=1000) * np.geomspace(1e-30, 1e30, 1000), dtype)
+    x = jnp.asarray(
+        np.random.default_rng(0).normal(size=1000) * np.geomspace(1e-30, 1e30, 1000), dtype
+    )
     np.testing.assert_array_equal(jax.jit(summable)(x), x)
-    np.testing.assert_array_equal(jax.grad(lambda x: jnp.vdot(summable(x), x).astype(jnp.float32))(jnp.ones_like(x)), 2 * jnp.ones_like(x))
+    np.testing.assert_array_equal(
+        jax.grad(lambda x: jnp.vdot(summable(x), x).astype(jnp.float32))(jnp.ones_like(x)),
+        2 * jnp.ones_like(x),
+    )

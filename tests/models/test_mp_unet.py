@@ -22,8 +22,12 @@ def magnitude(x):
 @pytest.mark.parametrize("nf, published", [(128, 125e6), (192, 280e6), (448, 1.5e9)])
 def test_the_sizes_are_the_published_ones(nf, published):
     """Karras et al. 2024 (arXiv:2312.02696), table 4: millions of parameters of XS, S and XXL."""
-    net = nnx.eval_shape(lambda: models.MPUNet((64, 64, 4), nf=nf, num_classes=1000, rngs=nnx.Rngs(0)))
-    assert sum(p.size for p in jax.tree.leaves(nnx.state(net))) == pytest.approx(published, rel=0.02)
+    net = nnx.eval_shape(
+        lambda: models.MPUNet((64, 64, 4), nf=nf, num_classes=1000, rngs=nnx.Rngs(0))
+    )
+    assert sum(p.size for p in jax.tree.leaves(nnx.state(net))) == pytest.approx(
+        published, rel=0.02
+    )
 
 
 def test_sums_concatenations_and_silu_keep_magnitude():
@@ -46,7 +50,9 @@ def test_a_weight_counts_by_its_direction_and_keeps_magnitude(size):
     inner = y[:, 1:-1, 1:-1] if size else y
     assert magnitude(inner) == pytest.approx(1, abs=0.05)
     conv.weight[...] = 7 * conv.weight[...]
-    np.testing.assert_allclose(conv(x), y, rtol=1e-2, atol=2e-3)  # but for the 1e-4 that keeps zero weights finite
+    np.testing.assert_allclose(
+        conv(x), y, rtol=1e-2, atol=2e-3
+    )  # but for the 1e-4 that keeps zero weights finite
     params = normalised(nnx.to_pure_dict(nnx.state(conv)))
     assert magnitude(params["weight"]) == pytest.approx(1, abs=1e-3)
 
@@ -67,22 +73,41 @@ def test_a_block_is_its_definition():
             return a @ w
         n = w.shape[0] // 2
         a = np.pad(a, [(0, 0), (n, n), (n, n), (0, 0)])
-        return sum(a[:, i : i + 3, j : j + 3] @ w[i, j] for i in range(2 * n + 1) for j in range(2 * n + 1))
+        return sum(
+            a[:, i : i + 3, j : j + 3] @ w[i, j] for i in range(2 * n + 1) for j in range(2 * n + 1)
+        )
 
     h = rms(conv(x64, p["shortcut"]["weight"]), -1)
-    y = conv(silu(h), p["conv0"]["weight"]) * (1 + 0.7 * conv(emb64, p["cond"]["weight"]))[:, None, None]
+    y = (
+        conv(silu(h), p["conv0"]["weight"])
+        * (1 + 0.7 * conv(emb64, p["cond"]["weight"]))[:, None, None]
+    )
     h = total(h, conv(silu(y), p["conv1"]["weight"]))
-    q, k, v = (rms(a, -1) for a in np.split(conv(h, p["qkv"]["weight"]).reshape(2, 9, 6, 8), 3, axis=2))
+    q, k, v = (
+        rms(a, -1) for a in np.split(conv(h, p["qkv"]["weight"]).reshape(2, 9, 6, 8), 3, axis=2)
+    )
     weight = np.exp(np.einsum("bqhc,bkhc->bhqk", q, k) / np.sqrt(8))
-    mixed = np.einsum("bhqk,bkhc->bqhc", weight / weight.sum(-1, keepdims=True), v).reshape(2, 3, 3, 16)
-    np.testing.assert_allclose(block(x, emb, None), total(h, conv(mixed, p["out"]["weight"])), rtol=1e-4, atol=1e-4)
+    mixed = np.einsum("bhqk,bkhc->bqhc", weight / weight.sum(-1, keepdims=True), v).reshape(
+        2, 3, 3, 16
+    )
+    np.testing.assert_allclose(
+        block(x, emb, None), total(h, conv(mixed, p["out"]["weight"])), rtol=1e-4, atol=1e-4
+    )
 
 
 FAST = {"xla_backend_optimization_level": 0}  # compiles in less than half the time
 
 
 def build(key=0):
-    return models.MPUNet((4, 4, 2), nf=8, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), num_classes=3, rngs=nnx.Rngs(key))
+    return models.MPUNet(
+        (4, 4, 2),
+        nf=8,
+        ch_mult=(1,),
+        num_res_blocks=1,
+        attn_resolutions=(),
+        num_classes=3,
+        rngs=nnx.Rngs(key),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +115,18 @@ def small():
     """Return a network of one level of one block, and parameters such as training leaves behind."""
     split = models.split(nnx.eval_shape(build))
     leaves, tree = jax.tree.flatten(split.params)
-    return split.evaluate, jax.tree.unflatten(tree, [normal(*p.shape, seed=i) for i, p in enumerate(leaves)])
+    return split.evaluate, jax.tree.unflatten(
+        tree, [normal(*p.shape, seed=i) for i, p in enumerate(leaves)]
+    )
 
 
 def test_a_new_network_says_nothing_and_its_blocks_do_not_see_the_embedding():
     def gains(key):
-        return [p for path, p in jax.tree_util.tree_leaves_with_path(models.split(build(key)).params) if path[-1].key == "gain"]
+        return [
+            p
+            for path, p in jax.tree_util.tree_leaves_with_path(models.split(build(key)).params)
+            if path[-1].key == "gain"
+        ]
 
     gains = jax.jit(gains)(jax.random.key(0, impl="rbg"))  # what is not returned is not drawn
     assert len(gains) == 6 and not any(gains)
@@ -111,10 +142,21 @@ def test_the_embedding_is_its_definition(small):
         return emb.sum(), emb
 
     slope, got = jax.jit(jax.grad(embed, has_aux=True))(params)
-    assert not np.any(slope["frequencies"]) and not np.any(slope["phases"]) and np.any(slope["dense"]["weight"])
+    assert (
+        not np.any(slope["frequencies"])
+        and not np.any(slope["phases"])
+        and np.any(slope["dense"]["weight"])
+    )
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
-    rows = {name: p[name]["weight"] / np.sqrt((p[name]["weight"] ** 2).sum(0)) for name in ("dense", "label")}
-    dense = np.sqrt(2) * np.cos(2 * np.pi * (c[:, None] * p["frequencies"] + p["phases"])) @ rows["dense"]
+    rows = {
+        name: p[name]["weight"] / np.sqrt((p[name]["weight"] ** 2).sum(0))
+        for name in ("dense", "label")
+    }
+    dense = (
+        np.sqrt(2)
+        * np.cos(2 * np.pi * (c[:, None] * p["frequencies"] + p["phases"]))
+        @ rows["dense"]
+    )
     total = (dense + np.sqrt(3) * np.eye(4)[labels][:, :3] @ rows["label"]) / np.sqrt(2)
     np.testing.assert_allclose(got, total / (1 + np.exp(-total)) / 0.596, rtol=1e-3, atol=1e-3)
 
@@ -134,13 +176,23 @@ def test_the_network_is_its_blocks_and_what_it_kept_counts_as_much_as_its_state(
             h = block(jnp.concatenate([h, kept], axis=-1), emb, None)
         return net.conv_out(h, params["gain"])
 
-    got, want = (jax.jit(f, compiler_options=FAST)(params) for f in (lambda p: models.merge(evaluate, p)(x, c), by_hand))
+    got, want = (
+        jax.jit(f, compiler_options=FAST)(params)
+        for f in (lambda p: models.merge(evaluate, p)(x, c), by_hand)
+    )
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
 def test_only_the_way_down_normalises_pixels():
-    net = nnx.eval_shape(lambda: models.MPUNet((8, 8, 1), nf=8, ch_mult=(1, 2), num_res_blocks=1, num_classes=0, rngs=nnx.Rngs(0)))
-    down, up = ([b for level in way for b in [*level.blocks, level.resample] if b is not None] for way in (net.down, net.up))
+    net = nnx.eval_shape(
+        lambda: models.MPUNet(
+            (8, 8, 1), nf=8, ch_mult=(1, 2), num_res_blocks=1, num_classes=0, rngs=nnx.Rngs(0)
+        )
+    )
+    down, up = (
+        [b for level in way for b in [*level.blocks, level.resample] if b is not None]
+        for way in (net.down, net.up)
+    )
     assert [b.encoder for b in down] == [True] * 3
     assert [b.encoder for b in (net.middle0, net.middle1, *up)] == [False] * 7
 
@@ -152,7 +204,9 @@ def test_a_block_on_the_way_up_is_its_definition_within_the_limit():
     x, emb = 300 * normal(2, 3, 3, 16, seed=3), normal(2, 12, seed=4)
 
     def both(x, emb):
-        y = block.conv1(mp_silu(block.conv0(mp_silu(x)) * (1 + block.cond(emb, 0.7))[:, None, None]))
+        y = block.conv1(
+            mp_silu(block.conv0(mp_silu(x)) * (1 + block.cond(emb, 0.7))[:, None, None])
+        )
         return block(x, emb, None), (0.7 * block.shortcut(x) + 0.3 * y) / np.float32(np.sqrt(0.58))
 
     got, want = jax.jit(both, compiler_options=FAST)(x, emb)
@@ -168,7 +222,9 @@ def test_what_is_dropped_is_what_the_last_convolution_sees():
     dropped = np.asarray(block(x, emb, nnx.Rngs(dropout=1)) - mp_sum(x, 0 * x, 0.3))
     whole = np.asarray(nnx.view(block, deterministic=True)(x, emb, None) - mp_sum(x, 0 * x, 0.3))
     np.testing.assert_allclose(dropped * (dropped - 2 * whole), 0, atol=1e-5)
-    assert 0.3 < np.mean(np.abs(dropped) < 1e-6) < 0.7  # of 256 numbers; a fair coin leaves that but once in 1e9 times
+    assert (
+        0.3 < np.mean(np.abs(dropped) < 1e-6) < 0.7
+    )  # of 256 numbers; a fair coin leaves that but once in 1e9 times
 
 
 def test_a_pixel_of_zeros_stays_finite():

@@ -21,7 +21,9 @@ def images(*shape, seed=0):
 
 def filled(merge):
     """Return `merge` with parameters such as training leaves behind."""
-    nnx.update(merge, jax.tree.map(lambda p: jnp.asarray(images(*p.shape, seed=p.size)), nnx.state(merge)))
+    nnx.update(
+        merge, jax.tree.map(lambda p: jnp.asarray(images(*p.shape, seed=p.size)), nnx.state(merge))
+    )
     return merge
 
 
@@ -42,7 +44,11 @@ def test_the_halved_image_goes_on_as_an_image_and_the_state_sees_it(combine):
     image, h = images(*LARGE, 3), images(*SMALL, 8, seed=1)
     small = np.asarray(resampler("down", FIR)(jnp.asarray(image)))
     seen = small @ np.asarray(merge.conv.kernel)[0, 0] + np.asarray(merge.conv.bias)
-    close(merge(jnp.asarray(image), jnp.asarray(h)), small, h + seen if combine == "sum" else np.concatenate([seen, h], axis=-1))
+    close(
+        merge(jnp.asarray(image), jnp.asarray(h)),
+        small,
+        h + seen if combine == "sum" else np.concatenate([seen, h], axis=-1),
+    )
 
 
 def test_a_residual_pyramid_on_the_way_down_is_the_state_too():

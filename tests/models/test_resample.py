@@ -23,7 +23,12 @@ def test_downsample_is_the_mean_and_upsample_the_nearest_pixel():
     assert small.shape == (2, 2, 3, 3) and large.shape == (2, 8, 12, 3)
     for i in range(2):
         for j in range(3):
-            np.testing.assert_allclose(small[:, i, j], x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((1, 2)), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                small[:, i, j],
+                x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((1, 2)),
+                rtol=1e-5,
+                atol=1e-6,
+            )
     for i in range(8):
         for j in range(12):
             np.testing.assert_array_equal(large[:, i, j], x[:, i // 2, j // 2])
@@ -42,7 +47,11 @@ def convolution(x, kernel, before, after):
     x = np.pad(x, [(0, 0), (before, after), (before, after), (0, 0)])
     n = len(kernel)
     h, w = x.shape[1] - n + 1, x.shape[2] - n + 1
-    return sum(x[:, i : i + h, j : j + w] @ kernel[n - 1 - i, n - 1 - j] for i in range(n) for j in range(n))
+    return sum(
+        x[:, i : i + h, j : j + w] @ kernel[n - 1 - i, n - 1 - j]
+        for i in range(n)
+        for j in range(n)
+    )
 
 
 def low_pass(fir, channels):
@@ -65,20 +74,32 @@ def test_the_filters_keep_a_constant_image_away_from_the_border():
         np.testing.assert_allclose(y[:, 1:-1, 1:-1], 1, rtol=1e-6)
 
 
-CASES = [("down", (), False), ("down", (), True), ("down", ASYMMETRIC, False), ("up", (), False), ("up", ASYMMETRIC, False)]
+CASES = [
+    ("down", (), False),
+    ("down", (), True),
+    ("down", ASYMMETRIC, False),
+    ("up", (), False),
+    ("up", ASYMMETRIC, False),
+]
 CASES += [("down", ODD, False), ("up", ODD, False)]
 
 
 @pytest.mark.parametrize("direction, fir, symmetric", CASES)
-def test_a_learned_step_is_filter_and_convolution_in_the_order_of_stylegan(direction, fir, symmetric):
-    step = Resample(direction, 3, 5, fir=fir, symmetric=symmetric, kernel_init=kernel_init(), rngs=nnx.Rngs(0))
+def test_a_learned_step_is_filter_and_convolution_in_the_order_of_stylegan(
+    direction, fir, symmetric
+):
+    step = Resample(
+        direction, 3, 5, fir=fir, symmetric=symmetric, kernel_init=kernel_init(), rngs=nnx.Rngs(0)
+    )
     kernel, bias, x = images(3, 3, 3, 5, seed=1), images(5, seed=2), images(2, 4, 6, 3)
     step.conv.kernel[...], step.conv.bias[...] = jnp.asarray(kernel), jnp.asarray(bias)
     turned = kernel[::-1, ::-1].astype(float)  # networks correlate
     if direction == "down" and not fir:
         want = convolution(x.astype(float), turned, int(symmetric), 1)[:, ::2, ::2]
     elif direction == "down":
-        want = convolution(convolution(x.astype(float), low_pass(fir, 3), 2, len(fir) - 2), turned, 0, 0)[:, ::2, ::2]
+        want = convolution(
+            convolution(x.astype(float), low_pass(fir, 3), 2, len(fir) - 2), turned, 0, 0
+        )[:, ::2, ::2]
     elif not fir:
         want = convolution(np.repeat(np.repeat(x.astype(float), 2, 1), 2, 2), turned, 1, 1)
     else:
@@ -88,11 +109,17 @@ def test_a_learned_step_is_filter_and_convolution_in_the_order_of_stylegan(direc
 
 
 @pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("direction, fir", [("none", ()), ("down", ()), ("up", ()), ("down", FIR), ("up", FIR)])
-def test_a_convolution_behind_a_change_of_resolution_is_the_two_one_after_the_other(size, direction, fir):
+@pytest.mark.parametrize(
+    "direction, fir", [("none", ()), ("down", ()), ("up", ()), ("down", FIR), ("up", FIR)]
+)
+def test_a_convolution_behind_a_change_of_resolution_is_the_two_one_after_the_other(
+    size, direction, fir
+):
     conv = nnx.Conv(3, 5, (size, size), bias_init=nnx.initializers.normal(), rngs=nnx.Rngs(0))
     x = jnp.asarray(images(2, 4, 6, 3))
-    np.testing.assert_allclose(convolved(conv, x, direction, fir), conv(resampler(direction, fir)(x)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        convolved(conv, x, direction, fir), conv(resampler(direction, fir)(x)), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("use_bias", [True, False])
@@ -101,4 +128,6 @@ def test_a_convolution_of_an_upsampled_image_computes_in_the_type_it_is_told(use
     x = jnp.asarray(images(2, 4, 6, 3))
     y, want = convolved(conv, x, "up"), conv(upsample(x))
     assert y.dtype == want.dtype == jnp.bfloat16
-    np.testing.assert_allclose(y.astype(np.float32), want.astype(np.float32), atol=2e-2 * np.abs(want).max())
+    np.testing.assert_allclose(
+        y.astype(np.float32), want.astype(np.float32), atol=2e-2 * np.abs(want).max()
+    )

@@ -13,11 +13,26 @@ def count(**settings):
     return sum(p.size for p in jax.tree.leaves(nnx.state(net)))
 
 
-SMALL = {"shape": (32, 32, 3), "nf": 128, "ch_mult": (1, 2, 2, 2), "num_res_blocks": 4, "attn_resolutions": (16,)}
+SMALL = {
+    "shape": (32, 32, 3),
+    "nf": 128,
+    "ch_mult": (1, 2, 2, 2),
+    "num_res_blocks": 4,
+    "attn_resolutions": (16,),
+}
 POSITIONAL = {"embedding": "positional"}
 NCSNPP = SMALL | {"embedding": "fourier", "fir": True, "progressive_input": "residual"}
-PYRAMIDS = {"embedding": "fourier", "fir": True, "progressive_input": "input_skip", "progressive": "output_skip"}
-DDPM = SMALL | POSITIONAL | {"num_res_blocks": 2, "resblock_type": "ddpm", "skip_rescale": False, "groups": 32}
+PYRAMIDS = {
+    "embedding": "fourier",
+    "fir": True,
+    "progressive_input": "input_skip",
+    "progressive": "output_skip",
+}
+DDPM = (
+    SMALL
+    | POSITIONAL
+    | {"num_res_blocks": 2, "resblock_type": "ddpm", "skip_rescale": False, "groups": 32}
+)
 LARGE = {"shape": (256, 256, 3), "num_res_blocks": 2}
 
 
@@ -33,7 +48,14 @@ LARGE = {"shape": (256, 256, 3), "num_res_blocks": 2}
         (DDPM | {"embedding": "none"}, 32_329_347),
         (SMALL | LARGE | PYRAMIDS | {"ch_mult": (1, 1, 2, 2, 2, 2, 2)}, 65_574_549),
         (
-            SMALL | PYRAMIDS | {"shape": (1024, 1024, 3), "nf": 16, "ch_mult": (1, 2, 4, 8, 16, 32, 32, 32), "num_res_blocks": 1},
+            SMALL
+            | PYRAMIDS
+            | {
+                "shape": (1024, 1024, 3),
+                "nf": 16,
+                "ch_mult": (1, 2, 4, 8, 16, 32, 32, 32),
+                "num_res_blocks": 1,
+            },
             105_785_896,
         ),
         (DDPM | LARGE | {"ch_mult": (1, 1, 2, 2, 4, 4)}, 111_569_923),
@@ -44,17 +66,23 @@ def test_the_published_networks_have_their_number_of_parameters(settings, publis
     assert count(**settings) == published
 
 
-@pytest.mark.parametrize("shape, ch_mult", [((8, 8, 1), (1, 2)), ((8, 12, 3), (1, 1, 1)), ((6, 10, 1), (1,)), ((16, 16, 2), (1, 2, 2))])
+@pytest.mark.parametrize(
+    "shape, ch_mult",
+    [((8, 8, 1), (1, 2)), ((8, 12, 3), (1, 1, 1)), ((6, 10, 1), (1,)), ((16, 16, 2), (1, 2, 2))],
+)
 def test_any_size_that_halves_often_enough(shape, ch_mult):
     def call(x, c_noise):
-        return models.UNet(shape, nf=8, ch_mult=ch_mult, num_res_blocks=1, rngs=nnx.Rngs(0))(x, c_noise)
+        return models.UNet(shape, nf=8, ch_mult=ch_mult, num_res_blocks=1, rngs=nnx.Rngs(0))(
+            x, c_noise
+        )
 
     assert jax.eval_shape(call, jnp.zeros((2, *shape)), jnp.zeros(2)).shape == (2, *shape)
 
 
 def test_a_size_that_does_not_halve_names_the_remedy():
     with pytest.raises(
-        ValueError, match=r"\(28, 30, 1\) cannot be halved 2 times .* multiples of 4; pad or crop the images, or shorten ch_mult"
+        ValueError,
+        match=r"\(28, 30, 1\) cannot be halved 2 times .* multiples of 4; pad or crop the images, or shorten ch_mult",
     ):
         models.UNet((28, 30, 1), ch_mult=(1, 2, 2), rngs=nnx.Rngs(0))
 
@@ -65,7 +93,10 @@ def test_a_size_that_does_not_halve_names_the_remedy():
         ({"ch_mult": ()}, "ch_mult"),
         ({"num_res_blocks": 0}, "num_res_blocks"),
         ({"nf": 10}, "channels"),
-        ({"progressive": "skip"}, "unknown progressive 'skip'; choose one of none, output_skip, residual"),
+        (
+            {"progressive": "skip"},
+            "unknown progressive 'skip'; choose one of none, output_skip, residual",
+        ),
         ({"head_features": 7}, "heads of 7"),
         ({"embedding": "none", "num_classes": 3}, "takes no labels"),
         ({"sigmas": (50, 0.01, 1000)}, "says what scale_by_sigma divides by"),
@@ -79,11 +110,15 @@ def test_impossible_settings_are_refused(settings, message):
 def test_attention_stands_where_it_is_asked_for():
     with_extra, without = (count(shape=(8, 8, 1), nf=8, attn_resolutions=r) for r in ((4, 8), ()))
     one = {c: 2 * c + (3 * c * c + 3 * c) + (c * c + c) for c in (8, 16)}  # norm, qkv, out
-    assert with_extra - without == 3 * one[8] + 3 * one[16]  # behind two blocks down and the last one up, at each of two levels
+    assert (
+        with_extra - without == 3 * one[8] + 3 * one[16]
+    )  # behind two blocks down and the last one up, at each of two levels
 
 
 def abstract(**settings):
-    return nnx.eval_shape(lambda: models.UNet((8, 8, 1), nf=8, num_res_blocks=1, rngs=nnx.Rngs(0), **settings))
+    return nnx.eval_shape(
+        lambda: models.UNet((8, 8, 1), nf=8, num_res_blocks=1, rngs=nnx.Rngs(0), **settings)
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,7 +126,12 @@ def abstract(**settings):
     [
         ({"attn_resolutions": (4,)}, [[0], [1]], [1, 0], [[0, 1], [0, 0]]),
         ({"attn_resolutions": (4,), "attn_up": "every"}, [[0], [1]], [1, 0], [[1, 1], [0, 0]]),
-        ({"attn_resolutions": (4,), "attn_up_resolutions": (8,)}, [[0], [1]], [1, 0], [[0, 0], [0, 1]]),
+        (
+            {"attn_resolutions": (4,), "attn_up_resolutions": (8,)},
+            [[0], [1]],
+            [1, 0],
+            [[0, 0], [0, 1]],
+        ),
         ({"middle_attention": False}, [[0], [0]], [0, 0], [[0, 0], [0, 0]]),
     ],
 )
@@ -99,7 +139,9 @@ def test_attention_stands_at_these_blocks(settings, down, middle, up):
     """Level by level in the order of the forward pass."""
     net = abstract(**settings)
     has = lambda blocks: [int(b.attention is not None) for b in blocks]  # noqa: E731
-    assert [has(level.blocks) for level in net.down] == down and has([net.middle0, net.middle1]) == middle
+    assert [has(level.blocks) for level in net.down] == down and has(
+        [net.middle0, net.middle1]
+    ) == middle
     assert [has(level.blocks) for level in net.up] == up
 
 
@@ -113,14 +155,35 @@ def test_each_step_is_of_the_kind_that_its_place_asks_for():
 def test_groups_and_divisors_are_those_of_the_place():
     """Groups of (both normalisations of a block, its attention)."""
     told = {"groups": 2, "middle_groups": 8, "attention_groups": 4, "attn_up_groups": 1}
-    net = abstract(attn_resolutions=(4,), middle_rescale=3.0, skip_rescale=False, progressive="output_skip", **told)
-    of = lambda b: (b.norm0.groups, b.norm1.groups, b.attention.norm.groups if b.attention else None)  # noqa: E731
+    net = abstract(
+        attn_resolutions=(4,),
+        middle_rescale=3.0,
+        skip_rescale=False,
+        progressive="output_skip",
+        **told,
+    )
+
+    def of(b):
+        return (
+            b.norm0.groups,
+            b.norm1.groups,
+            b.attention.norm.groups if b.attention else None,
+        )
+
     assert [of(b) for level in net.down for b in level.blocks] == [(2, 2, None), (2, 2, 4)]
     assert [of(b) for b in (net.middle0, net.middle1)] == [(8, 8, 8), (8, 8, None)]
-    assert [of(b) for level in net.up for b in level.blocks] == [(1, 2, None), (1, 2, 4), (2, 2, None), (2, 2, None)]
+    assert [of(b) for level in net.up for b in level.blocks] == [
+        (1, 2, None),
+        (1, 2, 4),
+        (2, 2, None),
+        (2, 2, None),
+    ]
     assert [level.merge.norm.groups for level in net.up] == [2, 8]  # the last one is the output
     assert abstract(groups=2, middle_groups=8).norm_out.groups == 8
-    assert [b.style.rescale for b in (net.down[0].blocks[0], net.middle0, net.middle1, net.up[0].blocks[0])] == [1, 3, 3, 1]
+    assert [
+        b.style.rescale
+        for b in (net.down[0].blocks[0], net.middle0, net.middle1, net.up[0].blocks[0])
+    ] == [1, 3, 3, 1]
 
 
 @pytest.mark.parametrize("progressive", ["none", "output_skip"])

@@ -68,7 +68,11 @@ EXAMPLES = [DDIM(), EulerMaruyama(), Heun(), DEIS(), SASolver(), SEEDS(), Langev
 
 
 def concrete(package, base):
-    return [c for _, c in inspect.getmembers(package, inspect.isclass) if issubclass(c, base) and not inspect.isabstract(c)]
+    return [
+        c
+        for _, c in inspect.getmembers(package, inspect.isclass)
+        if issubclass(c, base) and not inspect.isabstract(c)
+    ]
 
 
 def built(cls):
@@ -77,19 +81,27 @@ def built(cls):
         return [cls()]
     except TypeError:
         examples = [s for s in PAIRS if type(s) is cls]
-        assert examples, f"{cls.__name__} needs arguments: give an example of it in tests/samplers/conftest.py"
+        assert examples, (
+            f"{cls.__name__} needs arguments: give an example of it in tests/samplers/conftest.py"
+        )
         return examples
 
 
 def label(sampler) -> str:
-    settings = [label(v) if isinstance(v, samplers.Sampler) else str(v) for v in vars(sampler).values()]
+    settings = [
+        label(v) if isinstance(v, samplers.Sampler) else str(v) for v in vars(sampler).values()
+    ]
     return f"{type(sampler).__name__}({','.join(settings)})"
 
 
 # Compiling takes seconds a pair: three processes meet every sampler in every test; the others every sampler in test_processes.py,
 # every grid, the adaptive flow and the likelihood.
 SDES = [sde_lib.SubVP(), sde_lib.VE(), sde_lib.VP()]
-OTHERS = [c() for c in concrete(sde_lib, sde_lib.SDE) if c is not sde_lib.Discrete and c not in map(type, SDES)]
+OTHERS = [
+    c()
+    for c in concrete(sde_lib, sde_lib.SDE)
+    if c is not sde_lib.Discrete and c not in map(type, SDES)
+]
 SAMPLERS = [s for c in concrete(samplers, samplers.Sampler) for s in built(c)] + VARIANTS
 
 

@@ -22,7 +22,9 @@ def smooth_grid(sampler, n):
     A warm-up is of low order: it spoils no order up to 4 if its own steps are that small.
     """
     fraction = np.linspace(0, 1, n + 1)
-    return (1 + (END**0.5 - 1) * (np.sin(np.pi / 2 * fraction) ** 2 if sampler.order > 2 else fraction)) ** 2
+    return (
+        1 + (END**0.5 - 1) * (np.sin(np.pi / 2 * fraction) ** 2 if sampler.order > 2 else fraction)
+    ) ** 2
 
 
 def supply(patch, draw):
@@ -33,7 +35,13 @@ def supply(patch, draw):
             patch.setattr(module, "normal", lambda keys, like: draw(like))
         if getattr(module, "fold", None) is fold:
             patch.setattr(module, "fold", lambda keys, data: keys)
-    patch.setattr(jax.lax, "fori_loop", lambda start, stop, body, x: functools.reduce(lambda x, i: body(i, x), range(start, stop), x))
+    patch.setattr(
+        jax.lax,
+        "fori_loop",
+        lambda start, stop, body, x: functools.reduce(
+            lambda x, i: body(i, x), range(start, stop), x
+        ),
+    )
 
 
 def memory_like(sampler, x):
@@ -43,7 +51,11 @@ def memory_like(sampler, x):
 
 def times(rows):
     """Return every time at which the rows of a plan call the network."""
-    found = [v for path, v in jax.tree_util.tree_leaves_with_path(rows) if getattr(path[-1], "name", "") in ("t", "s")]
+    found = [
+        v
+        for path, v in jax.tree_util.tree_leaves_with_path(rows)
+        if getattr(path[-1], "name", "") in ("t", "s")
+    ]
     return np.unique(np.concatenate([np.ravel(v) for v in found]))
 
 
@@ -51,11 +63,20 @@ def walk(sampler, sde, ts, x, estimate, rows=None):
     """Return where `x` (batch, d) ends; `estimate(x, alpha, sigma)` is a denoiser in NumPy."""
     rows = in_float64(sampler.plan, sde, np.asarray(ts, np.float64)) if rows is None else rows
     known = times(rows)
-    marginal = dict(zip(known.tolist(), zip(*in_float64(sde.marginal, known), strict=True), strict=True))
+    marginal = dict(
+        zip(known.tolist(), zip(*in_float64(sde.marginal, known), strict=True), strict=True)
+    )
     memory = memory_like(sampler, x)
     for i in range(len(ts) - 1):
         row = jax.tree.map(lambda c, i=i: c[i], rows)
-        x, memory = sampler.step(None, lambda x, t, cond: estimate(np.asarray(x), *marginal[float(t)]), x, row, memory, None)
+        x, memory = sampler.step(
+            None,
+            lambda x, t, cond: estimate(np.asarray(x), *marginal[float(t)]),
+            x,
+            row,
+            memory,
+            None,
+        )
     return np.asarray(x)
 
 
@@ -69,5 +90,7 @@ def step_all(sampler, rows, states, memories, estimate):
     def spread(c):
         return np.repeat(np.moveaxis(c, 0, -1), k, axis=-1)[..., None]
 
-    x, memory = sampler.step(None, estimate, flat(states), jax.tree.map(spread, rows), jax.tree.map(flat, memories), None)
+    x, memory = sampler.step(
+        None, estimate, flat(states), jax.tree.map(spread, rows), jax.tree.map(flat, memories), None
+    )
     return jax.tree.map(lambda a: np.asarray(a).reshape(n, k, d), (x, memory))

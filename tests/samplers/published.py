@@ -32,7 +32,9 @@ def dpm_multistep(x, lam, D, E, z, steps, data):
     for i in range(len(lam) - 1):
         s, t, h = lam[i], lam[i + 1], lam[i + 1] - lam[i]
         old = [D(x, s) if data else E(x, s), *old][:steps]
-        x_lin, phi = (sigma(t) / sigma(s), np.expm1(-h)) if data else (alpha(t) / alpha(s), np.expm1(h))
+        x_lin, phi = (
+            (sigma(t) / sigma(s), np.expm1(-h)) if data else (alpha(t) / alpha(s), np.expm1(h))
+        )
         scale = -alpha(t) if data else -sigma(t)
         if len(old) == 1:
             x = x_lin * x + scale * phi * old[0]
@@ -46,9 +48,19 @@ def dpm_multistep(x, lam, D, E, z, steps, data):
         second = (old[1] - old[2]) / r1
         d1, d2 = first + r0 / (r0 + r1) * (first - second), (first - second) / (r0 + r1)
         if data:
-            x = x_lin * x + scale * phi * old[0] - scale * (phi / h + 1) * d1 + scale * ((phi + h) / h**2 - 0.5) * d2
+            x = (
+                x_lin * x
+                + scale * phi * old[0]
+                - scale * (phi / h + 1) * d1
+                + scale * ((phi + h) / h**2 - 0.5) * d2
+            )
         else:
-            x = x_lin * x + scale * phi * old[0] + scale * (phi / h - 1) * d1 + scale * ((phi - h) / h**2 - 0.5) * d2
+            x = (
+                x_lin * x
+                + scale * phi * old[0]
+                + scale * (phi / h - 1) * d1
+                + scale * ((phi - h) / h**2 - 0.5) * d2
+            )
     return x
 
 
@@ -59,7 +71,11 @@ def dpm_sde_multistep(x, lam, D, E, z, steps):
         s, t, h = lam[i], lam[i + 1], lam[i + 1] - lam[i]
         old = [D(x, s), *old][:steps]
         phi = -np.expm1(-2 * h)
-        x = sigma(t) / sigma(s) * np.exp(-h) * x + alpha(t) * phi * old[0] + sigma(t) * np.sqrt(phi) * z()
+        x = (
+            sigma(t) / sigma(s) * np.exp(-h) * x
+            + alpha(t) * phi * old[0]
+            + sigma(t) * np.sqrt(phi) * z()
+        )
         if len(old) > 1:
             r0 = (lam[i] - lam[i - 1]) / h
             first = (old[0] - old[1]) / r0
@@ -82,7 +98,15 @@ def singlestep(x, lam, D, E, z, order, data):
 
         def ddim(r, x=x, s=s, h=h, first=first):
             lin = sigma(s + r * h) / sigma(s) if data else alpha(s + r * h) / alpha(s)
-            return lin * x - (alpha(s + r * h) * np.expm1(-r * h) if data else sigma(s + r * h) * np.expm1(r * h)) * first
+            return (
+                lin * x
+                - (
+                    alpha(s + r * h) * np.expm1(-r * h)
+                    if data
+                    else sigma(s + r * h) * np.expm1(r * h)
+                )
+                * first
+            )
 
         if order == 1:
             x = ddim(1)
@@ -93,11 +117,17 @@ def singlestep(x, lam, D, E, z, order, data):
             r1, r2 = 1 / 3, 2 / 3
             d1 = F(ddim(r1), s + r1 * h) - first
             if data:
-                u2 = ddim(r2) + r2 / r1 * alpha(s + r2 * h) * (np.expm1(-r2 * h) / (r2 * h) + 1) * d1
-                x = ddim(1) + 1 / r2 * alpha(t) * (np.expm1(-h) / h + 1) * (F(u2, s + r2 * h) - first)
+                u2 = (
+                    ddim(r2) + r2 / r1 * alpha(s + r2 * h) * (np.expm1(-r2 * h) / (r2 * h) + 1) * d1
+                )
+                x = ddim(1) + 1 / r2 * alpha(t) * (np.expm1(-h) / h + 1) * (
+                    F(u2, s + r2 * h) - first
+                )
             else:
                 u2 = ddim(r2) - r2 / r1 * sigma(s + r2 * h) * (np.expm1(r2 * h) / (r2 * h) - 1) * d1
-                x = ddim(1) - 1 / r2 * sigma(t) * (np.expm1(h) / h - 1) * (F(u2, s + r2 * h) - first)
+                x = ddim(1) - 1 / r2 * sigma(t) * (np.expm1(h) / h - 1) * (
+                    F(u2, s + r2 * h) - first
+                )
     return x
 
 
@@ -115,13 +145,18 @@ def seeds(x, lam, D, E, z, order):
             noise = z()
             u = mean(0.5) + sigma(s + h / 2) * np.sqrt(np.expm1(h)) * noise
             x = alpha(t) / alpha(s) * x - 2 * sigma(t) * np.expm1(h) * E(u, s + h / 2)
-            x = x + sigma(t) * (np.sqrt(np.exp(2 * h) - np.exp(h)) * noise + np.sqrt(np.expm1(h)) * z())
+            x = x + sigma(t) * (
+                np.sqrt(np.exp(2 * h) - np.exp(h)) * noise + np.sqrt(np.expm1(h)) * z()
+            )
         else:
             r1, r2, z1, z2, z3 = 1 / 3, 2 / 3, z(), z(), z()
             u1 = mean(r1) + sigma(s + r1 * h) * np.sqrt(np.expm1(2 * r1 * h)) * z1
             d1 = E(u1, s + r1 * h) - first
             u2 = mean(r2) - 2 * sigma(s + r2 * h) * r2 / r1 * (np.expm1(r2 * h) / (r2 * h) - 1) * d1
-            parts = [np.sqrt(np.exp(2 * b * h) - np.exp(2 * a * h)) for a, b in ((r2, 1), (r1, r2), (0, r1))]
+            parts = [
+                np.sqrt(np.exp(2 * b * h) - np.exp(2 * a * h))
+                for a, b in ((r2, 1), (r1, r2), (0, r1))
+            ]
             u2 = u2 + sigma(s + r2 * h) * (parts[1] * z1 + parts[2] * z2)
             x = mean(1) - 2 * sigma(t) / r2 * (np.expm1(h) / h - 1) * (E(u2, s + r2 * h) - first)
             x = x + sigma(t) * (parts[0] * z1 + parts[1] * z2 + parts[2] * z3)
@@ -133,7 +168,11 @@ def dpm_sde_single(x, lam, D, E, z):
     for s, t in zip(lam[:-1], lam[1:], strict=True):
         h = t - s
         m, z1, z2 = s + h / 2, z(), z()
-        u = sigma(m) / sigma(s) * np.exp(-h / 2) * x - alpha(m) * np.expm1(-h) * D(x, s) + sigma(m) * np.sqrt(-np.expm1(-h)) * z1
+        u = (
+            sigma(m) / sigma(s) * np.exp(-h / 2) * x
+            - alpha(m) * np.expm1(-h) * D(x, s)
+            + sigma(m) * np.sqrt(-np.expm1(-h)) * z1
+        )
         x = sigma(t) / sigma(s) * np.exp(-h) * x - alpha(t) * np.expm1(-2 * h) * D(u, m)
         x = x + sigma(t) * (np.sqrt(np.exp(-h) - np.exp(-2 * h)) * z1 + np.sqrt(-np.expm1(-h)) * z2)
     return x
@@ -148,8 +187,18 @@ def adams_bashforth(x, c, rho, lam, D, E, z, order):
         for j, value in enumerate(old):
             polynomial = lagrange(nodes, j)
             # integral of l_j d rho by parts, so that only rho(c) is needed
-            inner = quad(lambda v, p=polynomial: p.deriv()(v) * rho(v), c[i], c[i + 1], epsabs=1e-11, epsrel=1e-11)[0]
-            y = y + (polynomial(c[i + 1]) * rho(c[i + 1]) - polynomial(c[i]) * rho(c[i]) - inner) * value
+            inner = quad(
+                lambda v, p=polynomial: p.deriv()(v) * rho(v),
+                c[i],
+                c[i + 1],
+                epsabs=1e-11,
+                epsrel=1e-11,
+            )[0]
+            y = (
+                y
+                + (polynomial(c[i + 1]) * rho(c[i + 1]) - polynomial(c[i]) * rho(c[i]) - inner)
+                * value
+            )
     return alpha(lam[-1]) * y
 
 
@@ -192,7 +241,12 @@ def _uni(x, s, old, t, others, b):
     if len(others) == 1:
         rho = [0.5]
     else:  # sum_k rho_k r_k^(m - 1) B = m-th moment
-        moments = [quad(lambda v, m=m: h * np.exp(-h * (1 - v)) * v**m, 0, 1, epsabs=1e-11, epsrel=1e-11)[0] for m in range(1, len(r) + 1)]
+        moments = [
+            quad(lambda v, m=m: h * np.exp(-h * (1 - v)) * v**m, 0, 1, epsabs=1e-11, epsrel=1e-11)[
+                0
+            ]
+            for m in range(1, len(r) + 1)
+        ]
         rho = np.linalg.solve(np.stack([r**m for m in range(len(r))]), moments) / scale
     return x + alpha(t) * scale * sum(a * slope for a, slope in zip(rho, slopes, strict=True))
 
@@ -202,11 +256,25 @@ def sa(x, lam, D, E, z, predictor, corrector, tau):
 
     def stepped(x, s, t, points, noise):
         h, k = t - s, 1 + tau**2
-        x = sigma(t) / sigma(s) * np.exp(-(tau**2) * h) * x + sigma(t) * np.sqrt(-np.expm1(-2 * tau**2 * h)) * noise
+        x = (
+            sigma(t) / sigma(s) * np.exp(-(tau**2) * h) * x
+            + sigma(t) * np.sqrt(-np.expm1(-2 * tau**2 * h)) * noise
+        )
         nodes = [node for node, _ in points]
         for j, (_, value) in enumerate(points):
             polynomial = lagrange(nodes, j)
-            x = x + alpha(t) * quad(lambda v, p=polynomial: k * np.exp(-k * (t - v)) * p(v), s, t, epsabs=1e-11, epsrel=1e-11)[0] * value
+            x = (
+                x
+                + alpha(t)
+                * quad(
+                    lambda v, p=polynomial: k * np.exp(-k * (t - v)) * p(v),
+                    s,
+                    t,
+                    epsabs=1e-11,
+                    epsrel=1e-11,
+                )[0]
+                * value
+            )
         return x
 
     old, before = [], None

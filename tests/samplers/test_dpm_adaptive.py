@@ -47,7 +47,11 @@ def reference(sde, x, order, rtol, atol, h=0.05, theta=0.9):
             u2 = first_order(x, e0, lam, lam + g) - at(lam + g)[1] * 2 * (np.expm1(g) / g - 1) * d1
             d2 = noise(lam + g, u2) - e0
             high = first_order(x, e0, lam, to) - s_s * 1.5 * (np.expm1(h) / h - 1) * d2
-        error = np.sqrt(np.mean(((high - low) / np.maximum(atol, rtol * np.maximum(abs(low), abs(before)))) ** 2))
+        error = np.sqrt(
+            np.mean(
+                ((high - low) / np.maximum(atol, rtol * np.maximum(abs(low), abs(before)))) ** 2
+            )
+        )
         if error <= 1:
             lam, x, before = (last if h == last - lam else to), high, low
         h = theta * h * error ** (-1 / order)
@@ -59,7 +63,15 @@ def reference(sde, x, order, rtol, atol, h=0.05, theta=0.9):
 def test_it_is_the_algorithm_of_the_paper(sde, order):
     with jax.enable_x64(True):
         x = X * float(jnp.hypot(*sde.marginal(jnp.asarray(1.0))))
-        found = dpm_adaptive(DATA.denoiser(sde), sde, jnp.asarray(x), order=order, rtol=0.02, atol=0.01, denoise_last=False)
+        found = dpm_adaptive(
+            DATA.denoiser(sde),
+            sde,
+            jnp.asarray(x),
+            order=order,
+            rtol=0.02,
+            atol=0.01,
+            denoise_last=False,
+        )
         expected, calls = zip(*(reference(sde, row, order, 0.02, 0.01) for row in x), strict=True)
     np.testing.assert_allclose(found.x, expected, rtol=1e-8)
     assert int(found.nfe) == max(calls)
@@ -76,7 +88,12 @@ def test_the_defaults_are_those_of_the_paper_and_one_call_more_denoises():
 
 
 def test_a_network_that_fails_ends_the_walk_with_nan():
-    found = dpm_adaptive(lambda x, t, cond: Estimate(x * jnp.nan, x * jnp.nan), VP(), jnp.ones((2, 1)), denoise_last=False)
+    found = dpm_adaptive(
+        lambda x, t, cond: Estimate(x * jnp.nan, x * jnp.nan),
+        VP(),
+        jnp.ones((2, 1)),
+        denoise_last=False,
+    )
     assert np.isnan(found.x).all() and int(found.nfe) == 3
 
 

@@ -11,7 +11,25 @@ from scipy.integrate import quad
 
 from samplers.exponential import fractions, moments, phi, usable, weights
 
-Z = np.array([-30.0, -5.0, -1.0 - 1e-9, -1.0 + 1e-9, -0.1, -1e-5, -1e-12, 0.0, 1e-9, 1e-3, 0.5, 0.999, 1.001, 7.0, 25.0])
+Z = np.array(
+    [
+        -30.0,
+        -5.0,
+        -1.0 - 1e-9,
+        -1.0 + 1e-9,
+        -0.1,
+        -1e-5,
+        -1e-12,
+        0.0,
+        1e-9,
+        1e-3,
+        0.5,
+        0.999,
+        1.001,
+        7.0,
+        25.0,
+    ]
+)
 
 
 def exact(k, z):
@@ -42,7 +60,13 @@ def test_moments_are_the_integrals_that_they_stand_for():
         found = moments(jnp.asarray(z), 4)
     for i, zi in enumerate(z):
         for k in range(4):
-            integral = quad(lambda v, z=zi, k=k: z * np.exp(-z * (1 - v)) * v**k, 0, 1, epsabs=1e-13, epsrel=1e-13)[0]
+            integral = quad(
+                lambda v, z=zi, k=k: z * np.exp(-z * (1 - v)) * v**k,
+                0,
+                1,
+                epsabs=1e-13,
+                epsrel=1e-13,
+            )[0]
             np.testing.assert_allclose(found[i, k], integral, rtol=1e-11)
 
 
@@ -64,5 +88,7 @@ def test_weights_integrate_polynomials_through_the_nodes_in_use():
 def test_steps_use_as_much_of_the_past_as_there_is():
     values = jnp.array([0.0, 1.0, 3.0, 4.0, 5.0, jnp.inf])
     np.testing.assert_array_equal(usable(values, 3), [1, 2, 3, 3, 1])
-    np.testing.assert_array_equal(usable(values.at[0].set(-jnp.inf), 3), [1, 1, 2, 3, 1])  # pure noise at the start counts for nothing
+    np.testing.assert_array_equal(
+        usable(values.at[0].set(-jnp.inf), 3), [1, 1, 2, 3, 1]
+    )  # pure noise at the start counts for nothing
     np.testing.assert_allclose(fractions(values, 3)[2], [0.0, -2.0, -3.0])

@@ -9,7 +9,11 @@ from samplers import DDIM, DPMpp2M, FewSteps, draw_prior, grids, sample
 from sde_lib import VE, VP, Cosine, Estimate, GaussianMixture
 
 KEY = jax.random.key(0)
-CURVED = GaussianMixture([0.3, 0.7], [[-0.8, 0.2], [0.5, -0.1]], [[[0.04, 0.01], [0.01, 0.02]], [[0.05, -0.02], [-0.02, 0.06]]])
+CURVED = GaussianMixture(
+    [0.3, 0.7],
+    [[-0.8, 0.2], [0.5, -0.1]],
+    [[[0.04, 0.01], [0.01, 0.02]], [[0.05, -0.02], [-0.02, 0.06]]],
+)
 
 
 def levels_of(sde, ts):
@@ -25,7 +29,10 @@ def second_order(levels):
 
 
 @pytest.mark.parametrize("sde", [VP(), VE()], ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("sampler, weights", [(DDIM(), lambda levels: np.eye(len(levels) - 1)), (DPMpp2M(), second_order)])
+@pytest.mark.parametrize(
+    "sampler, weights",
+    [(DDIM(), lambda levels: np.eye(len(levels) - 1)), (DPMpp2M(), second_order)],
+)
 def test_published_solvers_are_of_this_form(sde, sampler, weights):
     ts = grids.log_snr(sde, 6)
     levels = levels_of(sde, ts)
@@ -45,8 +52,14 @@ def test_a_constant_denoiser_is_solved_exactly_whatever_the_weights():
     def denoise(x, t, cond):
         return Estimate.from_x0(x, *sde.marginal(jnp.asarray(t)), jnp.broadcast_to(clean, x.shape))
 
-    solver = FewSteps(np.array([start, 3.0, 0.5, 0.0]), np.array([start, 2.0, 0.4]), free + np.diag(1 - free.sum(1)))
-    np.testing.assert_allclose(solver(denoise, sde, draw_prior(KEY, sde, (4, 2))).x, np.repeat(clean, 4, 0), atol=1e-6)
+    solver = FewSteps(
+        np.array([start, 3.0, 0.5, 0.0]),
+        np.array([start, 2.0, 0.4]),
+        free + np.diag(1 - free.sum(1)),
+    )
+    np.testing.assert_allclose(
+        solver(denoise, sde, draw_prior(KEY, sde, (4, 2))).x, np.repeat(clean, 4, 0), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,7 +89,11 @@ def test_the_network_is_asked_at_the_level_given_about_the_state_it_would_have_t
     sde, asked = VP(), 2.0
     start = levels_of(sde, [1.0])[0]
     x = draw_prior(KEY, sde, (4, 2))
-    found = FewSteps(np.array([start, 0.0]), np.array([asked]), np.eye(1))(CURVED.denoiser(sde), sde, x)
+    found = FewSteps(np.array([start, 0.0]), np.array([asked]), np.eye(1))(
+        CURVED.denoiser(sde), sde, x
+    )
     t = sde.time(jnp.asarray(-2 * np.log(asked)))
     alpha_asked, alpha = sde.marginal(t)[0], sde.marginal(jnp.ones(()))[0]
-    np.testing.assert_allclose(found.x, CURVED.denoiser(sde)(alpha_asked * x / alpha, t).x0, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        found.x, CURVED.denoiser(sde)(alpha_asked * x / alpha, t).x0, rtol=1e-4, atol=1e-5
+    )

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from samplers import DDIM, DPMpp2M, EulerMaruyama, FewSteps, draw_prior, fit_grid, fit_solver, grids, probability_flow, sample
+from samplers import (
+    DDIM,
+    DPMpp2M,
+    EulerMaruyama,
+    FewSteps,
+    draw_prior,
+    fit_grid,
+    fit_solver,
+    grids,
+    probability_flow,
+    sample,
+)
 from samplers.fit import rms
 from sde_lib import VP, Estimate, GaussianMixture
 
@@ -25,13 +36,19 @@ def ends():
 
 def test_a_fitted_solver_is_several_times_better_than_published_ones_on_fresh_noises(ends):
     done = []
-    found = fit_solver(DENOISE, SDE, X, 4, end=1e-3, updates=800, progress=lambda n, total: done.append((n, total)))
+    found = fit_solver(
+        DENOISE, SDE, X, 4, end=1e-3, updates=800, progress=lambda n, total: done.append((n, total))
+    )
     assert found.found.nfe == 4 and found.distance == found.history.min() < found.history[0] / 4
     assert done == [((i + 1) * 20, 800) for i in range(len(found.history) - 1)]
     walked = found.found(DENOISE, SDE, FRESH)
     error = float(jnp.median(rms(walked.x, ends)))
     published = [
-        float(jnp.median(rms(sample(KEY, s, DENOISE, SDE, grid(SDE, 4), FRESH, denoise_last=False).x, ends)))
+        float(
+            jnp.median(
+                rms(sample(KEY, s, DENOISE, SDE, grid(SDE, 4), FRESH, denoise_last=False).x, ends)
+            )
+        )
         for s in (DDIM(), DPMpp2M())
         for grid in (grids.log_snr, grids.quadratic, grids.karras)
     ]
@@ -42,8 +59,17 @@ def test_a_fitted_grid_is_better_than_the_published_ones_on_fresh_noises(ends):
     found = fit_grid(DPMpp2M(), DENOISE, SDE, X, 5, updates=400)
     assert found.found[0] == 1 and found.found[-1] == 1e-3 and np.all(np.diff(found.found) < 0)
     errors = [
-        float(jnp.median(rms(sample(KEY, DPMpp2M(), DENOISE, SDE, ts, FRESH, denoise_last=False).x, ends)))
-        for ts in (found.found, grids.log_snr(SDE, 5), grids.quadratic(SDE, 5), grids.karras(SDE, 5))
+        float(
+            jnp.median(
+                rms(sample(KEY, DPMpp2M(), DENOISE, SDE, ts, FRESH, denoise_last=False).x, ends)
+            )
+        )
+        for ts in (
+            found.found,
+            grids.log_snr(SDE, 5),
+            grids.quadratic(SDE, 5),
+            grids.karras(SDE, 5),
+        )
     ]
     assert errors[0] < 0.6 * min(errors[1:]), errors
 
@@ -60,7 +86,9 @@ def test_gradients_through_a_walk_are_those_of_finite_differences():
 
         def end(middle, asked, weight):
             levels = jnp.stack([jnp.asarray(first), jnp.exp(middle), jnp.asarray(0.01)])
-            weights = jnp.array([[1.0, 0.0], [0.0, 1.0]]) + weight * jnp.array([[0.0, 0.0], [1.0, -1.0]])
+            weights = jnp.array([[1.0, 0.0], [0.0, 1.0]]) + weight * jnp.array(
+                [[0.0, 0.0], [1.0, -1.0]]
+            )
             return jnp.sum(FewSteps(levels, jnp.exp(asked), weights)(denoise, sde, x).x ** 2)
 
         at = (jnp.log(0.7), jnp.log(jnp.array([first / 2, 0.6])), jnp.asarray(0.2))

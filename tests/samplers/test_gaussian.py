@@ -56,14 +56,23 @@ def errors(sampler, sde, ns):
     if isinstance(sampler, PredictorCorrector):
         # A Langevin step of size epsilon misses its law by O(epsilon^2). With epsilon ~ n^-order the n of them spoil no order.
         small = np.concatenate([np.full(n, n ** (-sampler.order / 2)) for n in ns])
-        rows = rows._replace(corrector=rows.corrector._replace(shrink=rows.corrector.shrink * small**2))
+        rows = rows._replace(
+            corrector=rows.corrector._replace(shrink=rows.corrector.shrink * small**2)
+        )
     a, b, c, curved = affine_steps(sampler, sde, rows)
-    assert curved < 1e-9, "not affine for Gaussian data: needs a test by Monte Carlo, see by_norms in conftest.py"
-    (m_start, p_start), (m_end, p_end) = (tuple(map(np.asarray, DATA.moments(sde, t))) for t in (1.0, END))
+    assert curved < 1e-9, (
+        "not affine for Gaussian data: needs a test by Monte Carlo, see by_norms in conftest.py"
+    )
+    (m_start, p_start), (m_end, p_end) = (
+        tuple(map(np.asarray, DATA.moments(sde, t))) for t in (1.0, END)
+    )
     found, stops = [], np.cumsum([0, *ns])
     for first, last in zip(stops[:-1], stops[1:], strict=True):
         m, p = np.zeros(b.shape[1]), np.zeros(a.shape[1:])
-        m[:D], p[:D, :D] = m_start, p_start  # the state comes before the memory, which starts at zero
+        m[:D], p[:D, :D] = (
+            m_start,
+            p_start,
+        )  # the state comes before the memory, which starts at zero
         for i in range(first, last):
             m, p = a[i] @ m + b[i], a[i] @ p @ a[i].T + c[i] @ c[i].T
         found.append(np.abs(m[:D] - m_end).max() + np.abs(p[:D, :D] - p_end).max())
@@ -76,7 +85,9 @@ def test_moments_converge_to_the_exact_ones_with_the_declared_order(affine, sde)
     slopes = np.log2(error[:-1] / error[1:])
     assert error[-1] < 0.04, f"off by {error} where the data's variances are 0.2 and 0.6"
     near = 0.3 if affine.order < 4 else 0.4
-    assert abs(slopes[-1] - affine.order) < near, f"declared {affine.order}, measured {slopes}, errors {error}"
+    assert abs(slopes[-1] - affine.order) < near, (
+        f"declared {affine.order}, measured {slopes}, errors {error}"
+    )
 
 
 @pytest.mark.parametrize("snr", [0.05, 0.16, 0.5])
@@ -85,7 +96,10 @@ def test_annealed_langevin_has_the_law_that_its_finite_step_must_have(sde, snr):
     with jax.enable_x64(True):
         t, s = 0.3, 0.299
         sampler = AnnealedLangevin(snr=snr)
-        a, b, c = (m[0] for m in affine_steps(sampler, sde, in_float64(sampler.plan, sde, np.array([t, s])))[:3])
+        a, b, c = (
+            m[0]
+            for m in affine_steps(sampler, sde, in_float64(sampler.plan, sde, np.array([t, s])))[:3]
+        )
         (alpha, sigma), (alpha_s, _) = sde.marginal(jnp.asarray(t)), sde.marginal(jnp.asarray(s))
         mean, cov = DATA.moments(sde, t)
         epsilon = 2 * (alpha / alpha_s * snr * sigma) ** 2

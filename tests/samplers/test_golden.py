@@ -37,7 +37,11 @@ def estimate(x, alpha, sigma):
     return Estimate(1 + 0.25 / (0.25 + sigma**2) * (x - 1), sigma / (0.25 + sigma**2) * (x - 1))
 
 
-@pytest.mark.parametrize(("cls", "nfe"), [(cls, nfe) for cls, row in TABLE.items() for nfe in row], ids=lambda v: getattr(v, "__name__", v))
+@pytest.mark.parametrize(
+    ("cls", "nfe"),
+    [(cls, nfe) for cls, row in TABLE.items() for nfe in row],
+    ids=lambda v: getattr(v, "__name__", v),
+)
 def test_errors_are_those_of_the_table(cls, nfe):
     # The last step, to zero noise, is Euler's for the single-step methods, which is one evaluation, but LMS's own.
     sde, points = EDM(t_min=0.0), (nfe + 1) // 2 if cls in TWICE else nfe

@@ -9,7 +9,11 @@ from scipy import stats
 from samplers import grids
 from sde_lib import in_float64
 
-GRIDS = [f for n, f in inspect.getmembers(grids, inspect.isfunction) if f.__module__ == grids.__name__ and not n.startswith("_")]
+GRIDS = [
+    f
+    for n, f in inspect.getmembers(grids, inspect.isfunction)
+    if f.__module__ == grids.__name__ and not n.startswith("_")
+]
 
 
 def level(sde, ts):
@@ -24,7 +28,9 @@ def bumped(lam):
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize(("n", "start", "end"), [(1, 1.0, 1e-3), (18, 1.0, 1e-5), (1000, 1.0, 1e-3), (7, 0.6, 0.2)])
+@pytest.mark.parametrize(
+    ("n", "start", "end"), [(1, 1.0, 1e-3), (18, 1.0, 1e-5), (1000, 1.0, 1e-3), (7, 0.6, 0.2)]
+)
 def test_a_grid_has_n_steps_falls_and_ends_where_it_should(grid, sde, n, start, end):
     ts = grid(sde, n, start=start, end=end)
     assert type(ts) is np.ndarray and ts.dtype == np.float64 and ts.shape == (n + 1,)
@@ -40,7 +46,10 @@ def test_a_grid_has_n_steps_falls_and_ends_where_it_should(grid, sde, n, start, 
         (grids.log_snr, lambda sde, ts: np.log(level(sde, ts))),
         (grids.karras, lambda sde, ts: level(sde, ts) ** (1 / 7)),
         (grids.centred, lambda sde, ts: bumped(-np.log(level(sde, ts)))),
-        (lambda *args, **ends: grids.karras(*args, **ends, rho=3.0), lambda sde, ts: level(sde, ts) ** (1 / 3)),
+        (
+            lambda *args, **ends: grids.karras(*args, **ends, rho=3.0),
+            lambda sde, ts: level(sde, ts) ** (1 / 3),
+        ),
     ],
     ids=["uniform", "quadratic", "log_snr", "karras", "centred", "karras_rho_3"],
 )
@@ -58,7 +67,13 @@ def test_karras_gives_the_published_noise_levels(sde):
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize(("n", "start", "end"), [(0, 1.0, 1e-3), (5, 1e-3, 1.0), (5, 0.5, 0.5), (5, 1.5, 0.1), (5, 1.0, -0.1)])
+@pytest.mark.parametrize(
+    ("n", "start", "end"),
+    [(0, 1.0, 1e-3), (5, 1e-3, 1.0), (5, 0.5, 0.5), (5, 1.5, 0.1), (5, 1.0, -0.1)],
+)
 def test_impossible_grids_are_refused(grid, sde, n, start, end):
-    with pytest.raises(ValueError, match=f"need at least one step and 0 <= end < start <= 1, got n = {n}, start = {start}, end = {end}"):
+    with pytest.raises(
+        ValueError,
+        match=f"need at least one step and 0 <= end < start <= 1, got n = {n}, start = {start}, end = {end}",
+    ):
         grid(sde, n, start=start, end=end)

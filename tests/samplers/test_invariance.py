@@ -18,7 +18,9 @@ MIXED = np.random.default_rng(0).permutation(N)[:7]
 
 def shared(count, a):
     """Split an array over `count` devices."""
-    mesh = jax.make_mesh((count,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+    mesh = jax.make_mesh(
+        (count,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]
+    )
     return jax.device_put(a, NamedSharding(mesh, PartitionSpec("batch")))
 
 
@@ -31,12 +33,21 @@ START = drawn(jnp.arange(N))
 
 @pytest.mark.parametrize("sde", [VP(), VE()], ids=["VP", "VE"])
 def test_noise_is_bitwise_the_same(sde):
-    draw = jax.jit(lambda index: (drawn(index, sde), base.normal(base.fold(base.sample_keys(KEY, index), 3), jnp.zeros((len(index), D)))))
-    for whole, *others in zip(draw(jnp.arange(N)), *(draw(jnp.array(i)) for i in (MIXED, [5])), strict=True):
+    draw = jax.jit(
+        lambda index: (
+            drawn(index, sde),
+            base.normal(base.fold(base.sample_keys(KEY, index), 3), jnp.zeros((len(index), D))),
+        )
+    )
+    for whole, *others in zip(
+        draw(jnp.arange(N)), *(draw(jnp.array(i)) for i in (MIXED, [5])), strict=True
+    ):
         for index, found in zip((MIXED, [5]), others, strict=True):
             np.testing.assert_array_equal(found, np.asarray(whole)[index])
     for count in (2, 4):
-        for whole, found in zip(draw(jnp.arange(N)), draw(shared(count, jnp.arange(N))), strict=True):
+        for whole, found in zip(
+            draw(jnp.arange(N)), draw(shared(count, jnp.arange(N))), strict=True
+        ):
             assert len(found.sharding.device_set) == count
             np.testing.assert_array_equal(found, whole)
 
@@ -70,11 +81,20 @@ def test_the_adaptive_flow_runs_on_several_devices():
 
 
 def test_another_key_index_or_step_gives_other_noise():
-    draws = [drawn(jnp.arange(2)), draw_prior(jax.random.key(8), SDE, (2, D)), drawn(jnp.array([2, 3]))]
-    draws += [base.normal(base.fold(base.sample_keys(KEY, jnp.arange(2)), i), jnp.zeros((2, D))) for i in (0, 1)]
+    draws = [
+        drawn(jnp.arange(2)),
+        draw_prior(jax.random.key(8), SDE, (2, D)),
+        drawn(jnp.array([2, 3])),
+    ]
+    draws += [
+        base.normal(base.fold(base.sample_keys(KEY, jnp.arange(2)), i), jnp.zeros((2, D)))
+        for i in (0, 1)
+    ]
     rows = np.concatenate(draws)
     assert np.all(np.abs(np.corrcoef(rows) - np.eye(len(rows))) < 0.95)
-    np.testing.assert_array_equal(drawn(jnp.arange(2)), draw_prior(KEY, SDE, (2, D)))  # the default index
+    np.testing.assert_array_equal(
+        drawn(jnp.arange(2)), draw_prior(KEY, SDE, (2, D))
+    )  # the default index
 
 
 def test_no_two_draws_of_a_walk_share_a_key(usual, monkeypatch):
@@ -82,14 +102,18 @@ def test_no_two_draws_of_a_walk_share_a_key(usual, monkeypatch):
     used, normal = [], jax.random.normal
 
     def recorded(key, shape=(), dtype=float):
-        jax.debug.callback(lambda data: used.append(tuple(np.ravel(data).tolist())), jax.random.key_data(key))
+        jax.debug.callback(
+            lambda data: used.append(tuple(np.ravel(data).tolist())), jax.random.key_data(key)
+        )
         return normal(key, shape, dtype)
 
     monkeypatch.setattr(jax.random, "normal", recorded)
     exact = DATA.denoiser(SDE)
 
     def denoise(x, t, cond=None):
-        return exact(x, t)  # a function of its own, so that the recording program is compiled for it alone
+        return exact(
+            x, t
+        )  # a function of its own, so that the recording program is compiled for it alone
 
     sample(KEY, usual, denoise, SDE, TS[:4], drawn(jnp.arange(2)))
     jax.effects_barrier()

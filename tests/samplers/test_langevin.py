@@ -33,12 +33,23 @@ def test_one_step_moves_the_squared_distance_as_calculated(sde, norms):
     row = jax.tree.map(lambda c: jnp.asarray(c[0], jnp.float32), in_float64(sampler.plan, sde, t))
     mean = 0.5 * alpha[0]
     start = jnp.full((n, D), mean + np.sqrt(r / D), jnp.float32)
-    squares = np.sum((np.asarray(one_step(sampler, DATA.denoiser(sde), row, start), np.float64) - mean) ** 2, 1)
+    squares = np.sum(
+        (np.asarray(one_step(sampler, DATA.denoiser(sde), row, start), np.float64) - mean) ** 2, 1
+    )
     a = 2 * (alpha[0] / alpha[1] * snr) ** 2 * v
-    q, qq, eq = (D, D * (D + 2), D * (D + 2)) if norms == "sample" else (D - 0.5, (D - 0.5) ** 2, (D - 0.5) * D)
+    q, qq, eq = (
+        (D, D * (D + 2), D * (D + 2))
+        if norms == "sample"
+        else (D - 0.5, (D - 0.5) ** 2, (D - 0.5) * D)
+    )
     expected = r - 2 * a * q + a**2 * qq / r + 2 * a * v * eq / r
-    assert abs(squares.mean() - expected) < 5 * squares.std() / np.sqrt(n) + 1e-4 * r, (squares.mean(), expected)
-    assert abs(expected - r) > 50 * squares.std() / np.sqrt(n)  # the test would notice a missing step
+    assert abs(squares.mean() - expected) < 5 * squares.std() / np.sqrt(n) + 1e-4 * r, (
+        squares.mean(),
+        expected,
+    )
+    assert abs(expected - r) > 50 * squares.std() / np.sqrt(
+        n
+    )  # the test would notice a missing step
 
 
 def test_as_a_corrector_it_keeps_the_marginals(sde):
@@ -47,7 +58,15 @@ def test_as_a_corrector_it_keeps_the_marginals(sde):
     sampler = PredictorCorrector(EulerMaruyama(), Langevin(snr=0.05))
     mean, cov = DATA.moments(sde, 1.0)
     x = mean[None] + jnp.sqrt(cov[0, 0]) * jax.random.normal(jax.random.key(1), (512, D))
-    end = sample(jax.random.key(2), sampler, DATA.denoiser(sde), sde, grids.quadratic(sde, 300, end=0.01), x, denoise_last=False).x
+    end = sample(
+        jax.random.key(2),
+        sampler,
+        DATA.denoiser(sde),
+        sde,
+        grids.quadratic(sde, 300, end=0.01),
+        x,
+        denoise_last=False,
+    ).x
     mean, cov = DATA.moments(sde, 0.01)
     std = float(jnp.sqrt(cov[0, 0]))
     assert abs(float(jnp.mean(end)) - float(mean[0])) < 0.028 * std
@@ -61,4 +80,6 @@ def test_norms_of_a_sample_are_those_of_a_batch_of_one(sde):
     row = jax.tree.map(lambda c: jnp.asarray(c[0], jnp.float32), in_float64(alone.plan, sde, t))
     keys, denoise = jax.random.split(jax.random.key(4), 3), DATA.denoiser(sde)
     each = [whole.step(keys[i : i + 1], denoise, x[i : i + 1], row, (), None)[0] for i in range(3)]
-    np.testing.assert_allclose(alone.step(keys, denoise, x, row, (), None)[0], jnp.concatenate(each), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        alone.step(keys, denoise, x, row, (), None)[0], jnp.concatenate(each), rtol=1e-5, atol=1e-5
+    )

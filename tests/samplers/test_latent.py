@@ -22,10 +22,14 @@ def test_codes_are_the_exact_ones_and_decode_to_the_data():
 def test_slerp_follows_the_great_circle():
     path = slerp(A, B, jnp.linspace(0, 1, 5))
     angle = np.pi / 2 * np.linspace(0, 1, 5)
-    expected = np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1) * np.linspace(3, 1, 5)[:, None]
+    expected = (
+        np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1) * np.linspace(3, 1, 5)[:, None]
+    )
     np.testing.assert_allclose(path, expected, atol=1e-5)
     np.testing.assert_allclose(slerp(A, B, 0.25), expected[1], atol=1e-5)
-    np.testing.assert_allclose(slerp(A, 2 * A, jnp.array([0.5])), [1.5 * A], atol=1e-5)  # no circle between parallel codes
+    np.testing.assert_allclose(
+        slerp(A, 2 * A, jnp.array([0.5])), [1.5 * A], atol=1e-5
+    )  # no circle between parallel codes
     image = slerp(A.reshape(3, 1, 1), B.reshape(3, 1, 1), jnp.array([0.3, 0.6]))
     assert image.shape == (2, 3, 1, 1)
 

@@ -11,7 +11,11 @@ from samplers import TRACES, log_likelihood, prior_mismatch
 from sde_lib import EDM, VE, VP, Gaussian, GaussianMixture
 
 KEY = jax.random.key(0)
-CURVED = GaussianMixture([0.3, 0.7], [[-0.8, 0.2], [0.5, -0.1]], [[[0.04, 0.01], [0.01, 0.02]], [[0.05, -0.02], [-0.02, 0.06]]])
+CURVED = GaussianMixture(
+    [0.3, 0.7],
+    [[-0.8, 0.2], [0.5, -0.1]],
+    [[[0.04, 0.01], [0.01, 0.02]], [[0.05, -0.02], [-0.02, 0.06]]],
+)
 
 
 def correlated(d):
@@ -24,21 +28,31 @@ def correlated(d):
 def exact_trace(data, sde, x, tolerance=1e-8, sd=0.6):
     """Return the likelihood by the exact trace, in float64; calls with the same shapes share one compilation."""
     tolerance, sd = jnp.asarray(tolerance), jnp.asarray(sd)
-    return log_likelihood(KEY, data.denoiser(sde), sde, x, sd=sd, rtol=tolerance, atol=tolerance, max_steps=1024)
+    return log_likelihood(
+        KEY, data.denoiser(sde), sde, x, sd=sd, rtol=tolerance, atol=tolerance, max_steps=1024
+    )
 
 
 def check_exact(sde, d):
     data = correlated(d)
     with jax.enable_x64(True):
-        x, mean, cov = data.sample(jax.random.key(1), 4), data.mean, np.asarray(data.data_moments().cov)
+        x, mean, cov = (
+            data.sample(jax.random.key(1), 4),
+            data.mean,
+            np.asarray(data.data_moments().cov),
+        )
         # In two dimensions as a mixture of two equal ones, which shares the compilation of the curved density below.
         model = GaussianMixture([0.3, 0.7], [mean, mean], [cov, cov]) if d == 2 else data
         # Both at t_min, and with the prior instead of p_1: comparing with the density of the data would blame the solver for either.
         exact = data.model_log_prob(sde, x, sde.t_min)
         found = exact_trace(model, sde, x)
         np.testing.assert_allclose(found.log_prob, exact, rtol=1e-6, atol=1e-6)
-        h = float(jnp.hypot(*sde.marginal(jnp.asarray(1.0))))  # the solver sees x / h: EDM's latents are as large as 220
-        np.testing.assert_allclose(found.latent / h, data.flow(sde, x, sde.t_min, 1.0) / h, rtol=1e-6, atol=1e-6)
+        h = float(
+            jnp.hypot(*sde.marginal(jnp.asarray(1.0)))
+        )  # the solver sees x / h: EDM's latents are as large as 220
+        np.testing.assert_allclose(
+            found.latent / h, data.flow(sde, x, sde.t_min, 1.0) / h, rtol=1e-6, atol=1e-6
+        )
         np.testing.assert_array_equal(found.std_error, 0)
         default = exact_trace(model, sde, x, 1e-5, sd=1.0)
         np.testing.assert_allclose(default.log_prob, exact, atol=1e-3 * d)
@@ -72,8 +86,18 @@ def test_a_curved_density_is_what_scipy_says(any_sde):
 
         for i, start in enumerate(np.asarray(x[:3])):
             # f is infinite at t = 1 where no signal is left, so SciPy stops just before: p_t changes by less than 1e-5 from there on.
-            ends, state = (sde.t_min, 1.0 if np.isfinite(sde.log_snr(jnp.ones(()))) else 1 - 1e-6), np.append(start, 0.0)
-            y = solve_ivp(lambda t, y: np.asarray(field(t, y)), ends, state, method="DOP853", rtol=1e-9, atol=1e-9).y[:, -1]
+            ends, state = (
+                (sde.t_min, 1.0 if np.isfinite(sde.log_snr(jnp.ones(()))) else 1 - 1e-6),
+                np.append(start, 0.0),
+            )
+            y = solve_ivp(
+                lambda t, y: np.asarray(field(t, y)),
+                ends,
+                state,
+                method="DOP853",
+                rtol=1e-9,
+                atol=1e-9,
+            ).y[:, -1]
             prior = stats.norm(0, float(sde.prior_std())).logpdf(y[:2]).sum()
             np.testing.assert_allclose(found.log_prob[i], prior + y[2], atol=1e-5)
 
@@ -89,21 +113,33 @@ def test_mismatch_of_the_prior_is_the_known_one(sde, nats):
         mismatch = float(found.log_prob[0] - data.log_prob(sde, x, sde.t_min)[0])
         reported = prior_mismatch(sde, found.latent, 1.0, 0.25)
     assert round(abs(mismatch), 3) == nats, mismatch
-    np.testing.assert_allclose(reported, mismatch, atol=1e-6)  # one-dimensional Gaussian data, so the term is exact
+    np.testing.assert_allclose(
+        reported, mismatch, atol=1e-6
+    )  # one-dimensional Gaussian data, so the term is exact
 
 
-@pytest.mark.parametrize(("trace", "probes", "independent"), [("rademacher", 3, 3), ("gaussian", 3, 3), ("hutch++", 9, 3)])
-def test_the_estimated_trace_is_unbiased_and_its_error_covers_at_its_nominal_rate(trace, probes, independent):
+@pytest.mark.parametrize(
+    ("trace", "probes", "independent"),
+    [("rademacher", 3, 3), ("gaussian", 3, 3), ("hutch++", 9, 3)],
+)
+def test_the_estimated_trace_is_unbiased_and_its_error_covers_at_its_nominal_rate(
+    trace, probes, independent
+):
     # 3000 estimates of one density in 16 dimensions. Mean: within 4.5 standard errors (missed by 7e-6 of right codes).
     # Coverage of the central 90 % of Student's t with 2 degrees of freedom: binomial standard deviation 0.0055; 0.023 allows 4.2 of them,
     # missed by 3e-5 of right codes; without ddof=1 or with 4 probes' worth of certainty it would be 0.86.
     sde, data, n = VP(), correlated(16), 3000
     x = jnp.broadcast_to(data.sample(jax.random.key(3), 1), (n, 16))
     tolerance = jnp.asarray(1e-3)
-    found = log_likelihood(KEY, data.denoiser(sde), sde, x, probes=probes, trace=trace, rtol=tolerance, atol=tolerance)
+    found = log_likelihood(
+        KEY, data.denoiser(sde), sde, x, probes=probes, trace=trace, rtol=tolerance, atol=tolerance
+    )
     with jax.enable_x64(True):
         exact = float(data.model_log_prob(sde, jnp.asarray(np.asarray(x[:1]), float), sde.t_min)[0])
-    error, bar = np.asarray(found.log_prob, np.float64) - exact, np.asarray(found.std_error, np.float64)
+    error, bar = (
+        np.asarray(found.log_prob, np.float64) - exact,
+        np.asarray(found.std_error, np.float64),
+    )
     assert abs(error.mean()) < 4.5 * error.std() / np.sqrt(n) + 0.005  # the tolerance of the solver
     covered = np.mean(np.abs(error) < stats.t(independent - 1).ppf(0.95) * bar)
     assert abs(covered - 0.9) < 0.023, covered
@@ -117,12 +153,21 @@ def test_traces_of_a_known_matrix():
     matrix = rng.normal(size=(6, 6)) + 3 * np.eye(6)
     low = rng.normal(size=(6, 2)) @ rng.normal(size=(2, 6))
     off = matrix - np.diag(np.diag(matrix))
-    variance = {"rademacher": np.sum(off**2 + off * off.T), "gaussian": np.sum(matrix**2 + matrix * matrix.T)}
+    variance = {
+        "rademacher": np.sum(off**2 + off * off.T),
+        "gaussian": np.sum(matrix**2 + matrix * matrix.T),
+    }
     for name, expected in variance.items():
         draw, estimate, count = TRACES[name]
-        values = np.asarray(estimate(lambda v: v @ matrix.T, draw(KEY, (count(20_000), 6), jnp.float32)), np.float64)
-        assert len(values) == 20_000 and abs(values.mean() - np.trace(matrix)) < 5 * np.sqrt(expected / 20_000)
-        np.testing.assert_allclose(values.var(), expected, rtol=0.08)  # 5 standard errors of a variance of heavy-tailed values
+        values = np.asarray(
+            estimate(lambda v: v @ matrix.T, draw(KEY, (count(20_000), 6), jnp.float32)), np.float64
+        )
+        assert len(values) == 20_000 and abs(values.mean() - np.trace(matrix)) < 5 * np.sqrt(
+            expected / 20_000
+        )
+        np.testing.assert_allclose(
+            values.var(), expected, rtol=0.08
+        )  # 5 standard errors of a variance of heavy-tailed values
     draw, estimate, count = TRACES["hutch++"]
     with jax.enable_x64(True):
         values = estimate(lambda v: v @ low.T, draw(KEY, (count(9), 6), float))
@@ -135,7 +180,11 @@ def test_probes_belong_to_the_index_of_a_sample():
     x = jnp.broadcast_to(data.sample(jax.random.key(3), 1), (5, 4))
 
     def run(index):
-        return np.asarray(log_likelihood(KEY, data.denoiser(sde), sde, x, probes=2, index=jnp.array(index)).log_prob)
+        return np.asarray(
+            log_likelihood(
+                KEY, data.denoiser(sde), sde, x, probes=2, index=jnp.array(index)
+            ).log_prob
+        )
 
     whole = run([0, 1, 2, 3, 4])
     assert len(np.unique(np.round(whole, 3))) > 2  # the same point, but other probes
@@ -144,7 +193,9 @@ def test_probes_belong_to_the_index_of_a_sample():
 
 def test_one_probe_knows_no_error_bar_and_a_sample_that_does_not_arrive_is_nan():
     x = CURVED.sample(jax.random.key(2), 2) * jnp.array([[1.0], [jnp.nan]])
-    found = log_likelihood(KEY, CURVED.denoiser(VP()), VP(), x, probes=1, rtol=1e-3, atol=1e-3, max_steps=256)
+    found = log_likelihood(
+        KEY, CURVED.denoiser(VP()), VP(), x, probes=1, rtol=1e-3, atol=1e-3, max_steps=256
+    )
     np.testing.assert_array_equal(jnp.isnan(found.log_prob), [False, True])
     assert jnp.all(jnp.isnan(found.std_error)) and jnp.all(jnp.isnan(found.latent[1]))
 
@@ -168,13 +219,18 @@ def test_nfe_counts_both_solves_and_the_refinement_is_the_error_of_the_coarser()
     coarse = log_likelihood(KEY, denoise, sde, x, rtol=1e-2, atol=1e-2)
     np.testing.assert_allclose(found.refinement, found.log_prob - coarse.log_prob, atol=5e-4)
     assert np.max(np.abs(found.refinement)) > 2e-3
-    assert np.all(np.isnan(coarse.refinement)) and np.all(np.abs(found.log_prob - exact) < np.abs(found.refinement) + 3e-3)
+    assert np.all(np.isnan(coarse.refinement)) and np.all(
+        np.abs(found.log_prob - exact) < np.abs(found.refinement) + 3e-3
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"probes": 0}, "need at least 1 probes for rademacher, or None for the exact trace, got 0"),
+        (
+            {"probes": 0},
+            "need at least 1 probes for rademacher, or None for the exact trace, got 0",
+        ),
         ({"probes": 5, "trace": "hutch++"}, r"need at least 6 probes for hutch\+\+"),
         ({"trace": "skilling"}, "unknown trace 'skilling'; choose one of"),
     ],

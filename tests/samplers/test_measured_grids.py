@@ -12,7 +12,11 @@ from samplers.measured_grids import RULES, _cheapest
 from sde_lib import VP, GaussianMixture
 
 KEY, SDE = jax.random.key(0), VP()
-DATA = GaussianMixture([0.3, 0.7], [[-0.8, 0.2], [0.5, -0.1]], [[[0.01, 0.0], [0.0, 0.002]], [[0.005, 0.0], [0.0, 0.006]]])
+DATA = GaussianMixture(
+    [0.3, 0.7],
+    [[-0.8, 0.2], [0.5, -0.1]],
+    [[[0.01, 0.0], [0.0, 0.002]], [[0.005, 0.0], [0.0, 0.006]]],
+)
 DENOISE, X = DATA.denoiser(SDE), draw_prior(jax.random.key(1), SDE, (32, 2))
 
 

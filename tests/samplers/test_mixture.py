@@ -36,7 +36,9 @@ def distribution(sde, t):
         return stats.norm.cdf((np.asarray(x)[..., None] - alpha * MEANS) / spread) @ WEIGHTS
 
     reach = alpha * np.abs(MEANS).max() + 9 * spread.max()
-    return below, np.vectorize(lambda p: optimize.brentq(lambda x: below(x) - p, -reach, reach, xtol=1e-15, rtol=1e-14))
+    return below, np.vectorize(
+        lambda p: optimize.brentq(lambda x: below(x) - p, -reach, reach, xtol=1e-15, rtol=1e-14)
+    )
 
 
 # A method that knows times only through the noise level treats all processes alike, as test_gaussian.py shows for every one of them.
@@ -48,11 +50,16 @@ def test_end_points_converge_to_the_exact_flow_with_the_declared_order(determini
     quantiles = np.linspace(0.02, 0.98, 41)
     start, exact = (distribution(sde, t)[1](quantiles)[:, None] for t in (1.0, END))
     with jax.enable_x64(True):
-        ends = [walk(deterministic, sde, smooth_grid(deterministic, n), start, estimate) for n in (256, 512)]
+        ends = [
+            walk(deterministic, sde, smooth_grid(deterministic, n), start, estimate)
+            for n in (256, 512)
+        ]
     error = [np.median(np.abs(end - exact)) for end in ends]
     slope = np.log2(error[0] / error[1])
     assert error[1] < 0.03, f"off by {error} where the data have standard deviations of 0.3 and 0.4"
-    assert abs(slope - deterministic.order) < 0.3, f"declared {deterministic.order}, measured {slope}, errors {error}"
+    assert abs(slope - deterministic.order) < 0.3, (
+        f"declared {deterministic.order}, measured {slope}, errors {error}"
+    )
 
 
 @TWO
@@ -60,7 +67,9 @@ def test_samples_have_the_distribution_that_they_should(stochastic, sde, monkeyp
     # 256 x 64 independent values, started from p_1. The share of them below a point has a standard deviation of at most 0.0039; five of
     # them, 0.0195, at one of nine points are passed by 5e-6 of right codes. At 100 steps discretisation moves a share by up to 0.01.
     batch, d, steps = 256, 64, 100
-    if isinstance(stochastic, PredictorCorrector):  # a corrector of finite step has a law of its own, wider by snr^2
+    if isinstance(
+        stochastic, PredictorCorrector
+    ):  # a corrector of finite step has a law of its own, wider by snr^2
         stochastic = eqx.tree_at(lambda s: s.corrector.snr, stochastic, 0.04)
     rng, dense = np.random.default_rng(1), 6 * float(sde.prior_std()) * np.linspace(-1, 1, 20001)
     x = np.interp(rng.uniform(size=(batch, d)), distribution(sde, 1.0)[0](dense), dense)

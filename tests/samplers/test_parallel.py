@@ -6,11 +6,24 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from samplers import DDIM, Ancestral, DPMpp2M, EulerMaruyama, draw_prior, grids, sample, sample_parallel
+from samplers import (
+    DDIM,
+    Ancestral,
+    DPMpp2M,
+    EulerMaruyama,
+    draw_prior,
+    grids,
+    sample,
+    sample_parallel,
+)
 from sde_lib import VP, GaussianMixture
 
 KEY, SDE = jax.random.key(0), VP()
-DATA = GaussianMixture([0.3, 0.7], [[-0.8, 0.2], [0.5, -0.1]], [[[0.04, 0.01], [0.01, 0.02]], [[0.05, -0.02], [-0.02, 0.06]]])
+DATA = GaussianMixture(
+    [0.3, 0.7],
+    [[-0.8, 0.2], [0.5, -0.1]],
+    [[[0.04, 0.01], [0.01, 0.02]], [[0.05, -0.02], [-0.02, 0.06]]],
+)
 DENOISE, X = DATA.denoiser(SDE), draw_prior(KEY, SDE, (7, 2))
 
 
@@ -20,7 +33,9 @@ def both(sampler, steps, **settings):
     return sample_parallel(KEY, sampler, DENOISE, SDE, ts, X, **settings), expected
 
 
-@pytest.mark.parametrize("sampler", [DDIM(), EulerMaruyama(), Ancestral()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "sampler", [DDIM(), EulerMaruyama(), Ancestral()], ids=lambda s: type(s).__name__
+)
 @pytest.mark.parametrize("window", [5, None])
 def test_iterated_to_the_end_it_is_the_sequential_walk(sampler, window):
     found, expected = both(sampler, 16, window=window, tolerance=0.0)
@@ -35,7 +50,10 @@ def test_to_a_tolerance_a_hundred_steps_take_a_fifth_of_the_sequential_calls():
 
 
 def test_a_sample_depends_neither_on_its_batch_nor_on_the_devices():
-    ts, mesh = grids.quadratic(SDE, 16), jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    ts, mesh = (
+        grids.quadratic(SDE, 16),
+        jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2]),
+    )
     whole = sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, X).x
     index = jnp.array([5, 2])
     part = sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, X[index], index=index).x
@@ -46,14 +64,22 @@ def test_a_sample_depends_neither_on_its_batch_nor_on_the_devices():
 
 
 def test_the_steps_of_a_window_are_spread_over_the_devices():
-    ts, mesh = grids.quadratic(SDE, 16), jax.make_mesh((2,), ("time",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    ts, mesh = (
+        grids.quadratic(SDE, 16),
+        jax.make_mesh((2,), ("time",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2]),
+    )
     seen = set()
 
     def watched(x, t, cond):
-        jax.debug.inspect_array_sharding(x, callback=lambda sharding: seen.add(sharding.num_devices))
+        jax.debug.inspect_array_sharding(
+            x, callback=lambda sharding: seen.add(sharding.num_devices)
+        )
         return DENOISE(x, t, cond)
 
-    whole, x = sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, X), jax.device_put(X, NamedSharding(mesh, PartitionSpec()))
+    whole, x = (
+        sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, X),
+        jax.device_put(X, NamedSharding(mesh, PartitionSpec())),
+    )
     found = sample_parallel(KEY, EulerMaruyama(), watched, SDE, ts, x, mesh=mesh)
     np.testing.assert_allclose(found.x, whole.x, atol=1e-6)
     assert int(found.depth) == int(whole.depth) and seen == {2}

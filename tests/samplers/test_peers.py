@@ -33,30 +33,45 @@ def by_k_diffusion(function, **settings):
         return torch.from_numpy(np.asarray(estimate(x.numpy(), 1.0, float(sigma[0])).x0))
 
     start = torch.from_numpy(LEVELS[0] * X)
-    return getattr(sampling, function)(model, start, torch.from_numpy(LEVELS), disable=True, **settings).numpy()
+    return getattr(sampling, function)(
+        model, start, torch.from_numpy(LEVELS), disable=True, **settings
+    ).numpy()
 
 
 @pytest.mark.parametrize(
     ("sampler", "function"),
-    [(Heun(), "sample_heun"), (DPM2(), "sample_dpm_2"), (LMS(), "sample_lms"), (DPMpp2M(), "sample_dpmpp_2m")],
+    [
+        (Heun(), "sample_heun"),
+        (DPM2(), "sample_dpm_2"),
+        (LMS(), "sample_lms"),
+        (DPMpp2M(), "sample_dpmpp_2m"),
+    ],
     ids=lambda v: str(v),
 )
 def test_deterministic_solvers_of_k_diffusion(sampler, function):
     with jax.enable_x64(True):
         found = walk(sampler, Level(t_min=0.0), LEVELS / 80, LEVELS[0] * X, estimate)
-    np.testing.assert_allclose(found, by_k_diffusion(function), rtol=2e-4 if function == "sample_lms" else 1e-8)  # its quadrature: 1e-4
+    np.testing.assert_allclose(
+        found, by_k_diffusion(function), rtol=2e-4 if function == "sample_lms" else 1e-8
+    )  # its quadrature: 1e-4
 
 
 def test_a_stochastic_solver_of_k_diffusion(monkeypatch):
     ours, theirs = (np.random.default_rng(1) for _ in range(2))
     supply(monkeypatch, lambda like: ours.standard_normal(like.shape))
-    expected = by_k_diffusion("sample_dpmpp_2m_sde", noise_sampler=lambda a, b: torch.from_numpy(theirs.standard_normal(X.shape)))
+    expected = by_k_diffusion(
+        "sample_dpmpp_2m_sde",
+        noise_sampler=lambda a, b: torch.from_numpy(theirs.standard_normal(X.shape)),
+    )
     with jax.enable_x64(True):
         found = walk(DPMpp2MSDE(), Level(t_min=0.0), LEVELS / 80, LEVELS[0] * X, estimate)
     np.testing.assert_allclose(found, expected, rtol=1e-8)
 
 
-DATA = {"algorithm_type": "dpmsolver++", "final_sigmas_type": "sigma_min"}  # else the last step is of first order
+DATA = {
+    "algorithm_type": "dpmsolver++",
+    "final_sigmas_type": "sigma_min",
+}  # else the last step is of first order
 NOISE = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
 
 
@@ -76,11 +91,21 @@ def by_diffusers(name, **settings):
 @pytest.mark.parametrize(
     ("sampler", "name", "settings"),
     [
-        *((sampler, "DPMSolverMultistepScheduler", {**DATA, "solver_order": i}) for i, sampler in ((2, DPMpp2M()), (3, DPMpp3M()))),
-        *((DPMSolverM(i), "DPMSolverMultistepScheduler", {**NOISE, "solver_order": i}) for i in (2, 3)),
+        *(
+            (sampler, "DPMSolverMultistepScheduler", {**DATA, "solver_order": i})
+            for i, sampler in ((2, DPMpp2M()), (3, DPMpp3M()))
+        ),
+        *(
+            (DPMSolverM(i), "DPMSolverMultistepScheduler", {**NOISE, "solver_order": i})
+            for i in (2, 3)
+        ),
         (DEIS(order=2), "DEISMultistepScheduler", {"solver_order": 2}),
         (DEIS(order=3), "DEISMultistepScheduler", {"solver_order": 3}),
-        *((UniPC(p, b), "UniPCMultistepScheduler", {"solver_order": p, "solver_type": b}) for p in (1, 2, 3) for b in ("bh1", "bh2")),
+        *(
+            (UniPC(p, b), "UniPCMultistepScheduler", {"solver_order": p, "solver_type": b})
+            for p in (1, 2, 3)
+            for b in ("bh1", "bh2")
+        ),
     ],
     ids=lambda v: str(v),
 )

@@ -35,11 +35,20 @@ def moments(sampler, sde, ts, monkeypatch):
     with monkeypatch.context() as patch, jax.enable_x64(True):
         supply(patch, normal)
         x = np.eye(size)[:, 1:2]
-        ends = walk(sampler, sde, ts, x, estimate, check_plan(sampler, sde, in_float64(sampler.plan, sde, ts)))[:, 0]
+        ends = walk(
+            sampler,
+            sde,
+            ts,
+            x,
+            estimate,
+            check_plan(sampler, sde, in_float64(sampler.plan, sde, ts)),
+        )[:, 0]
     alpha, sigma = (float(v) for v in in_float64(sde.marginal, ts[0]))
     assert (len(draws) > 0) == sampler.stochastic and len(draws) <= size - 2
     slopes = ends[1:] - ends[0]
-    return ends[0] + slopes[0] * alpha * MEAN, np.sqrt((slopes[0] * np.hypot(alpha * STD, sigma)) ** 2 + np.sum(slopes[1:] ** 2))
+    return ends[0] + slopes[0] * alpha * MEAN, np.sqrt(
+        (slopes[0] * np.hypot(alpha * STD, sigma)) ** 2 + np.sum(slopes[1:] ** 2)
+    )
 
 
 def test_every_sampler_ends_in_the_law_of_the_data(usual, other_sde, monkeypatch):
@@ -49,15 +58,21 @@ def test_every_sampler_ends_in_the_law_of_the_data(usual, other_sde, monkeypatch
         usual = PredictorCorrector(usual.predictor, samplers.AnnealedLangevin(snr=0.03))
     start = 1.0
     try:
-        check_plan(usual, other_sde, in_float64(usual.plan, other_sde, grids.quadratic(other_sde, 8)))
+        check_plan(
+            usual, other_sde, in_float64(usual.plan, other_sde, grids.quadratic(other_sde, 8))
+        )
     except ValueError as error:  # no drift, or no finite noise level, at t = 1
         assert "start the grid below 1" in str(error)
         start = 0.97
     alpha, sigma = (float(v) for v in in_float64(other_sde.marginal, END))
     error = []
-    slow = isinstance(usual, samplers.SEEDS) and isinstance(other_sde, EDM)  # its order shows from some hundred steps on
+    slow = isinstance(usual, samplers.SEEDS) and isinstance(
+        other_sde, EDM
+    )  # its order shows from some hundred steps on
     for n in (128, 256) if slow else (64, 128):
-        mean, std = moments(usual, other_sde, grids.quadratic(other_sde, n, start, END), monkeypatch)
+        mean, std = moments(
+            usual, other_sde, grids.quadratic(other_sde, n, start, END), monkeypatch
+        )
         error.append(abs(mean - alpha * MEAN) + abs(std - np.hypot(alpha * STD, sigma)))
     assert error[1] < 0.1 and error[1] < 1.25 * 0.5**usual.order * error[0] + 1e-4, error
 
@@ -67,14 +82,28 @@ def test_edm_ends_at_data_without_noise():
     sde = EDM(t_min=0.0)
     ts = np.append(grids.karras(sde, 17, end=0.002 / 80), 0.0)
     x = jnp.linspace(-160.0, 160.0, 9)[:, None]
-    found = sample(jax.random.key(0), samplers.DDIM(), Gaussian([MEAN], [[STD**2]]).denoiser(sde), sde, ts, x)
+    found = sample(
+        jax.random.key(0), samplers.DDIM(), Gaussian([MEAN], [[STD**2]]).denoiser(sde), sde, ts, x
+    )
     assert int(found.nfe) == 18
     np.testing.assert_allclose(found.x, MEAN + STD * (x - MEAN) / np.hypot(STD, 80), atol=0.2)
 
 
 def test_a_pairing_that_has_no_coefficients_is_refused():
     sde = Rectified()
-    with pytest.raises(ValueError, match=r"EulerMaruyama has no finite coefficients in step 0 of this grid on Rectified.*start=0.99"):
-        sample(jax.random.key(0), EulerMaruyama(), Gaussian([MEAN], [[STD**2]]).denoiser(sde), sde, grids.uniform(sde, 4), jnp.ones((2, 1)))
-    with pytest.raises(ValueError, match="log-SNR of Rectified is -inf at start = 1.0 .* start below 1"):
+    with pytest.raises(
+        ValueError,
+        match=r"EulerMaruyama has no finite coefficients in step 0 of this grid on Rectified.*start=0.99",
+    ):
+        sample(
+            jax.random.key(0),
+            EulerMaruyama(),
+            Gaussian([MEAN], [[STD**2]]).denoiser(sde),
+            sde,
+            grids.uniform(sde, 4),
+            jnp.ones((2, 1)),
+        )
+    with pytest.raises(
+        ValueError, match="log-SNR of Rectified is -inf at start = 1.0 .* start below 1"
+    ):
         grids.log_snr(sde, 4)

@@ -52,11 +52,15 @@ def score(x, alpha, sigma):
     variance = (alpha * STDS) ** 2 + sigma**2
     joint = np.log(WEIGHTS / np.sqrt(variance)) - (x - alpha * MEANS) ** 2 / (2 * variance)
     joint = np.exp(joint - joint.max(1, keepdims=True))
-    return np.sum(joint * (alpha * MEANS - x) / variance, 1, keepdims=True) / np.sum(joint, 1, keepdims=True)
+    return np.sum(joint * (alpha * MEANS - x) / variance, 1, keepdims=True) / np.sum(
+        joint, 1, keepdims=True
+    )
 
 
 def estimate(x, alpha, sigma):
-    return Estimate((x + sigma**2 * score(x, alpha, sigma)) / alpha, -sigma * score(x, alpha, sigma))
+    return Estimate(
+        (x + sigma**2 * score(x, alpha, sigma)) / alpha, -sigma * score(x, alpha, sigma)
+    )
 
 
 def D(x, lam):
@@ -68,7 +72,9 @@ def E(x, lam):
 
 
 def by_time(x, lam, D, E, z, order):
-    return p.adams_bashforth(x, TS, lambda t: np.sqrt(np.expm1(BETA * t**2 / 2 + 0.1 * t)), lam, D, E, z, order)
+    return p.adams_bashforth(
+        x, TS, lambda t: np.sqrt(np.expm1(BETA * t**2 / 2 + 0.1 * t)), lam, D, E, z, order
+    )
 
 
 def by_log(x, lam, D, E, z, order):
@@ -101,8 +107,15 @@ CASES = [
     *((DEIS(order, "rho"), by_level, {"order": order}) for order in (2, 3)),
     (LMS(), by_level, {"order": 4}),
     *((AdamsBashforth(order), p.velocity, {"order": order}) for order in (2, 3, 4)),
-    *((UniPC(order, b), p.unipc, {"order": order, "b": b}) for order in (1, 2, 3) for b in ("bh1", "bh2")),
-    *((SASolver(q, c, tau), p.sa, {"predictor": q, "corrector": c, "tau": tau}) for q, c, tau in ((3, 3, 1.0), (2, 1, 0.4), (3, 2, 0.0))),
+    *(
+        (UniPC(order, b), p.unipc, {"order": order, "b": b})
+        for order in (1, 2, 3)
+        for b in ("bh1", "bh2")
+    ),
+    *(
+        (SASolver(q, c, tau), p.sa, {"predictor": q, "corrector": c, "tau": tau})
+        for q, c, tau in ((3, 3, 1.0), (2, 1, 0.4), (3, 2, 0.0))
+    ),
     (SASolver(2, 0, 1.0), p.sa, {"predictor": 2, "corrector": 0, "tau": 1.0}),
     (DPM2(), p.dpm_2, {}),
     (Heun(), p.heun, {}),
@@ -110,7 +123,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("sampler", "solver", "settings"), CASES, ids=[str(case[0]) for case in CASES])
+@pytest.mark.parametrize(
+    ("sampler", "solver", "settings"), CASES, ids=[str(case[0]) for case in CASES]
+)
 def test_a_solver_is_its_paper(sampler, solver, settings, monkeypatch):
     # One draw after another from the same generator: the order of the draws within a step is that of the paper, start to end.
     ours, theirs = (np.random.default_rng(1) for _ in range(2))
@@ -150,7 +165,13 @@ def test_a_pair_corrects_first_and_then_predicts(monkeypatch):
             found = walk(PredictorCorrector(predictor, corrector), SDE, ts, X, estimate)
         (alpha, alpha_s), (sigma, _) = in_float64(SDE.marginal, ts)
         epsilon = 2 * (alpha / alpha_s * 0.5 * sigma) ** 2
-        corrected = X + epsilon * score(X, alpha, sigma) + np.sqrt(2 * epsilon) * theirs.standard_normal(X.shape)
+        corrected = (
+            X
+            + epsilon * score(X, alpha, sigma)
+            + np.sqrt(2 * epsilon) * theirs.standard_normal(X.shape)
+        )
         with monkeypatch.context() as patch:
             supply(patch, lambda like: theirs.standard_normal(like.shape))
-            np.testing.assert_allclose(found, walk(predictor, SDE, ts, corrected, estimate), rtol=1e-10)
+            np.testing.assert_allclose(
+                found, walk(predictor, SDE, ts, corrected, estimate), rtol=1e-10
+            )

@@ -31,12 +31,19 @@ def on_table(n):
 def step(sampler, sde, ends, monkeypatch, **replaced):
     """Take one step between the `ends` (11, 2) of each row of X, in float32, with the reference's score and noise."""
     rows = [in_float64(sampler.plan, sde, end) for end in ends]
-    row = jax.tree.map(lambda *r: jnp.asarray(np.stack(r).reshape(-1, 1, 1, 1), jnp.float32), *rows)._replace(**replaced)
-    alpha, sigma = (jnp.asarray(v.reshape(-1, 1, 1, 1), jnp.float32) for v in in_float64(sde.marginal, ends[:, 0]))
+    row = jax.tree.map(
+        lambda *r: jnp.asarray(np.stack(r).reshape(-1, 1, 1, 1), jnp.float32), *rows
+    )._replace(**replaced)
+    alpha, sigma = (
+        jnp.asarray(v.reshape(-1, 1, 1, 1), jnp.float32)
+        for v in in_float64(sde.marginal, ends[:, 0])
+    )
     sigma = replaced.get("sigma", sigma)
 
     def denoise(x, t, cond):
-        return Estimate.from_noise(x, alpha, sigma, -sigma * (-0.3 * x - 0.1 * T.reshape(-1, 1, 1, 1)))
+        return Estimate.from_noise(
+            x, alpha, sigma, -sigma * (-0.3 * x - 0.1 * T.reshape(-1, 1, 1, 1))
+        )
 
     for module in (samplers.one_step, samplers.langevin):
         monkeypatch.setattr(module, "normal", lambda keys, like: jnp.asarray(NOISE))
@@ -46,7 +53,9 @@ def step(sampler, sde, ends, monkeypatch, **replaced):
 
 def relative(got, expected):
     """Return the error of the update at each time, relative to its norm."""
-    error, update = (np.linalg.norm(a.reshape(len(X), -1), axis=1) for a in (got - expected, expected - X))
+    error, update = (
+        np.linalg.norm(a.reshape(len(X), -1), axis=1) for a in (got - expected, expected - X)
+    )
     return error / update
 
 
@@ -57,7 +66,9 @@ def test_euler_maruyama(name, key, n, monkeypatch):
     ends = np.stack([T.astype(np.float64), T.astype(np.float64) - 1 / n], -1)
     expected = REFERENCE[f"{name}/N{n}/pred_{'reverse_diffusion' if key else 'euler_maruyama'}/x"]
     error = relative(step(EulerMaruyama(), SDES[name], ends, monkeypatch), expected)
-    assert np.all(error[DIGITS if name == "subvp" else slice(None)] < (2e-5 if name == "subvp" else 1e-5)), error
+    assert np.all(
+        error[DIGITS if name == "subvp" else slice(None)] < (2e-5 if name == "subvp" else 1e-5)
+    ), error
 
 
 @pytest.mark.parametrize("n", [100, 1000])
@@ -71,7 +82,10 @@ def test_euler_maruyama(name, key, n, monkeypatch):
     ],
 )
 def test_predictors_on_a_table(name, sampler, key, n, monkeypatch):
-    error = relative(step(sampler, Discrete(SDES[name], n), on_table(n), monkeypatch), REFERENCE[f"{name}/N{n}/{key}/x"])
+    error = relative(
+        step(sampler, Discrete(SDES[name], n), on_table(n), monkeypatch),
+        REFERENCE[f"{name}/N{n}/{key}/x"],
+    )
     assert np.all(error < 1e-4), error  # the reference's float32 differences of sigma^2
 
 
@@ -79,12 +93,17 @@ def test_predictors_on_a_table(name, sampler, key, n, monkeypatch):
 @pytest.mark.parametrize("name", SDES)
 @pytest.mark.parametrize(
     ("sampler", "key"),
-    [(AnnealedLangevin(n_steps=2), "corr_ald"), (Langevin(n_steps=2, norms="batch"), "corr_langevin")],
+    [
+        (AnnealedLangevin(n_steps=2), "corr_ald"),
+        (Langevin(n_steps=2, norms="batch"), "corr_langevin"),
+    ],
     ids=["ald", "langevin"],
 )
 def test_correctors(name, sampler, key, n, monkeypatch):
     table = Discrete(VE() if name == "ve" else VP(), n)
-    sigma = jnp.asarray(in_float64(SDES[name].marginal, T.astype(np.float64))[1].reshape(-1, 1, 1, 1), jnp.float32)
+    sigma = jnp.asarray(
+        in_float64(SDES[name].marginal, T.astype(np.float64))[1].reshape(-1, 1, 1, 1), jnp.float32
+    )
     found = step(sampler, table, on_table(n), monkeypatch, sigma=sigma)
     error = relative(found, REFERENCE[f"{name}/N{n}/{key}/x"])
     assert np.all(error[DIGITS if key == "corr_ald" else slice(None)] < 1e-5), error

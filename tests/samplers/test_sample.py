@@ -83,8 +83,15 @@ def test_the_path_holds_the_states_of_the_walk(example):
 
 
 def test_more_states_than_there_are_and_none():
-    runs = {keep: sample(KEY, DDIM(), DENOISE, SDE, TS, X, keep=keep, denoise_last=False) for keep in (0, 1, 99)}
-    assert runs[0].path is None and runs[1].path.shape == (1, 3, 2) and runs[99].path.shape == (7, 3, 2)
+    runs = {
+        keep: sample(KEY, DDIM(), DENOISE, SDE, TS, X, keep=keep, denoise_last=False)
+        for keep in (0, 1, 99)
+    }
+    assert (
+        runs[0].path is None
+        and runs[1].path.shape == (1, 3, 2)
+        and runs[99].path.shape == (7, 3, 2)
+    )
     np.testing.assert_array_equal(runs[1].path[0], runs[1].x)
     np.testing.assert_array_equal(runs[99].path[-1], runs[99].x)
     assert all(int(run.nfe) == 6 for run in runs.values())
@@ -93,7 +100,9 @@ def test_more_states_than_there_are_and_none():
 def same_with_progress(sampler, ts):
     """Assert that reporting changes nothing, and return the reports."""
     reports = []
-    found = sample(KEY, sampler, DENOISE, SDE, ts, X, keep=3, progress=lambda *report: reports.append(report))
+    found = sample(
+        KEY, sampler, DENOISE, SDE, ts, X, keep=3, progress=lambda *report: reports.append(report)
+    )
     plain = sample(KEY, sampler, DENOISE, SDE, ts, X, keep=3)
     np.testing.assert_allclose(found.x, plain.x, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.path, plain.path, rtol=1e-4, atol=1e-5)
@@ -108,7 +117,12 @@ def test_reporting_progress_changes_nothing(example):
 @pytest.mark.parametrize("sampler", [EulerMaruyama(), DPMpp2M()], ids=["noise", "memory"])
 def test_long_walks_report_about_fifty_times(sampler):
     done, totals = zip(*same_with_progress(sampler, grids.quadratic(SDE, 130)), strict=True)
-    assert len(done) == 50 and done[-1] == 130 and set(totals) == {130} and set(np.diff(done)) == {2, 3}
+    assert (
+        len(done) == 50
+        and done[-1] == 130
+        and set(totals) == {130}
+        and set(np.diff(done)) == {2, 3}
+    )
 
 
 def test_conditions_reach_the_denoiser():
@@ -117,9 +131,16 @@ def test_conditions_reach_the_denoiser():
     def denoise(x, t, cond):
         return DENOISE(x, t)._replace(x0=DENOISE(x, t).x0 + cond["shift"])
 
-    found, plain = sample(KEY, DDIM(), denoise, SDE, TS, X, cond=cond).x, sample(KEY, DDIM(), DENOISE, SDE, TS, X).x
+    found, plain = (
+        sample(KEY, DDIM(), denoise, SDE, TS, X, cond=cond).x,
+        sample(KEY, DDIM(), DENOISE, SDE, TS, X).x,
+    )
     assert np.all((found - plain)[:, 0] * cond["shift"][:, 0] > 0)
-    np.testing.assert_allclose(sample(KEY, DDIM(), denoise, SDE, TS, X[1:2], cond={"shift": cond["shift"][1:2]}).x, found[1:2], rtol=1e-4)
+    np.testing.assert_allclose(
+        sample(KEY, DDIM(), denoise, SDE, TS, X[1:2], cond={"shift": cond["shift"][1:2]}).x,
+        found[1:2],
+        rtol=1e-4,
+    )
 
 
 def test_repeated_calls_share_a_compilation():
@@ -136,7 +157,9 @@ def test_reports_of_progress_share_a_compilation():
     seen = []
     sample(KEY, EulerMaruyama(), Watched(seen), SDE, TS, X, progress=lambda *_: None)
     traced = len(seen)
-    sample(KEY, EulerMaruyama(), Watched(seen), SDE, grids.uniform(SDE, 6), X, progress=lambda *_: None)
+    sample(
+        KEY, EulerMaruyama(), Watched(seen), SDE, grids.uniform(SDE, 6), X, progress=lambda *_: None
+    )
     assert len(seen) == traced <= 4
 
 
@@ -151,7 +174,9 @@ def test_it_can_be_differentiated(example):
 
     slope = jax.grad(end)(0.1)
     assert np.isfinite(slope)
-    if not isinstance(example, Langevin):  # the end is affine in the shift: a finite difference has no truncation error
+    if not isinstance(
+        example, Langevin
+    ):  # the end is affine in the shift: a finite difference has no truncation error
         np.testing.assert_allclose(slope, end(0.6) - end(-0.4), rtol=1e-3)
 
 
@@ -164,14 +189,18 @@ def test_a_schedule_can_be_differentiated_and_batched():
     betas = jnp.array([5.0, 20.0])
     np.testing.assert_allclose(jax.vmap(end)(betas)[1], end(20.0), rtol=1e-3, atol=1e-4)
     slope = jax.grad(lambda b: jnp.sum(end(b) ** 2))(10.0)
-    np.testing.assert_allclose(slope, (jnp.sum(end(10.1) ** 2) - jnp.sum(end(9.9) ** 2)) / 0.2, rtol=0.02)
+    np.testing.assert_allclose(
+        slope, (jnp.sum(end(10.1) ** 2) - jnp.sum(end(9.9) ** 2)) / 0.2, rtol=0.02
+    )
 
 
 def test_it_runs_inside_jit_and_vmap():
     sampler = PredictorCorrector(EulerMaruyama(), AnnealedLangevin(snr=0.1))
 
     def run(key, snr):
-        return sample(key, PredictorCorrector(EulerMaruyama(), AnnealedLangevin(snr=snr)), DENOISE, SDE, TS, X).x
+        return sample(
+            key, PredictorCorrector(EulerMaruyama(), AnnealedLangevin(snr=snr)), DENOISE, SDE, TS, X
+        ).x
 
     plain = sample(KEY, sampler, DENOISE, SDE, TS, X).x
     np.testing.assert_allclose(jax.jit(run)(KEY, 0.1), plain, rtol=1e-4, atol=1e-5)
@@ -199,22 +228,35 @@ def test_impossible_grids_are_refused(ts, message):
 
 def test_a_grid_may_be_a_list_or_rounded_to_float32():
     exact = sample(KEY, DDIM(), DENOISE, SDE, [1.0, 0.5, 1e-5], X).x
-    np.testing.assert_allclose(sample(KEY, DDIM(), DENOISE, SDE, jnp.array([1.0, 0.5, 1e-5]), X).x, exact, rtol=1e-5)
+    np.testing.assert_allclose(
+        sample(KEY, DDIM(), DENOISE, SDE, jnp.array([1.0, 0.5, 1e-5]), X).x, exact, rtol=1e-5
+    )
 
 
 def test_an_index_that_does_not_number_the_batch_is_refused():
-    with pytest.raises(ValueError, match=r"each of the 3 samples, so it has shape \(3,\), got \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"each of the 3 samples, so it has shape \(3,\), got \(2,\)"
+    ):
         sample(KEY, DDIM(), DENOISE, SDE, TS, X, index=jnp.arange(2))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PredictorCorrector(EulerMaruyama, Langevin()), r"the predictor is a sampler such as EulerMaruyama\(\)"),
-        (lambda: PredictorCorrector(EulerMaruyama(), "langevin"), "the corrector is a sampler .*got 'langevin'"),
+        (
+            lambda: PredictorCorrector(EulerMaruyama, Langevin()),
+            r"the predictor is a sampler such as EulerMaruyama\(\)",
+        ),
+        (
+            lambda: PredictorCorrector(EulerMaruyama(), "langevin"),
+            "the corrector is a sampler .*got 'langevin'",
+        ),
         (lambda: DDIM(eta=1.5), "need 0 <= eta <= 1, got 1.5"),
         (lambda: DDIM(eta=-0.1), "need 0 <= eta <= 1"),
-        (lambda: Ancestral(variance="small"), "unknown variance 'small'; choose one of posterior, transition"),
+        (
+            lambda: Ancestral(variance="small"),
+            "unknown variance 'small'; choose one of posterior, transition",
+        ),
         (lambda: Langevin(norms="all"), "unknown norms 'all'; choose one of batch, sample"),
         (lambda: Langevin(snr=0.0), "need 0 < snr < 1, got 0.0"),
         (lambda: AnnealedLangevin(snr=1.0), "need 0 < snr < 1, got 1.0"),
@@ -223,6 +265,8 @@ def test_an_index_that_does_not_number_the_batch_is_refused():
     ],
 )
 def test_impossible_settings_are_refused(make, message, monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users run it, without the type checks of the tests
+    monkeypatch.setattr(
+        jaxtyping.config, "jaxtyping_disable", True
+    )  # as users run it, without the type checks of the tests
     with pytest.raises(ValueError, match=message):
         make()

@@ -16,7 +16,9 @@ class Straight(sde_lib.SDE):
 
 def plain(cls):
     """Tell whether `cls` is a process that needs no argument; `Discrete`, which wraps one, has tests of its own."""
-    return issubclass(cls, sde_lib.SDE) and not inspect.isabstract(cls) and cls is not sde_lib.Discrete
+    return (
+        issubclass(cls, sde_lib.SDE) and not inspect.isabstract(cls) and cls is not sde_lib.Discrete
+    )
 
 
 EXPORTED = [c for _, c in inspect.getmembers(sde_lib, inspect.isclass) if plain(c)]

@@ -44,8 +44,12 @@ def test_in_float64_traces_what_is_being_learned():
     def sigma(t, b):
         return in_float64(VP(beta_max=b).marginal, t)[1]
 
-    np.testing.assert_allclose(grid, (sigma(0.3 + step, 20.0) - sigma(0.3 - step, 20.0)) / (2 * step), rtol=1e-5)
-    np.testing.assert_allclose(schedule, (sigma(0.3, 20 + step) - sigma(0.3, 20 - step)) / (2 * step), rtol=1e-5)
+    np.testing.assert_allclose(
+        grid, (sigma(0.3 + step, 20.0) - sigma(0.3 - step, 20.0)) / (2 * step), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        schedule, (sigma(0.3, 20 + step) - sigma(0.3, 20 - step)) / (2 * step), rtol=1e-5
+    )
 
 
 def test_in_float64_keeps_whole_numbers_whole():

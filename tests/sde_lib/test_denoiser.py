@@ -6,7 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sde_lib import INPUTS, PREDICTIONS, VE, VP, Denoiser, Discrete, Gaussian, SubVP, counting, in_float64
+from sde_lib import (
+    INPUTS,
+    PREDICTIONS,
+    VE,
+    VP,
+    Denoiser,
+    Discrete,
+    Gaussian,
+    SubVP,
+    counting,
+    in_float64,
+)
 
 TIMES = np.geomspace(1e-3, 0.999, 41).astype(np.float32)
 SD = 0.5
@@ -30,9 +41,14 @@ def test_what_is_predicted_gives_back_clean_data_and_noise(sde, prediction):
     x0, noise, x = problem(sde)
     with jax.enable_x64(True):
         a, b = (
-            np.asarray(c) for c in Denoiser(answer(None), sde, prediction, sigma_data=SD).combination(jnp.asarray(TIMES[:, None], float))
+            np.asarray(c)
+            for c in Denoiser(answer(None), sde, prediction, sigma_data=SD).combination(
+                jnp.asarray(TIMES[:, None], float)
+            )
         )
-        got = Denoiser(answer(jnp.asarray(a * x0 + b * noise)), sde, prediction, sigma_data=SD)(jnp.asarray(x), TIMES)
+        got = Denoiser(answer(jnp.asarray(a * x0 + b * noise)), sde, prediction, sigma_data=SD)(
+            jnp.asarray(x), TIMES
+        )
         np.testing.assert_allclose(got.x0, x0, atol=1e-11)
         np.testing.assert_allclose(got.noise, noise, atol=1e-11)
 
@@ -40,9 +56,13 @@ def test_what_is_predicted_gives_back_clean_data_and_noise(sde, prediction):
 def float32_error(sde, prediction):
     """Return the largest error of clean data and noise that rounding to float32 causes."""
     x0, noise, x = problem(sde)
-    a, b = in_float64(Denoiser(answer(None), sde, prediction, sigma_data=SD).combination, TIMES[:, None])
+    a, b = in_float64(
+        Denoiser(answer(None), sde, prediction, sigma_data=SD).combination, TIMES[:, None]
+    )
     value = jnp.asarray(a * x0 + b * noise, jnp.float32)
-    got = Denoiser(answer(value), sde, prediction, sigma_data=SD)(jnp.asarray(x, jnp.float32), jnp.asarray(TIMES))
+    got = Denoiser(answer(value), sde, prediction, sigma_data=SD)(
+        jnp.asarray(x, jnp.float32), jnp.asarray(TIMES)
+    )
     assert got.x0.dtype == got.noise.dtype == np.float32
     return max(np.abs(got.x0 - x0).max(), np.abs(got.noise - noise).max())
 
@@ -54,7 +74,9 @@ def test_bounded_predictions_are_accurate_in_float32_at_any_time(sde, prediction
 
 
 @pytest.mark.parametrize("cls", [VP, SubVP, VE])
-@pytest.mark.parametrize(("prediction", "bound"), [("noise", 2.4e-4), ("score", 2.4e-4), ("x0", 2.2e-3)])
+@pytest.mark.parametrize(
+    ("prediction", "bound"), [("noise", 2.4e-4), ("score", 2.4e-4), ("x0", 2.2e-3)]
+)
 def test_other_predictions_lose_what_their_division_costs(cls, prediction, bound):
     # x0 from noise costs 1/alpha = 150 at t = 1 (VP), noise from x0 costs 1/sigma = 9000 at t = 1e-3 (sub-VP): times rounding of x, 2e-7.
     assert float32_error(cls(), prediction) < bound
@@ -80,20 +102,28 @@ def test_edm_rows_are_the_preconditioning_of_the_paper(sde):
 
 def test_edm_is_minus_v_on_data_of_unit_variance(sde):
     t = np.linspace(0.01, 0.99, 9)
-    edm, v = (np.array(in_float64(lambda t, p=p: PREDICTIONS[p](sde, t, 1.0), t)) for p in ("edm", "v"))
+    edm, v = (
+        np.array(in_float64(lambda t, p=p: PREDICTIONS[p](sde, t, 1.0), t)) for p in ("edm", "v")
+    )
     np.testing.assert_allclose(edm, -v, rtol=1e-12)
 
 
 def test_v_and_velocity_mean_what_their_papers_say(sde):
     # v is the normal to (alpha, sigma) on the unit circle, signed towards noise; the velocity is dx/dt at fixed x0 and noise.
     t = np.linspace(0.01, 0.99, 9)
-    (alpha, sigma), (a, b) = in_float64(sde.marginal, t), in_float64(lambda t: PREDICTIONS["v"](sde, t, SD), t)
+    (alpha, sigma), (a, b) = (
+        in_float64(sde.marginal, t),
+        in_float64(lambda t: PREDICTIONS["v"](sde, t, SD), t),
+    )
     np.testing.assert_allclose(a**2 + b**2, 1, rtol=1e-12)
     np.testing.assert_allclose(a * alpha + b * sigma, 0, atol=1e-12 * np.hypot(alpha, sigma).max())
     assert np.all(b >= 0)
     a, b = in_float64(lambda t: PREDICTIONS["velocity"](sde, t, SD), t)
     step = 1e-6
-    (alpha_1, sigma_1), (alpha_0, sigma_0) = in_float64(sde.marginal, t + step), in_float64(sde.marginal, t - step)
+    (alpha_1, sigma_1), (alpha_0, sigma_0) = (
+        in_float64(sde.marginal, t + step),
+        in_float64(sde.marginal, t - step),
+    )
     np.testing.assert_allclose(a, (alpha_1 - alpha_0) / (2 * step), rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(b, (sigma_1 - sigma_0) / (2 * step), rtol=1e-6)
 
@@ -127,7 +157,9 @@ def test_a_network_of_images_in_the_unit_range_is_fed_and_understood_in_its_own_
 @pytest.mark.parametrize("inputs", INPUTS)
 def test_the_network_gets_one_number_a_sample_and_the_condition(inputs):
     seen = []
-    denoise = Denoiser(lambda x, s, cond: seen.append((s.shape, cond)) or x, Discrete(VP(), 50), inputs=inputs)
+    denoise = Denoiser(
+        lambda x, s, cond: seen.append((s.shape, cond)) or x, Discrete(VP(), 50), inputs=inputs
+    )
     denoise(jnp.ones((5, 2)), 0.3, cond={"label": 7})
     denoise(jnp.ones((5, 2)), jnp.full(5, 0.3))
     assert seen == [((5,), {"label": 7}), ((5,), None)]
@@ -146,7 +178,9 @@ def test_a_denoiser_passes_through_jit_with_a_network_that_learns():
     denoise, x = Denoiser(Net(scale), VP()), jnp.ones((3, 2))
     slope = eqx.filter_grad(make)(denoise, x).net.scale
     step = 0.01  # x0 is linear in the scale
-    numeric = (make(Denoiser(Net(scale + step), VP()), x) - make(Denoiser(Net(scale - step), VP()), x)) / (2 * step)
+    numeric = (
+        make(Denoiser(Net(scale + step), VP()), x) - make(Denoiser(Net(scale - step), VP()), x)
+    ) / (2 * step)
     np.testing.assert_allclose(slope, numeric, rtol=1e-3)
 
 
@@ -160,7 +194,10 @@ def test_a_call_counts_as_one_evaluation():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prediction": "epsilon"}, "unknown prediction 'epsilon'; choose one of edm, noise, score, unit_score, v, velocity, x0"),
+        (
+            {"prediction": "epsilon"},
+            "unknown prediction 'epsilon'; choose one of edm, noise, score, unit_score, v, velocity, x0",
+        ),
         ({"inputs": "x"}, "unknown inputs 'x'"),
     ],
 )
@@ -177,6 +214,12 @@ def test_networks_and_times_of_other_shapes_are_refused():
 
 
 def test_the_score_is_that_of_the_density():
-    data, x, t = Gaussian([0.7, -0.4], [[0.25, 0.06], [0.06, 0.04]]), jnp.ones((3, 2)), jnp.array([0.1, 0.5, 0.9])
-    denoise = Denoiser(lambda x, signal, cond: data.estimate(VP(), x, signal / 999).noise, VP(), "noise", "time")
+    data, x, t = (
+        Gaussian([0.7, -0.4], [[0.25, 0.06], [0.06, 0.04]]),
+        jnp.ones((3, 2)),
+        jnp.array([0.1, 0.5, 0.9]),
+    )
+    denoise = Denoiser(
+        lambda x, signal, cond: data.estimate(VP(), x, signal / 999).noise, VP(), "noise", "time"
+    )
     np.testing.assert_allclose(denoise.score(x, t), data.score(VP(), x, t), rtol=1e-3)

@@ -27,7 +27,9 @@ def test_published_tables():
     # DDPM: alpha_bar_N = 4.036e-5 at N = 1000, where exp(-integral) is 4.32e-5; first level sqrt(1e-4). SMLD: both sigmas included.
     alpha, sigma = in_float64(Discrete(VP(), 1000).marginal, np.array([0.001, 1.0]))
     np.testing.assert_allclose([alpha[1] ** 2, sigma[0]], [4.036e-5, 0.01], rtol=1e-4)
-    np.testing.assert_allclose(in_float64(Discrete(VE(), 1000).marginal, np.array([0.001, 1.0]))[1], [0.01, 50.0])
+    np.testing.assert_allclose(
+        in_float64(Discrete(VE(), 1000).marginal, np.array([0.001, 1.0]))[1], [0.01, 50.0]
+    )
     alpha = in_float64(Discrete(Cosine(), 100).marginal, np.arange(101) / 100)[0]
     betas = 1 - (alpha[1:] / alpha[:-1]) ** 2
     np.testing.assert_allclose(betas[-1], 0.999)  # improved DDPM's ceiling
@@ -43,12 +45,16 @@ def test_between_levels_it_is_a_linear_sde_with_constant_coefficients(table):
     (alpha, sigma), low, high = (in_float64(table.marginal, t + d) for d in (0.0, -h, h))
     np.testing.assert_allclose(f * alpha, (high[0] - low[0]) / (2 * h), rtol=1e-5, atol=1e-8)
     rate = (high[1] ** 2 - low[1] ** 2) / (2 * h)
-    np.testing.assert_allclose(2 * f * sigma**2 + g**2, rate, rtol=1e-5, atol=1e-5 * np.abs(g**2).max())
+    np.testing.assert_allclose(
+        2 * f * sigma**2 + g**2, rate, rtol=1e-5, atol=1e-5 * np.abs(g**2).max()
+    )
 
 
 def test_float32_is_accurate(table):
     t = np.linspace(1 / N, 1, 77).astype(np.float32)
-    for got, exact in zip(table.marginal(jnp.asarray(t)), in_float64(table.marginal, t), strict=True):
+    for got, exact in zip(
+        table.marginal(jnp.asarray(t)), in_float64(table.marginal, t), strict=True
+    ):
         assert got.dtype == np.float32
         np.testing.assert_allclose(got, exact, rtol=2e-5)  # exp of up to 8 for VE, and n t
 
@@ -57,15 +63,22 @@ def test_labels_number_the_levels_upwards_and_downwards():
     table, seen = Discrete(VP(), 1000), []
     t = (jnp.arange(1000, dtype=jnp.float32) + 1) / 1000
     for inputs in ("label", "reversed_label"):
-        Denoiser(lambda x, label, cond: seen.append(np.asarray(label)) or x, table, "noise", inputs)(jnp.ones((1000, 1)), t)
+        Denoiser(
+            lambda x, label, cond: seen.append(np.asarray(label)) or x, table, "noise", inputs
+        )(jnp.ones((1000, 1)), t)
     seen = [s for s in seen if s.shape == (1000,)]
     np.testing.assert_array_equal(seen[0], np.arange(1000))
     np.testing.assert_array_equal(seen[1], np.arange(1000)[::-1])
-    np.testing.assert_allclose(table.label(jnp.array([0.0, 0.0005, 0.0035])), [0, 0, 2.5], atol=1e-3)
+    np.testing.assert_allclose(
+        table.label(jnp.array([0.0, 0.0005, 0.0035])), [0, 0, 2.5], atol=1e-3
+    )
 
 
 def test_labels_need_a_table():
-    with pytest.raises(ValueError, match=r"VE has no numbered noise levels to tell a network; wrap it: Discrete\(VE\(\), n\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"VE has no numbered noise levels to tell a network; wrap it: Discrete\(VE\(\), n\)",
+    ):
         Denoiser(lambda x, label, cond: x, VE(), "score", "reversed_label")
 
 

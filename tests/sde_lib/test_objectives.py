@@ -29,10 +29,17 @@ DATA = Gaussian([0.0, 0.0], COV)
 def test_each_weighting_is_the_error_that_it_stands_for(sde, prediction):
     key, t = jax.random.key(4), np.linspace(0.02, 0.98, 7)
     with jax.enable_x64(True):
-        x0, value = jax.random.normal(jax.random.key(1), (7, 2, 3)), jax.random.normal(jax.random.key(2), (7, 2, 3))
+        x0, value = (
+            jax.random.normal(jax.random.key(1), (7, 2, 3)),
+            jax.random.normal(jax.random.key(2), (7, 2, 3)),
+        )
         x, noise = sde.perturb(key, x0, t)
         denoiser = Denoiser(lambda x, signal, cond: value, sde, prediction, "time")
-        (alpha, sigma), (a, b), g = sde.marginal(expand(t, x)), denoiser.combination(expand(t, x)), sde.coefficients(expand(t, x))[1]
+        (alpha, sigma), (a, b), g = (
+            sde.marginal(expand(t, x)),
+            denoiser.combination(expand(t, x)),
+            sde.coefficients(expand(t, x))[1],
+        )
         got = denoiser(x, t)
         errors = {
             "prediction": value - a * x0 - b * noise,
@@ -74,7 +81,9 @@ def test_the_perfect_network_has_the_smallest_loss_and_no_gradient(sde, predicti
         return denoising_loss(jax.random.key(1), denoiser, x0, t, weighting="noise").reshape(3, -1)
 
     c = np.linalg.eigvalsh(COV)
-    alpha, sigma = (v[:, None] for v in in_float64(sde.marginal, np.array([0.05, 0.3, 0.8], np.float32)))
+    alpha, sigma = (
+        v[:, None] for v in in_float64(sde.marginal, np.array([0.05, 0.3, 0.8], np.float32))
+    )
     expected = np.mean(alpha**2 * c / (alpha**2 * c + sigma**2), 1)
     loss = np.asarray(losses(0.0, 0.0), np.float64)
     assert np.all(np.abs(loss.mean(1) - expected) < 5 * loss.std(1) / 64)
@@ -87,14 +96,21 @@ def test_the_perfect_network_has_the_smallest_loss_and_no_gradient(sde, predicti
 def test_the_loss_passes_the_condition_and_takes_any_shape():
     seen = []
     denoiser = Denoiser(lambda x, signal, cond: seen.append(cond) or x, VP())
-    assert denoising_loss(jax.random.key(0), denoiser, jnp.ones((3, 4, 4, 2)), jnp.full(3, 0.5), cond="label").shape == (3,)
+    assert denoising_loss(
+        jax.random.key(0), denoiser, jnp.ones((3, 4, 4, 2)), jnp.full(3, 0.5), cond="label"
+    ).shape == (3,)
     assert seen == ["label"]
 
 
 def test_the_loss_refuses_unknown_weightings_and_other_times():
     denoiser = Denoiser(lambda x, signal, cond: x, VP())
-    with pytest.raises(ValueError, match="unknown weighting 'uniform'; choose one of likelihood, min_snr, noise, prediction, sigmoid, x0"):
-        denoising_loss(jax.random.key(0), denoiser, jnp.ones((3, 2)), jnp.full(3, 0.5), weighting="uniform")
+    with pytest.raises(
+        ValueError,
+        match="unknown weighting 'uniform'; choose one of likelihood, min_snr, noise, prediction, sigmoid, x0",
+    ):
+        denoising_loss(
+            jax.random.key(0), denoiser, jnp.ones((3, 2)), jnp.full(3, 0.5), weighting="uniform"
+        )
     with pytest.raises(Exception, match=r"\(4,\)|batch"):
         denoising_loss(jax.random.key(0), denoiser, jnp.ones((3, 2)), jnp.full(4, 0.5))
 
@@ -103,7 +119,9 @@ def test_flow_matching_is_the_loss_of_the_velocity_on_straight_lines():
     key, t = jax.random.key(4), jnp.array([0.1, 0.5, 1.0])
     x0, value = jax.random.normal(jax.random.key(1), (3, 2)), jnp.full((3, 2), 0.3)
     noise = Rectified().perturb(key, x0, t)[1]
-    loss = denoising_loss(key, Denoiser(lambda x, s, c: value, Rectified(), "velocity", "time"), x0, t)
+    loss = denoising_loss(
+        key, Denoiser(lambda x, s, c: value, Rectified(), "velocity", "time"), x0, t
+    )
     np.testing.assert_allclose(loss, jnp.mean((value - (noise - x0)) ** 2, 1), rtol=1e-5)
 
 
@@ -113,9 +131,15 @@ def test_the_sliced_loss_is_the_denoising_loss_but_for_a_constant(weighting, pre
     sde, n = VP(), 40_000
     t, x0 = jnp.full(n, 0.3), DATA.sample(jax.random.key(0), n)
     denoiser = Denoiser(lambda x, signal, cond: jnp.tanh(x) + 0.1, sde, prediction, "time")
-    denoising = np.asarray(denoising_loss(jax.random.key(1), denoiser, x0, t, weighting=weighting), np.float64)
-    sliced = np.asarray(sliced_loss(jax.random.key(2), denoiser, x0, t, weighting=weighting), np.float64)
-    g, sigma = (float(v) for v in (in_float64(sde.coefficients, 0.3)[1], in_float64(sde.marginal, 0.3)[1]))
+    denoising = np.asarray(
+        denoising_loss(jax.random.key(1), denoiser, x0, t, weighting=weighting), np.float64
+    )
+    sliced = np.asarray(
+        sliced_loss(jax.random.key(2), denoiser, x0, t, weighting=weighting), np.float64
+    )
+    g, sigma = (
+        float(v) for v in (in_float64(sde.coefficients, 0.3)[1], in_float64(sde.marginal, 0.3)[1])
+    )
     constant = (g / sigma) ** 2 if weighting == "likelihood" else 1.0
     error = np.sqrt((denoising.var() + sliced.var()) / n)
     assert abs(denoising.mean() - sliced.mean() - constant) < 5 * error
@@ -129,6 +153,13 @@ def test_the_learned_uncertainty_has_its_minimum_at_the_log_of_the_loss():
     np.testing.assert_array_equal(balanced(loss, jnp.zeros(6)), loss)
     slope = jax.grad(lambda u: balanced(loss, u).sum())
     np.testing.assert_allclose(slope(jnp.log(loss)), 0, atol=1e-6)
-    weights = jnp.asarray(np.linalg.lstsq(np.asarray(features(sde, t), np.float64), np.asarray(jnp.log(loss)), rcond=None)[0], jnp.float32)
-    np.testing.assert_allclose(uncertainty(weights, sde, t), jnp.log(loss), atol=1e-3)  # it can be any function of the level
+    weights = jnp.asarray(
+        np.linalg.lstsq(
+            np.asarray(features(sde, t), np.float64), np.asarray(jnp.log(loss)), rcond=None
+        )[0],
+        jnp.float32,
+    )
+    np.testing.assert_allclose(
+        uncertainty(weights, sde, t), jnp.log(loss), atol=1e-3
+    )  # it can be any function of the level
     assert np.all(np.isfinite(features(Rectified(), jnp.array([0.0, 1.0]))))

@@ -23,7 +23,9 @@ def name(request):
 
 def close(got, name, key, times: slice | np.ndarray = slice(None)):
     got, expected = np.asarray(got)[times], REFERENCE[f"{name}/N1000/{key}"][times]
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7 * np.abs(expected).max())  # float32 sums that nearly cancel
+    np.testing.assert_allclose(
+        got, expected, rtol=1e-5, atol=1e-7 * np.abs(expected).max()
+    )  # float32 sums that nearly cancel
 
 
 def test_marginal(name):
@@ -61,10 +63,17 @@ def test_continuous_loss(name, weighting, key, monkeypatch):
         return 0.2 * x + 0.001 * expand(label, x)
 
     monkeypatch.setattr(jax.random, "normal", lambda key, shape, dtype=None: z)
-    denoiser, batch = Denoiser(net, SDES[name], prediction, inputs), jnp.asarray(REFERENCE["loss/batch"])
+    denoiser, batch = (
+        Denoiser(net, SDES[name], prediction, inputs),
+        jnp.asarray(REFERENCE["loss/batch"]),
+    )
     loss = denoising_loss(jax.random.key(0), denoiser, batch, t, weighting=weighting)
-    np.testing.assert_allclose(jnp.mean(loss), REFERENCE[f"loss/{name}/reduce_mean1/{key}"], rtol=1e-5)
-    np.testing.assert_allclose(jnp.mean(loss) * z[0].size / 2, REFERENCE[f"loss/{name}/reduce_mean0/{key}"], rtol=1e-5)
+    np.testing.assert_allclose(
+        jnp.mean(loss), REFERENCE[f"loss/{name}/reduce_mean1/{key}"], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        jnp.mean(loss) * z[0].size / 2, REFERENCE[f"loss/{name}/reduce_mean0/{key}"], rtol=1e-5
+    )
 
 
 def steps(name, n):
@@ -84,7 +93,9 @@ def test_discretisation(name, n):
     def close(got, key, slack):
         expected = REFERENCE[f"{name}/N{n}/{key}"]
         got, expected = (np.asarray(v)[REACHED[name]] for v in (got, expected))
-        np.testing.assert_allclose(got, expected, rtol=4e-5, atol=slack)  # VE: differences of squares that agree to 1.7 %
+        np.testing.assert_allclose(
+            got, expected, rtol=4e-5, atol=slack
+        )  # VE: differences of squares that agree to 1.7 %
 
     a, spread = steps(name, n)
     x, t = np.asarray(X, np.float64), np.asarray(T, np.float64).reshape(-1, 1, 1, 1)
@@ -107,10 +118,22 @@ def test_discretisation(name, n):
     ],
 )
 def test_loss_at_the_levels_of_a_table(key, sde, prediction, inputs, level, monkeypatch):
-    z, t = jnp.asarray(REFERENCE["loss/z"]), jnp.asarray(level(REFERENCE["loss/labels"]) / 1000, jnp.float32)
+    z, t = (
+        jnp.asarray(REFERENCE["loss/z"]),
+        jnp.asarray(level(REFERENCE["loss/labels"]) / 1000, jnp.float32),
+    )
     monkeypatch.setattr(jax.random, "normal", lambda key, shape, dtype=None: z)
-    denoiser = Denoiser(lambda x, label, cond: 0.2 * x + 0.001 * expand(label, x), Discrete(sde, 1000), prediction, inputs)
-    loss = denoising_loss(jax.random.key(0), denoiser, jnp.asarray(REFERENCE["loss/batch"]), t, weighting="noise")
+    denoiser = Denoiser(
+        lambda x, label, cond: 0.2 * x + 0.001 * expand(label, x),
+        Discrete(sde, 1000),
+        prediction,
+        inputs,
+    )
+    loss = denoising_loss(
+        jax.random.key(0), denoiser, jnp.asarray(REFERENCE["loss/batch"]), t, weighting="noise"
+    )
     np.testing.assert_allclose(jnp.mean(loss), REFERENCE[f"loss/{key}/reduce_mean1"], rtol=1e-5)
     # Summed over dimensions, SMLD's has a factor 1/2 and DDPM's, like here, too.
-    np.testing.assert_allclose(jnp.mean(loss) * z[0].size / 2, REFERENCE[f"loss/{key}/reduce_mean0"], rtol=1e-5)
+    np.testing.assert_allclose(
+        jnp.mean(loss) * z[0].size / 2, REFERENCE[f"loss/{key}/reduce_mean0"], rtol=1e-5
+    )

@@ -12,7 +12,10 @@ from tests.samplers.eager import walk
 DATA = Gaussian([0.7, -0.4], [[0.25, 0.06], [0.06, 0.04]])
 
 
-@pytest.mark.parametrize(("trained", "sde"), [(VP(), VE(sigma_max=50.0)), (VE(sigma_min=0.001, sigma_max=200.0), VP()), (SubVP(), VP())])
+@pytest.mark.parametrize(
+    ("trained", "sde"),
+    [(VP(), VE(sigma_max=50.0)), (VE(sigma_min=0.001, sigma_max=200.0), VP()), (SubVP(), VP())],
+)
 def test_it_is_the_denoiser_of_the_other_process(trained, sde):
     with jax.enable_x64(True):
         t = jnp.array([0.3, 0.5, 0.95])
@@ -39,7 +42,9 @@ def test_walks_through_the_same_noise_levels_are_the_same(sampler):
             ts = np.asarray(sde.time(jnp.asarray(-2 * np.log(levels))))
             alpha = np.asarray(sde.marginal(jnp.asarray(ts))[0])
             start = alpha[0] * 50 * np.array([[0.5, -0.2], [1.0, 3.0]])
-            ends.append(walk(sampler, sde, ts, start, lambda x, a, s: _estimate(x / a, s / a)) / alpha[-1])
+            ends.append(
+                walk(sampler, sde, ts, start, lambda x, a, s: _estimate(x / a, s / a)) / alpha[-1]
+            )
         np.testing.assert_allclose(ends[0], ends[1], rtol=1e-8)
 
 

@@ -35,7 +35,11 @@ def derivative(fn, t):
 
 
 def test_the_exported_processes_are_found(sde):
-    names = [n for n, c in inspect.getmembers(sde_lib, inspect.isclass) if issubclass(c, SDE) and not inspect.isabstract(c)]
+    names = [
+        n
+        for n, c in inspect.getmembers(sde_lib, inspect.isclass)
+        if issubclass(c, SDE) and not inspect.isabstract(c)
+    ]
     assert {"VP", "VE", "SubVP"} <= set(names)
     assert isinstance(sde, SDE)
 
@@ -57,13 +61,22 @@ def test_coefficients_solve_the_moment_equations_of_the_linear_sde(sde):
     # d alpha = f alpha dt for the mean of dx = f x dt + g dw, and d sigma^2 = (2 f sigma^2 + g^2) dt for its variance.
     f, g = in_float64(sde.coefficients, INSIDE)
     alpha, sigma = in_float64(sde.marginal, INSIDE)
-    np.testing.assert_allclose(f * alpha, derivative(lambda t: in_float64(sde.marginal, t)[0], INSIDE), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(
+        f * alpha,
+        derivative(lambda t: in_float64(sde.marginal, t)[0], INSIDE),
+        rtol=1e-6,
+        atol=1e-8,
+    )
     variance_rate = derivative(lambda t: in_float64(sde.marginal, t)[1] ** 2, INSIDE)
-    np.testing.assert_allclose(2 * f * sigma**2 + g**2, variance_rate, rtol=1e-6, atol=1e-6 * np.max(g**2 * INSIDE))
+    np.testing.assert_allclose(
+        2 * f * sigma**2 + g**2, variance_rate, rtol=1e-6, atol=1e-6 * np.max(g**2 * INSIDE)
+    )
 
 
 def test_float32_marginal_is_accurate_down_to_tiny_times(sde):
-    for got, exact in zip(sde.marginal(jnp.asarray(TIMES)), in_float64(sde.marginal, TIMES), strict=True):
+    for got, exact in zip(
+        sde.marginal(jnp.asarray(TIMES)), in_float64(sde.marginal, TIMES), strict=True
+    ):
         assert got.dtype == np.float32
         np.testing.assert_allclose(got, exact, rtol=RTOL)
 
@@ -73,7 +86,9 @@ def test_float32_rates_and_coefficients_are_accurate_down_to_tiny_times(sde):
     for fn in (sde.marginal_rate, sde.coefficients):
         for got, exact in zip(fn(jnp.asarray(times)), in_float64(fn, times), strict=True):
             assert got.dtype == np.float32
-            np.testing.assert_allclose(got, exact, rtol=2 * RTOL, atol=3e-7)  # an ulp of 1, where a rate vanishes towards t = 1
+            np.testing.assert_allclose(
+                got, exact, rtol=2 * RTOL, atol=3e-7
+            )  # an ulp of 1, where a rate vanishes towards t = 1
 
 
 def test_perturbed_data_have_the_moments_of_the_marginal(sde):
@@ -110,14 +125,18 @@ def test_prior_is_the_normal_that_its_density_says_and_close_to_noisy_data(sde):
     expected = stats.norm(0, std).logpdf(x[:50].astype(np.float64)).sum((1, 2))
     np.testing.assert_allclose(sde.prior_log_prob(jnp.asarray(x[:50])), expected, rtol=1e-5)
     alpha, sigma = in_float64(sde.marginal, 1.0)
-    np.testing.assert_allclose(std, np.hypot(alpha, sigma), rtol=0.01)  # data of unit variance, at t = 1
+    np.testing.assert_allclose(
+        std, np.hypot(alpha, sigma), rtol=0.01
+    )  # data of unit variance, at t = 1
 
 
 def test_reverse_without_noise_is_the_flow_that_the_velocity_gives(sde):
     with jax.enable_x64(True):
         x, t = jax.random.normal(jax.random.key(0), (6, 2)), jnp.linspace(0.05, 0.95, 6)
         drift, diffusion = sde.reverse(x, t, DATA.score(sde, x, t), eta=0.0)
-        np.testing.assert_allclose(drift, sde.velocity(t, DATA.estimate(sde, x, t)), rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(
+            drift, sde.velocity(t, DATA.estimate(sde, x, t)), rtol=1e-9, atol=1e-11
+        )
         np.testing.assert_array_equal(diffusion, 0)
 
 
@@ -129,16 +148,23 @@ def test_reverse_keeps_the_marginals_at_any_noise_level(sde):
         def drift(x, t, eta):
             return sde.reverse(x[None], t, DATA.score(sde, x[None], t), eta)[0][0]
 
-        moments, both = jax.jit(lambda t: DATA.moments(sde, t)), jax.jit(lambda *a: (drift(*a), jax.jacfwd(drift)(*a)))
+        moments, both = (
+            jax.jit(lambda t: DATA.moments(sde, t)),
+            jax.jit(lambda *a: (drift(*a), jax.jacfwd(drift)(*a))),
+        )
         for t in (0.03, 0.4, 0.9):
             mean, cov = (np.asarray(m) for m in moments(t))
-            mean_rate, cov_rate = (derivative(lambda t, i=i: np.asarray(moments(t)[i]), t) for i in (0, 1))
+            mean_rate, cov_rate = (
+                derivative(lambda t, i=i: np.asarray(moments(t)[i]), t) for i in (0, 1)
+            )
             g = float(sde.coefficients(t)[1])
             for eta in (0.0, 0.5, 1.0, 1.7):
                 at_mean, slope = (np.asarray(v) for v in both(mean, t, eta))
                 np.testing.assert_allclose(at_mean, mean_rate, rtol=1e-6, atol=1e-7)
                 back = slope @ cov + cov @ slope.T - (eta * g) ** 2 * np.eye(2)
-                np.testing.assert_allclose(back, cov_rate, rtol=1e-6, atol=1e-6 * np.abs(cov_rate).max())
+                np.testing.assert_allclose(
+                    back, cov_rate, rtol=1e-6, atol=1e-6 * np.abs(cov_rate).max()
+                )
 
 
 @pytest.mark.parametrize("eta", [0.5, 1.0])
@@ -148,13 +174,17 @@ def test_reverse_takes_one_time_a_sample(sde, eta):
     f, g = in_float64(sde.coefficients, t)
     assert diffusion.shape == (3, 1, 1)
     np.testing.assert_allclose(diffusion[:, 0, 0], eta * g, rtol=2 * RTOL)
-    np.testing.assert_allclose(drift[:, 1, 1], f + (1 + eta**2) / 4 * g**2, rtol=4 * RTOL, atol=1e-6)
+    np.testing.assert_allclose(
+        drift[:, 1, 1], f + (1 + eta**2) / 4 * g**2, rtol=4 * RTOL, atol=1e-6
+    )
 
 
 def test_velocity_is_finite_up_to_pure_noise(sde):
     estimate = sde_lib.Estimate(jnp.ones((2, 3)), jnp.full((2, 3), -2.0))
     alpha_rate, sigma_rate = in_float64(sde.marginal_rate, 1.0)
-    np.testing.assert_allclose(sde.velocity(1.0, estimate), alpha_rate - 2 * sigma_rate, rtol=1e-5, atol=3e-6)
+    np.testing.assert_allclose(
+        sde.velocity(1.0, estimate), alpha_rate - 2 * sigma_rate, rtol=1e-5, atol=3e-6
+    )
 
 
 def test_time_inverts_log_snr(sde):
@@ -173,12 +203,18 @@ def test_time_can_be_differentiated(sde):
         values = sde.log_snr(jnp.asarray([0.03, 0.3, 0.9]))
         slope = jax.vmap(jax.grad(sde.time))(jnp.append(values, jnp.array([1e9, -1e9])))
         step = 1e-4
-        numeric = (np.asarray(sde.time(values + step)) - np.asarray(sde.time(values - step))) / (2 * step)
+        numeric = (np.asarray(sde.time(values + step)) - np.asarray(sde.time(values - step))) / (
+            2 * step
+        )
         np.testing.assert_allclose(slope[:3], numeric, rtol=1e-6)
         np.testing.assert_allclose(slope[3:], 0, atol=1e-15)
 
 
-@pytest.mark.parametrize("make", [lambda b: VP(beta_max=20 * b), lambda b: Quarter(1.5 * b)], ids=["closed form", "bisection"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda b: VP(beta_max=20 * b), lambda b: Quarter(1.5 * b)],
+    ids=["closed form", "bisection"],
+)
 def test_time_can_be_differentiated_in_what_a_schedule_learns(make):
     with jax.enable_x64(True):
         value, step = make(1.0).log_snr(jnp.asarray(0.4)), 1e-4
@@ -188,7 +224,9 @@ def test_time_can_be_differentiated_in_what_a_schedule_learns(make):
 
 
 def test_log_snrs_out_of_range_give_the_nearer_end(sde):
-    np.testing.assert_allclose(sde.time(jnp.array([1e9, jnp.inf, -1e9, -jnp.inf])), [0, 0, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(
+        sde.time(jnp.array([1e9, jnp.inf, -1e9, -jnp.inf])), [0, 0, 1, 1], atol=1e-6
+    )
     assert np.all(np.diff(in_float64(sde.log_snr, TIMES)) < 0)
 
 
@@ -211,7 +249,11 @@ def test_a_schedule_can_be_learned():
         return jnp.sum(x**2) + f * g
 
     with jax.enable_x64(True):
-        for make, at in ((lambda b: VP(beta_max=b), 20.0), (lambda b: SubVP(beta_max=b), 20.0), (lambda b: VE(sigma_max=b), 50.0)):
+        for make, at in (
+            (lambda b: VP(beta_max=b), 20.0),
+            (lambda b: SubVP(beta_max=b), 20.0),
+            (lambda b: VE(sigma_max=b), 50.0),
+        ):
             slope = jax.grad(lambda b, make=make: loss(make(b)))(at)
             numeric = (loss(make(at + 1e-4)) - loss(make(at - 1e-4))) / 2e-4
             np.testing.assert_allclose(slope, numeric, rtol=1e-6)
@@ -219,7 +261,9 @@ def test_a_schedule_can_be_learned():
     betas = jnp.array([5.0, 10.0, 20.0])
     many = jax.jit(jax.vmap(lambda b: VP(beta_max=b).marginal(jnp.float32(0.4))))(betas)
     for i, b in enumerate((5.0, 10.0, 20.0)):
-        np.testing.assert_allclose([many[0][i], many[1][i]], VP(beta_max=b).marginal(jnp.float32(0.4)), rtol=RTOL)
+        np.testing.assert_allclose(
+            [many[0][i], many[1][i]], VP(beta_max=b).marginal(jnp.float32(0.4)), rtol=RTOL
+        )
 
 
 @pytest.mark.parametrize(
@@ -229,14 +273,20 @@ def test_a_schedule_can_be_learned():
         (lambda: VP(beta_min=0.0), "0 < beta_min"),
         (lambda: SubVP(beta_min=-1.0), "0 < beta_min"),
         (lambda: SubVP(beta_min=3.0, beta_max=3.0), "beta_min < beta_max, got 3.0 and 3.0"),
-        (lambda: VE(sigma_min=50.0, sigma_max=0.01), "need 0 < sigma_min < sigma_max, got 50.0 and 0.01"),
+        (
+            lambda: VE(sigma_min=50.0, sigma_max=0.01),
+            "need 0 < sigma_min < sigma_max, got 50.0 and 0.01",
+        ),
         (lambda: VE(sigma_max=float("nan")), "sigma_min < sigma_max"),
         (lambda: VP(t_min=1.0), "need 0 <= t_min < 1, got 1.0"),
         (lambda: VE(t_min=-1e-3), "0 <= t_min < 1"),
         (lambda: Cosine(s=-0.1), "need 0 <= s < 1, got -0.1"),
         (lambda: EDM(sigma_max=0.0), "0 < sigma_max, got 0.0"),
         (lambda: Discrete(VP(), 1), "need at least two noise levels, got n = 1"),
-        (lambda: Discrete(VP(), 20), "VP at n = 20 levels has a step that leaves no signal.*n > beta_max"),
+        (
+            lambda: Discrete(VP(), 20),
+            "VP at n = 20 levels has a step that leaves no signal.*n > beta_max",
+        ),
         (lambda: Discrete(Rectified(), 20), "a process that ends with some signal"),
     ],
 )
@@ -261,4 +311,6 @@ def test_published_constants(cls):
 
 
 def test_the_published_smallest_sigma_of_edm():
-    np.testing.assert_allclose(in_float64(EDM().marginal, np.array(EDM().t_min))[1], 0.002)  # Karras et al. 2022, table 1
+    np.testing.assert_allclose(
+        in_float64(EDM().marginal, np.array(EDM().t_min))[1], 0.002
+    )  # Karras et al. 2022, table 1

@@ -26,13 +26,19 @@ from sde_lib import (
 )
 
 OWN = (Levels, Binned)  # with tests of their own below
-CLASSES = [c for _, c in inspect.getmembers(sde_lib, inspect.isclass) if issubclass(c, TimeDistribution) and c not in OWN]
+CLASSES = [
+    c
+    for _, c in inspect.getmembers(sde_lib, inspect.isclass)
+    if issubclass(c, TimeDistribution) and c not in OWN
+]
 
 
 @pytest.fixture(params=[c for c in CLASSES if not inspect.isabstract(c)], ids=lambda c: c.__name__)
 def distribution(request, sde):
     if request.param is LogUniform and not np.isfinite(in_float64(sde.log_snr, 1.0)):
-        with pytest.raises(ValueError, match="to -inf at 1, where nothing is uniform; .* set log_snr_min"):
+        with pytest.raises(
+            ValueError, match="to -inf at 1, where nothing is uniform; .* set log_snr_min"
+        ):
             LogUniform().quantile(sde, jnp.ones(1))
         return LogUniform(log_snr_min=-10.0)
     return request.param()
@@ -60,14 +66,18 @@ def test_quantiles_rise_from_t_min_to_one(sde, distribution):
     t = np.asarray(distribution.quantile(sde, jnp.linspace(0, 1, 257)))
     assert t.dtype == np.float32 and np.all(np.diff(t) >= 0)
     assert t.min() >= np.float32(sde.t_min) and t.max() <= 1
-    if (values := cdf(distribution, sde, t)) is not None:  # in probability: float32 ends a normal at 1 - 1e-7
+    if (
+        values := cdf(distribution, sde, t)
+    ) is not None:  # in probability: float32 ends a normal at 1 - 1e-7
         np.testing.assert_allclose(values, np.linspace(0, 1, 257), atol=1e-5)
 
 
 def test_draws_follow_the_stated_distribution(sde, distribution):
     t = draw_times(jax.random.key(8), sde, 4000, distribution, stratified=False)
     if (values := cdf(distribution, sde, t)) is not None:
-        assert stats.kstest(values, "uniform").pvalue > 1e-6  # missed by a right code once in 1e6 runs
+        assert (
+            stats.kstest(values, "uniform").pvalue > 1e-6
+        )  # missed by a right code once in 1e6 runs
 
 
 def test_stratified_draws_fall_one_in_each_stratum_and_vary_less(sde, distribution):
@@ -75,20 +85,29 @@ def test_stratified_draws_fall_one_in_each_stratum_and_vary_less(sde, distributi
     if (values := cdf(distribution, sde, t)) is not None:
         assert np.all(np.abs(values - (np.arange(64) + 0.5) / 64) < 0.5 / 64 + 1e-4)
     keys = jax.random.split(jax.random.key(10), 100)
-    many = [jax.jit(jax.vmap(lambda k, s=s: draw_times(k, sde, 16, distribution, s)))(keys) for s in (True, False)]
+    many = [
+        jax.jit(jax.vmap(lambda k, s=s: draw_times(k, sde, 16, distribution, s)))(keys)
+        for s in (True, False)
+    ]
     spread = [np.std(np.mean(level(sde, t), 1)) for t in many]
-    assert spread[0] < 0.5 * spread[1]  # about 1/16 where the level is smooth in u; each of the two is known to 7 %
+    assert (
+        spread[0] < 0.5 * spread[1]
+    )  # about 1/16 where the level is smooth in u; each of the two is known to 7 %
 
 
 def test_stratified_quantiles_are_uniform_in_their_strata():
-    u = 64 * np.asarray(jax.vmap(lambda key: draw_quantiles(key, 64))(jax.random.split(jax.random.key(3), 60)))
+    u = 64 * np.asarray(
+        jax.vmap(lambda key: draw_quantiles(key, 64))(jax.random.split(jax.random.key(3), 60))
+    )
     np.testing.assert_array_equal(np.floor(u), np.broadcast_to(np.arange(64), u.shape))
     assert stats.kstest((u % 1).ravel(), "uniform").pvalue > 1e-6
 
 
 def test_settings_of_the_log_normal_are_those_of_the_levels():
     t = draw_times(jax.random.key(0), VP(), 4000, LogNormal(mean=0.3, std=0.5))
-    x = level(VP(), t)  # stratified, so that the moments of the cut-off-free normal are met to about 1 / 4000
+    x = level(
+        VP(), t
+    )  # stratified, so that the moments of the cut-off-free normal are met to about 1 / 4000
     np.testing.assert_allclose([x.mean(), x.std()], [0.3, 0.5], atol=2e-3)
     wide, u = LogNormal(mean=0.3, std=5.0), jnp.linspace(0.01, 0.99, 9)  # cut at both ends
     np.testing.assert_allclose(cdf(wide, VP(), wide.quantile(VP(), u)), u, atol=1e-4)
@@ -99,10 +118,16 @@ def test_uniform_in_the_log_snr_is_in_proportion_to_g_squared_over_sigma_squared
     # arXiv:2101.09258: the constant Z = integral of g^2 / sigma^2 from 1e-5 to 1, and the quantiles of that density by quadrature.
     t = np.geomspace(1e-5, 1, 20_001)
     density = (in_float64(sde.coefficients, t)[1] / in_float64(sde.marginal, t)[1]) ** 2
-    mass = np.append(0, np.cumsum((density[1:] * t[1:] + density[:-1] * t[:-1]) / 2 * np.diff(np.log(t))))
+    mass = np.append(
+        0, np.cumsum((density[1:] * t[1:] + density[:-1] * t[:-1]) / 2 * np.diff(np.log(t)))
+    )
     np.testing.assert_allclose(mass[-1], z, atol=0.005)
     u = np.linspace(0.05, 0.95, 10)
-    np.testing.assert_allclose(LogUniform().quantile(sde, jnp.asarray(u, jnp.float32)), np.interp(u * mass[-1], mass, t), rtol=2e-4)
+    np.testing.assert_allclose(
+        LogUniform().quantile(sde, jnp.asarray(u, jnp.float32)),
+        np.interp(u * mass[-1], mass, t),
+        rtol=2e-4,
+    )
 
 
 def test_levels_are_met_equally_often():
@@ -136,12 +161,16 @@ def test_adapted_weights_are_the_measured_losses_and_cut_the_variance():
     def losses(distribution, key):
         u = draw_quantiles(key, size, stratified=False)
         t = distribution.quantile(sde, u)
-        return u, scale[jnp.minimum((4 * t).astype(int), 3)] * jax.random.normal(jax.random.fold_in(key, 1), (size,)) ** 2
+        return u, scale[jnp.minimum((4 * t).astype(int), 3)] * jax.random.normal(
+            jax.random.fold_in(key, 1), (size,)
+        ) ** 2
 
     u, loss = losses(start, jax.random.key(0))
     found = adapted(start, u, loss)
     np.testing.assert_allclose(found.weights, scale / 3, rtol=0.05)
-    np.testing.assert_allclose(np.min(adapted(start, u, loss, floor=0.5).weights), 0.5 / 1.125, rtol=0.02)  # the others give way
+    np.testing.assert_allclose(
+        np.min(adapted(start, u, loss, floor=0.5).weights), 0.5 / 1.125, rtol=0.02
+    )  # the others give way
     v, again = losses(found, jax.random.key(1))
     corrected = np.asarray(found.correction(v) * again, np.float64)
     plain = np.asarray(loss, np.float64)

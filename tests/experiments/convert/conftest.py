@@ -23,7 +23,9 @@ def _run(converted, x, t, v=None, cond=None):
     net = lambda x: models.merge(evaluate, converted.ema)(x, jnp.asarray(t), cond)  # noqa: E731
     if v is None:
         return jax.jit(net)(jnp.asarray(x))
-    y, pull = jax.jit(lambda x, v: (lambda y, pull: (y, pull(v)[0]))(*jax.vjp(net, x)))(jnp.asarray(x), jnp.asarray(v))
+    y, pull = jax.jit(lambda x, v: (lambda y, pull: (y, pull(v)[0]))(*jax.vjp(net, x)))(
+        jnp.asarray(x), jnp.asarray(v)
+    )
     return y, pull
 
 

@@ -21,11 +21,31 @@ from experiments.sample import sample, with_settings
 from experiments.writing import write_json
 
 SHAPE = (8, 8, 3)
-DDPM = {"name": "UNet", "nf": 32, "num_res_blocks": 1, "attn_resolutions": (4,), "embedding": "positional", "resblock_type": "ddpm"}
+DDPM = {
+    "name": "UNet",
+    "nf": 32,
+    "num_res_blocks": 1,
+    "attn_resolutions": (4,),
+    "embedding": "positional",
+    "resblock_type": "ddpm",
+}
 DDPM |= {"skip_rescale": False, "groups": 32}
 # wide enough for 32 groups where diffusers has them
-NCSNPP = {"name": "UNet", "nf": 64, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,), "embedding": "fourier", "fir": True}
-NCSNPP |= {"progressive": "output_skip", "progressive_input": "input_skip", "scale_by_sigma": True, "centered": False}
+NCSNPP = {
+    "name": "UNet",
+    "nf": 64,
+    "ch_mult": (1, 2),
+    "num_res_blocks": 1,
+    "attn_resolutions": (4,),
+    "embedding": "fourier",
+    "fir": True,
+}
+NCSNPP |= {
+    "progressive": "output_skip",
+    "progressive_input": "input_skip",
+    "scale_by_sigma": True,
+    "centered": False,
+}
 INTO = {"label_into": "embedding"}
 
 
@@ -35,7 +55,9 @@ def numbered(net):
     settings = {k: v for k, v in net.items() if k != "name"}
     abstract = nnx.eval_shape(lambda: models.UNet(SHAPE, **settings, rngs=nnx.Rngs(0)))
     shapes = models.split(abstract).params
-    return jax.tree.map(lambda p: np.float32(next(counter) + np.arange(p.size) / p.size).reshape(p.shape), shapes)
+    return jax.tree.map(
+        lambda p: np.float32(next(counter) + np.arange(p.size) / p.size).reshape(p.shape), shapes
+    )
 
 
 def saved(folder, config, weights):
@@ -46,7 +68,14 @@ def saved(folder, config, weights):
 
 
 @pytest.mark.parametrize(
-    "net, classes, known", [(DDPM, 0, True), (NCSNPP, 0, True), (DDPM | INTO, 3, True), (DDPM | INTO, 3, False), (NCSNPP | INTO, 1, True)]
+    "net, classes, known",
+    [
+        (DDPM, 0, True),
+        (NCSNPP, 0, True),
+        (DDPM | INTO, 3, True),
+        (DDPM | INTO, 3, False),
+        (NCSNPP | INTO, 1, True),
+    ],
 )
 def test_ours_goes_to_diffusers_and_comes_back_bitwise(net, classes, known, tmp_path):
     params = numbered(net | {"num_classes": classes})
@@ -55,7 +84,9 @@ def test_ours_goes_to_diffusers_and_comes_back_bitwise(net, classes, known, tmp_
     config, weights = to_diffusers(net, SHAPE, params)
     assert config["num_class_embeds"] == (classes + known if classes else None)
     back = FORMATS["diffusers"](saved(tmp_path, config, weights), None)
-    assert back.config.facts.num_classes == classes and back.config.train.conditional == (classes > 0)
+    assert back.config.facts.num_classes == classes and back.config.train.conditional == (
+        classes > 0
+    )
     jax.tree.map(np.testing.assert_array_equal, back.ema, params)
     again, twice = to_diffusers(back.config.net.to_dict(), SHAPE, back.ema)
     assert again == config
@@ -71,7 +102,9 @@ def test_a_network_that_diffusers_has_not_is_refused_with_the_reason():
         ({"nonlinearity": "elu"}, "nonlinearity = 'elu'"),
         ({"resblock_type": "ddpm"}, "down_steps"),
     ]:
-        with pytest.raises(RunError, match=f"no UNet2DModel of diffusers is a network with .*{reason}"):
+        with pytest.raises(
+            RunError, match=f"no UNet2DModel of diffusers is a network with .*{reason}"
+        ):
             to_diffusers(NCSNPP | change, SHAPE, {})
     with pytest.raises(RunError, match="label_into = 'hidden'"):
         to_diffusers(DDPM, SHAPE, numbered(DDPM | {"num_classes": 2}))
@@ -93,22 +126,43 @@ def test_a_label_is_added_to_the_embedding_of_time(networks, tmp_path, run, rela
     weights = read_safetensors(networks / "diffusers_ddpm_cifar_like.safetensors")
     bias = weights["time_embedding.linear_2.bias"]
     rows = np.random.default_rng(0).standard_normal((3, len(bias))).astype(np.float32)
-    labelled = FORMATS["diffusers"](saved(tmp_path, config | {"num_class_embeds": 3}, weights | {"class_embedding.weight": rows}), None)
+    labelled = FORMATS["diffusers"](
+        saved(
+            tmp_path, config | {"num_class_embeds": 3}, weights | {"class_embedding.weight": rows}
+        ),
+        None,
+    )
     with np.load(networks / "diffusers_ddpm_cifar_like.npz") as file:
         x, t = file["x"][:3].transpose(0, 2, 3, 1), file["t"][:3]
     got = run(labelled, x, t, cond=jnp.array([1, 1, 3]))
-    shifted = saved(tmp_path / "shifted", config, weights | {"time_embedding.linear_2.bias": bias + rows[1]})
+    shifted = saved(
+        tmp_path / "shifted", config, weights | {"time_embedding.linear_2.bias": bias + rows[1]}
+    )
     assert relative_errors(got[:2], run(FORMATS["diffusers"](shifted, None), x, t)[:2]).max() < 1e-5
     assert np.isnan(got[2]).all()
 
 
 def test_a_network_with_labels_is_sampled_by_label(tmp_path):
     """Every class in turn: without labels the samples would be NaN."""
-    one = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (8,), "layers_per_block": 1, "norm_num_groups": 2}
-    one |= {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "add_attention": False, "num_class_embeds": 10}
+    one = {
+        "sample_size": 8,
+        "in_channels": 1,
+        "out_channels": 1,
+        "block_out_channels": (8,),
+        "layers_per_block": 1,
+        "norm_num_groups": 2,
+    }
+    one |= {
+        "down_block_types": ("DownBlock2D",),
+        "up_block_types": ("UpBlock2D",),
+        "add_attention": False,
+        "num_class_embeds": 10,
+    }
     settings = {k: v for k, v in network(one).items() if k not in ("name", "shape")}
     params = models.split(models.UNet((8, 8, 1), **settings, rngs=nnx.Rngs(0))).params
-    params["conditioning"]["label"]["embedding"] = params["conditioning"]["label"]["embedding"].at[-1].set(jnp.nan)
+    params["conditioning"]["label"]["embedding"] = (
+        params["conditioning"]["label"]["embedding"].at[-1].set(jnp.nan)
+    )
     config, weights = to_diffusers({"name": "UNet", **settings}, (8, 8, 1), params)
     convert(saved(tmp_path, config, weights), "diffusers", tmp_path / "run")
 
@@ -121,10 +175,25 @@ def test_a_network_with_labels_is_sampled_by_label(tmp_path):
         np.testing.assert_array_equal(file["label"], np.arange(12) % 10)
 
 
-FINE = {"sample_size": 16, "block_out_channels": (32, 64), "layers_per_block": 1, "norm_num_groups": 8, "norm_eps": 1e-6}
-FINE |= {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
-SKIP = {"down_block_types": ("SkipDownBlock2D", "AttnSkipDownBlock2D"), "up_block_types": ("AttnSkipUpBlock2D", "SkipUpBlock2D")}
-RESNET = {"down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "ResnetUpsampleBlock2D")}
+FINE = {
+    "sample_size": 16,
+    "block_out_channels": (32, 64),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "norm_eps": 1e-6,
+}
+FINE |= {
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+}
+SKIP = {
+    "down_block_types": ("SkipDownBlock2D", "AttnSkipDownBlock2D"),
+    "up_block_types": ("AttnSkipUpBlock2D", "SkipUpBlock2D"),
+}
+RESNET = {
+    "down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "ResnetUpsampleBlock2D"),
+}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +202,10 @@ RESNET = {"down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"), "u
         ({"down_block_types": ("KDownBlock2D", "DownBlock2D")}, "down_block_types"),
         ({"down_block_types": ("SkipDownBlock2D", "DownBlock2D")}, "down_block_types"),
         ({"time_embedding_type": "learned"}, "time_embedding_type = 'learned'"),
-        ({"class_embed_type": "timestep"}, "class_embed_type = 'timestep' of a UNet2DModel takes numbers"),
+        (
+            {"class_embed_type": "timestep"},
+            "class_embed_type = 'timestep' of a UNet2DModel takes numbers",
+        ),
         ({"class_embed_type": "identity", "num_class_embeds": 10}, "class_embed_type = 'identity'"),
         ({"num_class_embeds": 0}, "num_class_embeds = 0"),
         ({"num_class_embeds": 10, "_no_label": 3}, "_no_label = 3"),
@@ -154,9 +226,16 @@ def test_a_network_of_diffusers_that_is_none_of_ours_is_refused_with_the_reason(
 
 def test_the_schedule_beside_a_network_is_used():
     found = process(FINE, {"beta_start": 2e-4, "beta_end": 0.01, "prediction_type": "v_prediction"})
-    assert found["sde"] == {"name": "VP", "beta_min": 0.2, "beta_max": 10.0} and found["denoiser"]["prediction"] == "v"
+    assert (
+        found["sde"] == {"name": "VP", "beta_min": 0.2, "beta_max": 10.0}
+        and found["denoiser"]["prediction"] == "v"
+    )
     fourier = FINE | {"time_embedding_type": "fourier", "center_input_sample": True}
-    assert process(fourier, {"sigma_max": 380.0})["sde"] == {"name": "VE", "sigma_min": 0.02, "sigma_max": 760.0}
+    assert process(fourier, {"sigma_max": 380.0})["sde"] == {
+        "name": "VE",
+        "sigma_min": 0.02,
+        "sigma_max": 760.0,
+    }
     for wrong in ({"beta_schedule": "squaredcos_cap_v2"}, {"num_train_timesteps": 50}):
         with pytest.raises(RunError, match="schedule"):
             process(FINE, wrong)
@@ -169,14 +248,25 @@ def test_a_damaged_safetensors_file_is_refused(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, read_safetensors(path), arrays)
     whole = path.read_bytes()
     header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}).encode()
-    for damaged in (whole[:-1], whole[:5], b"\xff" * 8 + whole[8:], struct.pack("<Q", len(header)) + header + bytes(8)):
+    for damaged in (
+        whole[:-1],
+        whole[:5],
+        b"\xff" * 8 + whole[8:],
+        struct.pack("<Q", len(header)) + header + bytes(8),
+    ):
         path.write_bytes(damaged)
         with pytest.raises(RunError, match="no intact safetensors file"):
             read_safetensors(path)
 
 
-EXTRA = [SKIP | {"time_embedding_type": "fourier"}, RESNET | {"attention_head_dim": 16, "num_class_embeds": 5}]
-EXTRA += [{"freq_shift": 1, "attention_head_dim": None}, {"freq_shift": 1, "attention_head_dim": None, "num_class_embeds": 5}]
+EXTRA = [
+    SKIP | {"time_embedding_type": "fourier"},
+    RESNET | {"attention_head_dim": 16, "num_class_embeds": 5},
+]
+EXTRA += [
+    {"freq_shift": 1, "attention_head_dim": None},
+    {"freq_shift": 1, "attention_head_dim": None, "num_class_embeds": 5},
+]
 
 
 @pytest.mark.parametrize("change", EXTRA)
@@ -189,15 +279,25 @@ def test_diffusers_itself_agrees_in_both_directions(change, tmp_path, run, relat
         p.data = torch.randn_like(p) / (max(1, p[0].numel()) ** 0.5 if p.ndim > 1 else 2)
     net.save_pretrained(tmp_path)
     converted = FORMATS["diffusers"](tmp_path / "diffusion_pytorch_model.safetensors", None)
-    x, t = np.random.default_rng(0).standard_normal((3, 3, 16, 16)).astype(np.float32), np.float32([0.5, 4.2, 40.0])
+    x, t = (
+        np.random.default_rng(0).standard_normal((3, 3, 16, 16)).astype(np.float32),
+        np.float32([0.5, 4.2, 40.0]),
+    )
     labels = np.array([4, 0, 2]) if "num_class_embeds" in change else None
 
     def there(net):
         with torch.no_grad():
-            return net(*(None if a is None else torch.from_numpy(a) for a in (x, t, labels))).sample.numpy()
+            return net(
+                *(None if a is None else torch.from_numpy(a) for a in (x, t, labels))
+            ).sample.numpy()
 
     want = there(net)
-    assert relative_errors(run(converted, x.transpose(0, 2, 3, 1), t, cond=labels), want.transpose(0, 2, 3, 1)).max() < 1e-5
+    assert (
+        relative_errors(
+            run(converted, x.transpose(0, 2, 3, 1), t, cond=labels), want.transpose(0, 2, 3, 1)
+        ).max()
+        < 1e-5
+    )
     if "freq_shift" in change:
         ours = converted.ema
         if labels is not None:  # as if trained without labels too: the last label there

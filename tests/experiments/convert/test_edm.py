@@ -17,8 +17,12 @@ from experiments.errors import RunError
 
 
 def build(settings):
-    settings = {k: v for k, v in settings.items() if k not in ("name", "shape", "num_classes", "sigma_data")}
-    return lambda shape, classes: nnx.eval_shape(lambda: models.UNet(shape, num_classes=classes, **settings, rngs=nnx.Rngs(0)))
+    settings = {
+        k: v for k, v in settings.items() if k not in ("name", "shape", "num_classes", "sigma_data")
+    }
+    return lambda shape, classes: nnx.eval_shape(
+        lambda: models.UNet(shape, num_classes=classes, **settings, rngs=nnx.Rngs(0))
+    )
 
 
 def test_queries_keys_and_values_of_two_heads_are_taken_apart():
@@ -33,11 +37,25 @@ def test_queries_keys_and_values_of_two_heads_are_taken_apart():
     np.testing.assert_array_equal(layout.write(layout.read([theirs]))[0], theirs)
 
 
-SONG = {"img_resolution": 8, "in_channels": 3, "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4]}
+SONG = {
+    "img_resolution": 8,
+    "in_channels": 3,
+    "model_channels": 8,
+    "channel_mult": [1, 2],
+    "num_blocks": 1,
+    "attn_resolutions": [4],
+}
 NCSNPP = {"embedding_type": "fourier", "encoder_type": "residual", "resample_filter": [1, 3, 3, 1]}
 
 
-@pytest.mark.parametrize("kind, extra", [("SongUNet", {"label_dim": 3}), ("SongUNet", NCSNPP), ("DhariwalUNet", {"model_channels": 64})])
+@pytest.mark.parametrize(
+    "kind, extra",
+    [
+        ("SongUNet", {"label_dim": 3}),
+        ("SongUNet", NCSNPP),
+        ("DhariwalUNet", {"model_channels": 64}),
+    ],
+)
 def test_every_parameter_has_a_name_and_a_label_its_row(kind, extra):
     settings = settings_of(kind, SONG | extra, {})
     classes = settings["num_classes"]
@@ -47,7 +65,13 @@ def test_every_parameter_has_a_name_and_a_label_its_row(kind, extra):
     weights = {}
     for rule in names:
         shape = rules.flatten(template)[rule.ours].shape
-        weights |= dict(zip(rule.theirs, rule.layout.write(rng.normal(size=shape).astype(np.float32)), strict=True))
+        weights |= dict(
+            zip(
+                rule.theirs,
+                rule.layout.write(rng.normal(size=shape).astype(np.float32)),
+                strict=True,
+            )
+        )
     del rule
     if classes:
         del weights["label rows"]
@@ -59,17 +83,33 @@ def test_every_parameter_has_a_name_and_a_label_its_row(kind, extra):
     params = rules.read(names, with_labels(weights, net), template)
     if classes:
         sinusoids, label = rng.normal(size=8), np.array([0.0, 1.0, 0.0])
-        there = weights["map_layer0.weight"] @ (sinusoids + weights["map_label.weight"] @ (label * np.sqrt(3)) + weights["map_label.bias"])
-        rows, kernel = params["conditioning"]["label"]["embedding"], params["conditioning"]["dense0"]["kernel"]
+        there = weights["map_layer0.weight"] @ (
+            sinusoids
+            + weights["map_label.weight"] @ (label * np.sqrt(3))
+            + weights["map_label.bias"]
+        )
+        rows, kernel = (
+            params["conditioning"]["label"]["embedding"],
+            params["conditioning"]["dense0"]["kernel"],
+        )
         np.testing.assert_allclose(sinusoids @ kernel + rows[1], there, rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(rows[3], weights["map_layer0.weight"] @ weights["map_label.bias"], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            rows[3], weights["map_layer0.weight"] @ weights["map_label.bias"], rtol=1e-5, atol=1e-5
+        )
 
 
 def test_the_networks_have_the_published_sizes():
     """Karras et al. 2022 (arXiv:2206.00364): 55.7 million parameters for CIFAR-10, 295.9 million for ImageNet-64."""
-    large = settings_of("DhariwalUNet", {"img_resolution": 64, "in_channels": 3, "label_dim": 1000}, {})
-    small = settings_of("SongUNet", {"img_resolution": 32, "in_channels": 3, "channel_mult": [2, 2, 2]}, {})
-    for settings, shape, classes, published in ((small, (32, 32, 3), 0, 55.7e6), (large, (64, 64, 3), 1000, 295.9e6)):
+    large = settings_of(
+        "DhariwalUNet", {"img_resolution": 64, "in_channels": 3, "label_dim": 1000}, {}
+    )
+    small = settings_of(
+        "SongUNet", {"img_resolution": 32, "in_channels": 3, "channel_mult": [2, 2, 2]}, {}
+    )
+    for settings, shape, classes, published in (
+        (small, (32, 32, 3), 0, 55.7e6),
+        (large, (64, 64, 3), 1000, 295.9e6),
+    ):
         params = rules.flatten(models.split(build(settings)(shape, classes)).params)
         assert sum(p.size for p in params.values()) == pytest.approx(published, rel=2e-3)
 

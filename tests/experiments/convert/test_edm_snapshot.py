@@ -34,7 +34,11 @@ def storage_bytes(array):
     for part in (LEGACY_MAGIC, 1001, {"little_endian": True}):
         pickle.dump(part, file, 2)
     size = pickle.dumps(array.size, 2)[2:-1]
-    file.write(b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x00kX\x03\x00\x00\x00cpu" + size + b"tQ.")
+    file.write(
+        b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x00kX\x03\x00\x00\x00cpu"
+        + size
+        + b"tQ."
+    )
     pickle.dump(["k"], file, 2)
     return file.getvalue() + struct.pack("<q", array.size) + array.tobytes()
 
@@ -55,7 +59,10 @@ def dump(monkeypatch):
         monkeypatch.setattr(sys.modules[module], name, function, raising=False)
         return function
 
-    names = [("torch_utils.persistence", "_reconstruct_persistent_obj"), ("torch._utils", "_rebuild_tensor_v2")]
+    names = [
+        ("torch_utils.persistence", "_reconstruct_persistent_obj"),
+        ("torch._utils", "_rebuild_tensor_v2"),
+    ]
     names += [("torch._utils", "_rebuild_parameter"), ("torch.storage", "_load_from_bytes")]
     rebuild, tensor, parameter, load = (stand_in(*name) for name in names)
 
@@ -69,12 +76,24 @@ def dump(monkeypatch):
     def parameter_of(array):
         array = np.ascontiguousarray(array, np.float32)
         strides = tuple(s // 4 for s in array.strides)
-        whole = Call(tensor, Call(load, storage_bytes(array)), 0, array.shape, strides, False, collections.OrderedDict())
+        whole = Call(
+            tensor,
+            Call(load, storage_bytes(array)),
+            0,
+            array.shape,
+            strides,
+            False,
+            collections.OrderedDict(),
+        )
         return Call(parameter, whole, True, collections.OrderedDict())
 
     def module_of(kind, settings, arrays, buffers=()):
         """Return a module whose arrays are named with dots, as their modules inside modules are."""
-        state = {"training": False, "_parameters": collections.OrderedDict(), "_buffers": collections.OrderedDict()}
+        state = {
+            "training": False,
+            "_parameters": collections.OrderedDict(),
+            "_buffers": collections.OrderedDict(),
+        }
         inside = {}
         for name, array in arrays.items():
             first, _, rest = name.partition(".")
@@ -82,16 +101,26 @@ def dump(monkeypatch):
                 inside.setdefault(first, {})[rest] = array
             else:
                 state["_buffers" if name in buffers else "_parameters"][name] = parameter_of(array)
-        state["_modules"] = collections.OrderedDict((k, module_of("Module", {}, v, buffers)) for k, v in inside.items())
+        state["_modules"] = collections.OrderedDict(
+            (k, module_of("Module", {}, v, buffers)) for k, v in inside.items()
+        )
         state["_init_args"], state["_init_kwargs"] = (), settings
-        meta = {"type": "class", "version": 6, "module_src": SOURCE, "class_name": kind, "state": state}
+        meta = {
+            "type": "class",
+            "version": 6,
+            "module_src": SOURCE,
+            "class_name": kind,
+            "state": state,
+        }
         return Call(rebuild, meta)
 
     def snapshot(weights, settings, hidden=None):
         net = module_of("SongUNet", settings, weights, ("freqs", "resample_filter"))
         outer = module_of("EDMPrecond", {"sigma_data": 0.5, **settings}, {})
         outer.parts[1]["state"]["_modules"]["model"] = net
-        return pickle.dumps({"ema": outer, "loss_fn": hidden, "augment_pipe": None, "dataset_kwargs": {}}, 2)
+        return pickle.dumps(
+            {"ema": outer, "loss_fn": hidden, "augment_pipe": None, "dataset_kwargs": {}}, 2
+        )
 
     return snapshot
 
@@ -103,7 +132,10 @@ def weights():
     params = jax.tree.map(lambda p: p / 1e4, numbered(net))
     foreign = rules.write(edm_rules(net), params)
     # beside them: the filter of every block that resamples, and what augmentation labels pass through
-    foreign |= {"enc.4x4_down.conv0.resample_filter": np.full((1, 1, 2, 2), 0.25), "map_augment.weight": np.zeros((8, 9))}
+    foreign |= {
+        "enc.4x4_down.conv0.resample_filter": np.full((1, 1, 2, 2), 0.25),
+        "map_augment.weight": np.zeros((8, 9)),
+    }
     return foreign, params
 
 
@@ -118,14 +150,21 @@ def test_a_snapshot_becomes_a_run_that_is_sampled_from(dump, weights, tmp_path):
     levels = (80 ** (1 / 7) + np.arange(18) / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
     np.testing.assert_allclose(loaded.sde.sigma_max * ts, levels, rtol=1e-6)
     assert type(walk).__name__ == "Heun"
-    assert loaded.config.denoiser.to_dict() == {"prediction": "edm", "inputs": "edm", "sigma_data": 0.5}
+    assert loaded.config.denoiser.to_dict() == {
+        "prediction": "edm",
+        "inputs": "edm",
+        "sigma_data": 0.5,
+    }
     config = loaded.config.copy_and_resolve_references().unlock()
     config.samplers.published.steps = 2
     config.sampling.update({"number": 2, "batch_size": 2})
     sample(with_settings(loaded, config, ("samplers", "sampling")), tmp_path / "run")
     with np.load(tmp_path / "run" / "samples" / "published" / "samples.npz") as file:
         assert file["x"].shape == (2, 8, 8, 3)
-    assert json.loads((tmp_path / "run" / "samples" / "published" / "summary.json").read_text())["nfe"] == 5  # 2 n + 1
+    assert (
+        json.loads((tmp_path / "run" / "samples" / "published" / "summary.json").read_text())["nfe"]
+        == 5
+    )  # 2 n + 1
 
 
 def test_a_snapshot_that_hides_something_else_is_refused(dump, weights, tmp_path):

@@ -22,10 +22,19 @@ SIGMAS = (50.0, 0.01, 10)
 SETTINGS = {
     "ncsnv2_64": {"sigmas": SIGMAS},
     "ncsnv2_128": {"sigmas": SIGMAS, "ch_mult": (1, 2, 2, 4, 4), "dilations": (1, 1, 1, 2, 4)},
-    "ncsnv2_256": {"sigmas": SIGMAS, "ch_mult": (1, 2, 2, 2, 4, 4), "dilations": (1, 1, 1, 1, 2, 4)},
+    "ncsnv2_256": {
+        "sigmas": SIGMAS,
+        "ch_mult": (1, 2, 2, 2, 4, 4),
+        "dilations": (1, 1, 1, 1, 2, 4),
+    },
     "ncsn": {"levels": 10, "scale_by_sigma": False},
 }
-PARAMETERS = {"ncsnv2_64": 29_694_083, "ncsnv2_128": 83_445_379, "ncsnv2_256": 94_132_611, "ncsn": 30_117_635}
+PARAMETERS = {
+    "ncsnv2_64": 29_694_083,
+    "ncsnv2_128": 83_445_379,
+    "ncsnv2_256": 94_132_611,
+    "ncsn": 30_117_635,
+}
 
 
 def weight(name, shape):
@@ -41,10 +50,14 @@ class Case:
 
     def __init__(self, networks, name, **settings):
         with np.load(networks / "ncsn.npz") as file:
-            self.there = {k.removeprefix(f"{name}/"): file[k] for k in file.files if k.startswith(f"{name}/")}
+            self.there = {
+                k.removeprefix(f"{name}/"): file[k] for k in file.files if k.startswith(f"{name}/")
+            }
         self.size, self.shapes = int(self.there["size"]), json.loads(str(self.there["names"]))
         settings |= {"nf": 4, "centered": False, **SETTINGS[name]}
-        net = nnx.eval_shape(lambda: models.NCSN((self.size, self.size, 3), **settings, rngs=nnx.Rngs(0)))
+        net = nnx.eval_shape(
+            lambda: models.NCSN((self.size, self.size, 3), **settings, rngs=nnx.Rngs(0))
+        )
         self.split, self.rules = models.split(net), ncsn_rules(net)
         weights = {k: weight(k, shape) for k, shape in self.shapes.items()}
         self.params = jax.tree.map(jnp.asarray, rules.read(self.rules, weights, self.split.params))
@@ -57,8 +70,18 @@ class Case:
 def test_a_network_its_gradient_and_its_names(name, networks, relative_errors):
     case = Case(networks, name)
     size, there, network = case.size, case.there, case.network
-    x = np.random.RandomState(1).uniform(-0.5, 1.5, (3, 3, size, size)).astype(np.float32).transpose(0, 2, 3, 1)
-    v = np.random.RandomState(2).standard_normal((3, 3, size, size)).astype(np.float32).transpose(0, 2, 3, 1)
+    x = (
+        np.random.RandomState(1)
+        .uniform(-0.5, 1.5, (3, 3, size, size))
+        .astype(np.float32)
+        .transpose(0, 2, 3, 1)
+    )
+    v = (
+        np.random.RandomState(2)
+        .standard_normal((3, 3, size, size))
+        .astype(np.float32)
+        .transpose(0, 2, 3, 1)
+    )
 
     def with_gradient(x, v):
         y, pull = jax.vjp(network, x)
@@ -67,18 +90,29 @@ def test_a_network_its_gradient_and_its_names(name, networks, relative_errors):
     found = []
     if name != "ncsnv2_128":  # others have its blocks
         fast = {"xla_backend_optimization_level": 0}  # compiles in less than half the time
-        found = jax.jit(with_gradient, compiler_options=fast)(x, v) if size == 8 else [jax.jit(network, compiler_options=fast)(x)]
+        found = (
+            jax.jit(with_gradient, compiler_options=fast)(x, v)
+            if size == 8
+            else [jax.jit(network, compiler_options=fast)(x)]
+        )
     for got, want in zip(found, (there["y_f64"], there["grad_x"]), strict=False):
         assert relative_errors(got, want.transpose(0, 2, 3, 1)).max() < 4e-6
     back = rules.write(case.rules, case.params)
     assert {k: list(a.shape) for k, a in back.items()} == case.shapes
-    jax.tree.map(np.testing.assert_array_equal, rules.read(case.rules, back, case.params), case.params)
+    jax.tree.map(
+        np.testing.assert_array_equal, rules.read(case.rules, back, case.params), case.params
+    )
 
 
 @pytest.mark.parametrize("name", ["ncsnv2_64", "ncsn"])
 def test_bfloat16_is_near_at_the_largest_and_the_smallest_noise(name, networks, relative_errors):
     case = Case(networks, name, dtype="bfloat16")
-    x = np.random.RandomState(1).uniform(-0.5, 1.5, (3, 3, case.size, case.size)).astype(np.float32).transpose(0, 2, 3, 1)
+    x = (
+        np.random.RandomState(1)
+        .uniform(-0.5, 1.5, (3, 3, case.size, case.size))
+        .astype(np.float32)
+        .transpose(0, 2, 3, 1)
+    )
     y = jax.jit(case.network, compiler_options={"xla_backend_optimization_level": 0})(x)
     assert y.dtype == jnp.float32
     assert relative_errors(y, case.there["y_f64"].transpose(0, 2, 3, 1)).max() < 2e-2

@@ -19,9 +19,24 @@ from experiments.errors import RunError
 
 OPTIONS = {
     "published_256": {"progressive": "output_skip", "progressive_input": "input_skip"},
-    "cat_without_time": {"progressive_input": "input_skip", "progressive_combine": "cat", "conditional": False, "fir_kernel": [1, 2, 3, 4]},
-    "filters_between_blocks": {"resblock_type": "ddpm", "progressive": "residual", "embedding_type": "positional", "fir_kernel": [1, 2, 1]},
-    "plain_without_rescaling": {"fir": False, "skip_rescale": False, "progressive": "residual", "nonlinearity": "lrelu"},
+    "cat_without_time": {
+        "progressive_input": "input_skip",
+        "progressive_combine": "cat",
+        "conditional": False,
+        "fir_kernel": [1, 2, 3, 4],
+    },
+    "filters_between_blocks": {
+        "resblock_type": "ddpm",
+        "progressive": "residual",
+        "embedding_type": "positional",
+        "fir_kernel": [1, 2, 1],
+    },
+    "plain_without_rescaling": {
+        "fir": False,
+        "skip_rescale": False,
+        "progressive": "residual",
+        "nonlinearity": "lrelu",
+    },
 }
 
 
@@ -29,7 +44,9 @@ def weight(name, shape):
     """Return numbers that depend on the name alone; RandomState draws the same ones for ever."""
     numbers = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
     if len(shape) > 1:
-        return np.float32(numbers / np.sqrt(np.prod(shape) / (shape[0] if len(shape) == 4 else shape[-1])))
+        return np.float32(
+            numbers / np.sqrt(np.prod(shape) / (shape[0] if len(shape) == 4 else shape[-1]))
+        )
     return np.float32(("GroupNorm" in name) + 0.3 * numbers)
 
 
@@ -57,7 +74,12 @@ def test_a_network_of_other_choices(name, write, relative_errors):
     path, config, _, want = write(name)
     converted = FORMATS["score_sde_pytorch"](path, config)
     evaluate = models.split(abstract_network(converted.config)).evaluate
-    x = np.random.RandomState(1).standard_normal((3, 3, 8, 8)).astype(np.float32).transpose(0, 2, 3, 1)
+    x = (
+        np.random.RandomState(1)
+        .standard_normal((3, 3, 8, 8))
+        .astype(np.float32)
+        .transpose(0, 2, 3, 1)
+    )
     fast = {"xla_backend_optimization_level": 0}  # compiles in less than half the time
     run = jax.jit(lambda params, x, t: models.merge(evaluate, params)(x, t), compiler_options=fast)
     y = run(converted.ema, x, jnp.array([0.5, 3.0, 20.0]))
@@ -68,11 +90,21 @@ def test_what_a_network_without_time_ignores_is_only_what_nothing_reads(write):
     """Its blocks keep a linear map of the embedding that there is none of; any other weight too many is an error still."""
     path, config, weights, _ = write("cat_without_time")
     assert any(".Dense_0." in k for k in weights) and "all_modules.0.W" in weights
-    np.savez(path, **{f"param/{k}": v for k, v in weights.items()}, **{"param/all_modules.2.Dense_1.bias": np.zeros(8)})
-    with pytest.raises(RunError, match=r"holds all_modules\.2\.Dense_1\.bias, which the network has no place for"):
+    np.savez(
+        path,
+        **{f"param/{k}": v for k, v in weights.items()},
+        **{"param/all_modules.2.Dense_1.bias": np.zeros(8)},
+    )
+    with pytest.raises(
+        RunError, match=r"holds all_modules\.2\.Dense_1\.bias, which the network has no place for"
+    ):
         FORMATS["score_sde_pytorch"](path, config)
     told, config, weights, _ = write("published_256")
-    np.savez(told, **{f"param/{k}": v for k, v in weights.items()}, **{"param/all_modules.99.Dense_0.bias": np.zeros(8)})
+    np.savez(
+        told,
+        **{f"param/{k}": v for k, v in weights.items()},
+        **{"param/all_modules.99.Dense_0.bias": np.zeros(8)},
+    )
     with pytest.raises(RunError, match=r"holds all_modules\.99\.Dense_0\.bias"):
         FORMATS["score_sde_pytorch"](told, config)
 
@@ -81,7 +113,9 @@ def test_the_two_frameworks_name_the_image_s_convolution_differently(write):
     path, config, weights, _ = write("published_256")
     assert any(k.endswith(".Conv.weight") for k in weights)
     net = abstract_network(FORMATS["score_sde_pytorch"](path, config).config)
-    assert "Combine_0.Conv_0.kernel" in {name for rule in jax_rules(net, {}) for name in rule.theirs}
+    assert "Combine_0.Conv_0.kernel" in {
+        name for rule in jax_rules(net, {}) for name in rule.theirs
+    }
 
 
 def test_ddpm_of_pytorch_is_told_the_time_whatever_its_configuration_says(networks, tmp_path):

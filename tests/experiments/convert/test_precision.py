@@ -14,9 +14,15 @@ from experiments.convert.formats import abstract_network
 def case(request, networks):
     """Return a function of settings -> (network as a function of x and t, its inputs) for a converted network."""
     name = request.param
-    converted = FORMATS["score_sde_pytorch"](networks / f"{name}.npz", str(networks / f"{name}.config.json"))
+    converted = FORMATS["score_sde_pytorch"](
+        networks / f"{name}.npz", str(networks / f"{name}.config.json")
+    )
     with np.load(networks / f"{name}.npz") as file:
-        x, t, y = jnp.asarray(file["x"].transpose(0, 2, 3, 1)), jnp.asarray(file["t"]), file["y_f64"].transpose(0, 2, 3, 1)
+        x, t, y = (
+            jnp.asarray(file["x"].transpose(0, 2, 3, 1)),
+            jnp.asarray(file["t"]),
+            file["y_f64"].transpose(0, 2, 3, 1),
+        )
 
     def net(**settings):
         config = converted.config.copy_and_resolve_references()
@@ -34,5 +40,9 @@ def test_bfloat16_stays_near_float32_and_finite_at_any_noise_level(case, relativ
     got = low(x, t)
     assert got.dtype == jnp.float32
     assert relative_errors(got, y).max() < 2e-2
-    extreme = jnp.array([1e-5, 1e-3, 1e3, 1e5]) if float(t[0]) < 0.1 else jnp.array([0.0, 1e-3, 999.0, 1e4])
+    extreme = (
+        jnp.array([1e-5, 1e-3, 1e3, 1e5])
+        if float(t[0]) < 0.1
+        else jnp.array([0.0, 1e-3, 999.0, 1e4])
+    )
     assert bool(jnp.isfinite(low(x, extreme)).all())

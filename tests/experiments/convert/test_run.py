@@ -30,7 +30,12 @@ def workdir(networks, tmp_path_factory):
     """A run directory of a small NCSN++, made by the command."""
     made = tmp_path_factory.mktemp("converted") / "run"
     name = networks / "ncsnpp_ve_cifar"
-    flags = [f"--from={name}.npz", "--format=score_sde_pytorch", f"--config={name}.config.json", f"--workdir={made}"]
+    flags = [
+        f"--from={name}.npz",
+        "--format=score_sde_pytorch",
+        f"--config={name}.config.json",
+        f"--workdir={made}",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["convert", *flags])
         patch.setattr("experiments.convert.__main__.set_up_jax", lambda: None)
@@ -44,7 +49,9 @@ def test_a_run_is_opened_with_one_call(workdir, networks):
     assert loaded.sde.sigma_max == 100.0 and loaded.config.denoiser.inputs == "unit_sigma"
     with np.load(networks / "ncsnpp_ve_cifar.npz") as file:
         there = {k: file[k] for k in ("x", "t", "y_f64")}
-    y = jax.jit(lambda x, t: loaded.denoiser.net(x, t, None))(jnp.asarray(there["x"].transpose(0, 2, 3, 1)), jnp.asarray(there["t"]))
+    y = jax.jit(lambda x, t: loaded.denoiser.net(x, t, None))(
+        jnp.asarray(there["x"].transpose(0, 2, 3, 1)), jnp.asarray(there["t"])
+    )
     error = np.abs(np.asarray(y).transpose(0, 3, 1, 2) - there["y_f64"]).reshape(4, -1).max(1)
     assert (error / np.abs(there["y_f64"]).reshape(4, -1).max(1)).max() < 6e-5
     # the denoiser of data in [-1, 1] sees the network of [0, 1]: at time t, sigma is twice the network's
@@ -77,12 +84,17 @@ def test_a_converted_run_is_told_its_data_on_the_command_line(workdir, tmp_path)
     config = files.get_config("ve")
     assert not knows_its_data(loaded, None) and not knows_its_data(loaded, config)
     for size in (16, 8):
-        np.save(tmp_path / f"{size}.npy", np.random.default_rng(0).integers(0, 256, (20, size, size, 3), np.uint8))
+        np.save(
+            tmp_path / f"{size}.npy",
+            np.random.default_rng(0).integers(0, 256, (20, size, size, 3), np.uint8),
+        )
     config.data.path = str(tmp_path / "16.npy")
     assert not knows_its_data(loaded, config)
     assert knows_its_data(with_settings(loaded, config, ("data",)), config)
     config.data.path = str(tmp_path / "8.npy")
-    with pytest.raises(RunError, match=r"takes data of shape \(16, 16, 3\), those of --config have \(8, 8, 3\)"):
+    with pytest.raises(
+        RunError, match=r"takes data of shape \(16, 16, 3\), those of --config have \(8, 8, 3\)"
+    ):
         knows_its_data(loaded, config)
 
 
@@ -92,7 +104,10 @@ def test_a_run_is_not_overwritten_and_what_is_wrong_is_said(workdir, networks, t
         ((source, "score_sde_pytorch", workdir, config), "already holds a run"),
         ((source, "pytorch", tmp_path, config), "unknown format 'pytorch'; choose one of"),
         ((tmp_path / "none.pth", "score_sde_pytorch", tmp_path, config), "there is no file"),
-        ((source, "score_sde_pytorch", tmp_path, None), "name the network's configuration with --config"),
+        (
+            (source, "score_sde_pytorch", tmp_path, None),
+            "name the network's configuration with --config",
+        ),
         ((source, "score_sde_pytorch", tmp_path, "none.py"), "no configuration file none.py"),
     ]:
         with pytest.raises(RunError, match=message):
@@ -109,16 +124,30 @@ def test_training_goes_on_where_nothing_is_known_of_no_label(dropout, moves, tmp
     config.net = {"name": "MLP", "width": 8, "depth": 1}
     config.facts = {"shape": (2,), "levels": None, "num_classes": 2, "sd": 1.0}
     config.denoiser.sigma_data = 1.0
-    config.train.update({"steps": 1, "batch_size": 16, "held_out": "", "conditional": True, "label_dropout": dropout})
+    config.train.update(
+        {
+            "steps": 1,
+            "batch_size": 16,
+            "held_out": "",
+            "conditional": True,
+            "label_dropout": dropout,
+        }
+    )
     config.optim.update({"lr": 1e-3, "warmup": 0})
-    params = filled(models.split(models.MLP((2,), width=8, depth=1, num_classes=2, rngs=nnx.Rngs(0))).params)
+    params = filled(
+        models.split(models.MLP((2,), width=8, depth=1, num_classes=2, rngs=nnx.Rngs(0))).params
+    )
     rows = params["conditioning"]["label"]["embedding"]
     params["conditioning"]["label"]["embedding"] = rows.at[-1].set(jnp.nan)
     write_run(Converted(config, params, params, 0), tmp_path / "run")
     train(config, tmp_path / "run")
-    after = experiments.load(tmp_path / "run").denoiser.net.params["conditioning"]["label"]["embedding"]
+    after = experiments.load(tmp_path / "run").denoiser.net.params["conditioning"]["label"][
+        "embedding"
+    ]
     # the first step of Adam moves by the learning rate, the average by 9 / 11 of that
-    np.testing.assert_allclose(abs(after[-1] - rows[:-1].mean(0)), moves * 9 / 11 * 1e-3, rtol=0.05, atol=1e-6)
+    np.testing.assert_allclose(
+        abs(after[-1] - rows[:-1].mean(0)), moves * 9 / 11 * 1e-3, rtol=0.05, atol=1e-6
+    )
     assert np.isfinite(after).all() and not np.array_equal(after[:-1], rows[:-1])
 
 
@@ -150,7 +179,15 @@ def test_training_goes_on_from_a_converted_checkpoint(tmp_path):
     trained = experiments.load(tmp_path / "run")
     assert trained.step == 6
     warm = (1 + 6) / (10 + 6)  # the average's rate after the sixth step
-    for (path, got), p in zip(jax.tree_util.tree_leaves_with_path(trained.denoiser.net.params), jax.tree.leaves(params), strict=True):
-        np.testing.assert_allclose(got, p + warm, rtol=1e-5, atol=1e-6, err_msg=jax.tree_util.keystr(path))
-    with pytest.raises(RunError, match="config.train.batch_size was 16, now 32"):  # an ordinary run from then on
+    for (path, got), p in zip(
+        jax.tree_util.tree_leaves_with_path(trained.denoiser.net.params),
+        jax.tree.leaves(params),
+        strict=True,
+    ):
+        np.testing.assert_allclose(
+            got, p + warm, rtol=1e-5, atol=1e-6, err_msg=jax.tree_util.keystr(path)
+        )
+    with pytest.raises(
+        RunError, match="config.train.batch_size was 16, now 32"
+    ):  # an ordinary run from then on
         train(changed(train={"batch_size": 32}), tmp_path / "run")

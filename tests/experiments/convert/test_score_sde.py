@@ -17,7 +17,12 @@ from experiments.convert.score_sde import calls, jax_rules, pytorch_rules
 from experiments.errors import RunError
 
 # What the reference's own float32 differs from its float64 by, about doubled; the Fourier phases of sigma = 0.01 reach 1e3 radians.
-TOLERANCE = {"ncsnpp_ve_cifar": 6e-5, "ncsnpp_ve_residual_residual": 6e-5, "ddpmpp_vp": 1e-5, "ddpm": 1e-5}
+TOLERANCE = {
+    "ncsnpp_ve_cifar": 6e-5,
+    "ncsnpp_ve_residual_residual": 6e-5,
+    "ddpmpp_vp": 1e-5,
+    "ddpm": 1e-5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +33,9 @@ def read(networks):
     def read(name, format="score_sde_pytorch"):
         if name not in found:
             suffix = {"score_sde_pytorch": "npz", "score_sde": "msgpack"}[format]
-            found[name] = FORMATS[format](networks / f"{name}.{suffix}", str(networks / f"{name}.config.json"))
+            found[name] = FORMATS[format](
+                networks / f"{name}.{suffix}", str(networks / f"{name}.config.json")
+            )
         return found[name]
 
     return read
@@ -47,13 +54,21 @@ def test_a_pytorch_network_and_its_gradient(name, read, run, networks, relative_
     assert relative_errors(grad, want_grad).max() < 2 * max(TOLERANCE[name], 1.5e-5)
 
 
-@pytest.mark.parametrize("name, tolerance, step", [("ncsnpp_ve_nf8", 4e-5, 1_300_000), ("ddpmpp_vp_nf8", 2e-5, 1_300_005)])
-def test_a_network_of_the_jax_original_with_its_averaged_weights(name, tolerance, step, read, run, networks, relative_errors):
+@pytest.mark.parametrize(
+    "name, tolerance, step",
+    [("ncsnpp_ve_nf8", 4e-5, 1_300_000), ("ddpmpp_vp_nf8", 2e-5, 1_300_005)],
+)
+def test_a_network_of_the_jax_original_with_its_averaged_weights(
+    name, tolerance, step, read, run, networks, relative_errors
+):
     with np.load(networks / f"{name}.npz") as file:
         there = dict(file)
     converted = read(name, "score_sde")
     assert converted.step == step
-    assert relative_errors(run(converted, there["x"], there["t"]), there["y_ema_f64"]).max() < tolerance
+    assert (
+        relative_errors(run(converted, there["x"], there["t"]), there["y_ema_f64"]).max()
+        < tolerance
+    )
     raw = run(converted._replace(ema=converted.params), there["x"], there["t"])
     assert relative_errors(raw, there["y_target_f64"]).max() < tolerance
 
@@ -70,19 +85,33 @@ OPTIONS = [
 
 
 def small(**settings):
-    settings = {"nf": 8, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,)} | settings
+    settings = {
+        "nf": 8,
+        "ch_mult": (1, 2),
+        "num_res_blocks": 1,
+        "attn_resolutions": (4,),
+    } | settings
     return nnx.eval_shape(lambda: models.UNet((8, 8, 3), **settings, rngs=nnx.Rngs(0)))
 
 
 def numbered(net):
     """Return parameters of a network, each of another number."""
     counter = itertools.count()
-    return jax.tree.map(lambda p: np.float32(next(counter) + np.arange(p.size) / p.size).reshape(p.shape), models.split(net).params)
+    return jax.tree.map(
+        lambda p: np.float32(next(counter) + np.arange(p.size) / p.size).reshape(p.shape),
+        models.split(net).params,
+    )
 
 
 def test_every_network_of_the_family_has_a_name_for_each_parameter_and_comes_back_bitwise():
     for choice in OPTIONS:
-        options = dict(zip(("fir", "progressive", "progressive_input", "progressive_combine", "resblock_type"), choice, strict=True))
+        options = dict(
+            zip(
+                ("fir", "progressive", "progressive_input", "progressive_combine", "resblock_type"),
+                choice,
+                strict=True,
+            )
+        )
         net = small(**options, embedding="fourier" if options["fir"] else "positional")
         params = numbered(net)
         for names in (pytorch_rules(net), jax_rules(net, {})):
@@ -93,14 +122,46 @@ def test_every_network_of_the_family_has_a_name_for_each_parameter_and_comes_bac
 
 def test_modules_are_met_in_the_order_of_the_forward_pass():
     """Counted by hand in the reference: parameterless resampling of an image has a place in its list too."""
-    options = {"fir": True, "progressive": "output_skip", "progressive_input": "input_skip", "resblock_type": "ddpm"}
+    options = {
+        "fir": True,
+        "progressive": "output_skip",
+        "progressive_input": "input_skip",
+        "resblock_type": "ddpm",
+    }
     kinds = [call.kind for call in calls(small(**options, embedding="fourier"))]
     down = ["block", "down", "down", "combine", "block", "attention"]
-    up = ["block", "block", "attention", "norm", "convolution", "up", "block", "block", "up", "norm", "convolution"]
-    assert kinds == ["frequencies", "dense", "dense", "convolution", *down, "block", "attention", "block", *up]
+    up = [
+        "block",
+        "block",
+        "attention",
+        "norm",
+        "convolution",
+        "up",
+        "block",
+        "block",
+        "up",
+        "norm",
+        "convolution",
+    ]
+    assert kinds == [
+        "frequencies",
+        "dense",
+        "dense",
+        "convolution",
+        *down,
+        "block",
+        "attention",
+        "block",
+        *up,
+    ]
     names = [rule.theirs[0] for rule in jax_rules(small(**options, embedding="fourier"), {})]
-    assert "Downsample_0.Conv2d_0.weight" in names and "Upsample_0.Conv2d_0.weight" in names  # of the state, which comes first
-    residual = [rule.theirs[0] for rule in pytorch_rules(small(progressive="residual", progressive_input="residual"))]
+    assert (
+        "Downsample_0.Conv2d_0.weight" in names and "Upsample_0.Conv2d_0.weight" in names
+    )  # of the state, which comes first
+    residual = [
+        rule.theirs[0]
+        for rule in pytorch_rules(small(progressive="residual", progressive_input="residual"))
+    ]
     assert "all_modules.5.Conv_0.weight" in residual  # the pyramid's, behind the block that halves
 
 
@@ -110,9 +171,18 @@ def test_what_is_missing_left_over_or_of_another_shape_is_named(read, networks):
     weights = rules.write(names, params)
     for change, message in [
         ({"all_modules.3.Conv_0.weight": None}, r"lacks all_modules\.3\.Conv_0\.weight"),
-        ({"all_modules.99.weight": np.zeros(3)}, r"holds all_modules\.99\.weight, which the network has no place for"),
-        ({"all_modules.2.bias": np.zeros(9)}, r"holds all_modules\.2\.bias \(9,\); conv_in\.bias of the network has shape \(8,\)"),
-        ({"all_modules.2.weight": np.zeros((8, 3))}, r"all_modules\.2\.weight \(8, 3\); conv_in\.kernel"),
+        (
+            {"all_modules.99.weight": np.zeros(3)},
+            r"holds all_modules\.99\.weight, which the network has no place for",
+        ),
+        (
+            {"all_modules.2.bias": np.zeros(9)},
+            r"holds all_modules\.2\.bias \(9,\); conv_in\.bias of the network has shape \(8,\)",
+        ),
+        (
+            {"all_modules.2.weight": np.zeros((8, 3))},
+            r"all_modules\.2\.weight \(8, 3\); conv_in\.kernel",
+        ),
     ]:
         changed = {k: v for k, v in (weights | change).items() if v is not None}
         with pytest.raises(RunError, match=message):
@@ -141,13 +211,20 @@ def test_a_file_that_is_no_training_state_is_refused(networks, tmp_path):
 @pytest.mark.parametrize(
     "section, key, value, message",
     [
-        ("model", "name", "wideresnet", "model.name is 'wideresnet'; of score_sde's networks ncsnpp, ddpm, ncsn"),
+        (
+            "model",
+            "name",
+            "wideresnet",
+            "model.name is 'wideresnet'; of score_sde's networks ncsnpp, ddpm, ncsn",
+        ),
         ("training", "sde", "kvesde", "training.sde is 'kvesde', expected vpsde"),
         ("data", "centered", False, r"data in \[0, 1\]"),
         ("sampling", "predictor", "heun", "sampling.predictor is 'heun'"),
     ],
 )
-def test_a_configuration_without_counterpart_is_refused(section, key, value, message, networks, tmp_path):
+def test_a_configuration_without_counterpart_is_refused(
+    section, key, value, message, networks, tmp_path
+):
     config = json.loads((networks / "ddpmpp_vp.config.json").read_text())
     config[section][key] = value
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -184,7 +261,13 @@ def write_pth(path, state):
     def wrapped(value):  # in the order given, which jax.tree.map does not keep
         if isinstance(value, dict):
             return {k: wrapped(v) for k, v in value.items()}
-        return [wrapped(v) for v in value] if isinstance(value, list) else Tensor(value) if isinstance(value, np.ndarray) else value
+        return (
+            [wrapped(v) for v in value]
+            if isinstance(value, list)
+            else Tensor(value)
+            if isinstance(value, np.ndarray)
+            else value
+        )
 
     with zipfile.ZipFile(path, "w") as archive:
         with archive.open("archive/data.pkl", "w") as file:
@@ -196,14 +279,25 @@ def write_pth(path, state):
 def test_a_training_state_of_pytorch_gives_weights_average_and_step(read, networks, tmp_path):
     """The average is a nameless list; the frequencies, which are not trained, are not in it."""
     with np.load(networks / "ncsnpp_ve_cifar.npz") as file:
-        model = {k.removeprefix("param/"): file[k].astype(np.float32) for k in file.files if k.startswith("param/")}
+        model = {
+            k.removeprefix("param/"): file[k].astype(np.float32)
+            for k in file.files
+            if k.startswith("param/")
+        }
     shadow = [2 * w for k, w in model.items() if k != "all_modules.0.W"]
-    state = {"optimizer": {"state": {}}, "model": {f"module.{k}": w for k, w in model.items()}, "step": 7}
+    state = {
+        "optimizer": {"state": {}},
+        "model": {f"module.{k}": w for k, w in model.items()},
+        "step": 7,
+    }
     state |= {"ema": {"decay": 0.999, "num_updates": 7, "shadow_params": shadow}}
     state["model"]["module.sigmas"] = np.zeros(1000, np.float32)
     write_pth(tmp_path / "checkpoint.pth", state)
     config = str(networks / "ncsnpp_ve_cifar.config.json")
-    converted, plain = FORMATS["score_sde_pytorch"](tmp_path / "checkpoint.pth", config), read("ncsnpp_ve_cifar")
+    converted, plain = (
+        FORMATS["score_sde_pytorch"](tmp_path / "checkpoint.pth", config),
+        read("ncsnpp_ve_cifar"),
+    )
     assert converted.step == 7
     jax.tree.map(np.testing.assert_array_equal, converted.params, plain.ema)
     plain = rules.flatten(plain.ema)

@@ -32,7 +32,13 @@ def theirs(networks):
     return theirs
 
 
-REFINENET = {"nonlinearity": "elu", "normalization": "InstanceNorm++", "interpolation": "bilinear", "nf": 4, "num_scales": 10}
+REFINENET = {
+    "nonlinearity": "elu",
+    "normalization": "InstanceNorm++",
+    "interpolation": "bilinear",
+    "nf": 4,
+    "num_scales": 10,
+}
 
 
 def test_a_network_of_discrete_steps_knows_their_numbers(theirs):
@@ -40,7 +46,11 @@ def test_a_network_of_discrete_steps_knows_their_numbers(theirs):
     discrete = {"continuous": False}
     ancestral = {"predictor": "ancestral_sampling", "corrector": "none"}
     config = from_score_sde(theirs("ddpm", training=discrete, sampling=ancestral))
-    assert config.sde.to_dict() == {"name": "Discrete", "sde": {"name": "VP", "beta_min": 0.1, "beta_max": 20.0}, "n": 1000}
+    assert config.sde.to_dict() == {
+        "name": "Discrete",
+        "sde": {"name": "VP", "beta_min": 0.1, "beta_max": 20.0},
+        "n": 1000,
+    }
     assert config.denoiser.inputs == "label" and config.objective.times.name == "Levels"
     check_settings(config)
     run = build(config, abstract=True)
@@ -49,18 +59,28 @@ def test_a_network_of_discrete_steps_knows_their_numbers(theirs):
     assert walk.variance == "transition" and len(ts) == 1000
     np.testing.assert_allclose(run.sde.label(np.float32(ts)), np.arange(1000)[::-1])
 
-    ve = from_score_sde(theirs("ncsnpp_ve_cifar", training=discrete, model={"num_scales": 20}, sampling=ancestral))
-    assert ve.denoiser.to_dict() == {"prediction": "unit_score", "inputs": "unit_reversed_label", "sigma_data": 0.5}
+    ve = from_score_sde(
+        theirs("ncsnpp_ve_cifar", training=discrete, model={"num_scales": 20}, sampling=ancestral)
+    )
+    assert ve.denoiser.to_dict() == {
+        "prediction": "unit_score",
+        "inputs": "unit_reversed_label",
+        "sigma_data": 0.5,
+    }
     assert ve.sde.sde.sigma_max == 100.0
     assert make_walk(ve.samplers.published, build(ve, abstract=True).sde)[0].variance == "posterior"
     sub = from_score_sde(theirs("ddpmpp_vp", training={"continuous": False, "sde": "subvpsde"}))
-    assert sub.sde.name == "SubVP" and sub.denoiser.inputs == "time"  # as there, where it has no table
+    assert (
+        sub.sde.name == "SubVP" and sub.denoiser.inputs == "time"
+    )  # as there, where it has no table
 
 
 def test_a_corrector_alone_visits_every_level(theirs):
     sampling = {"predictor": "none", "corrector": "ald", "n_steps_each": 5, "snr": 0.176}
     model = {**REFINENET, "name": "ncsnv2_64"}
-    config = from_score_sde(theirs("ncsnpp_ve_cifar", model=model, training={"continuous": False}, sampling=sampling))
+    config = from_score_sde(
+        theirs("ncsnpp_ve_cifar", model=model, training={"continuous": False}, sampling=sampling)
+    )
     assert config.net.to_dict() == {
         "name": "NCSN", "nf": 4, "nonlinearity": "elu", "centered": False, "sigmas": (50, 0.01, 10),
     }  # fmt: skip
@@ -86,11 +106,17 @@ def test_a_network_without_time_keeps_the_place_of_frequencies_that_nothing_sees
     config = theirs("ncsnpp_ve_cifar", model=model)
     (tmp_path / "config.json").write_text(json.dumps(config))
     settings = network(config)
-    assert settings["embedding"] == "none" and "sigmas" not in settings  # it is told sigma, not an index
+    assert (
+        settings["embedding"] == "none" and "sigmas" not in settings
+    )  # it is told sigma, not an index
     net = make_abstract(settings)
     params = numbered(net)
     weights = rules.write(pytorch_rules(net, first=1), params)
-    np.savez(tmp_path / "net.npz", **{f"param/{k}": v for k, v in weights.items()}, **{"param/all_modules.0.W": np.ones(8)})
+    np.savez(
+        tmp_path / "net.npz",
+        **{f"param/{k}": v for k, v in weights.items()},
+        **{"param/all_modules.0.W": np.ones(8)},
+    )
     converted = FORMATS["score_sde_pytorch"](tmp_path / "net.npz", str(tmp_path / "config.json"))
     for path, value in rules.flatten(converted.ema).items():
         np.testing.assert_array_equal(value, rules.flatten(params)[path])
@@ -99,20 +125,36 @@ def test_a_network_without_time_keeps_the_place_of_frequencies_that_nothing_sees
 
 
 def make_abstract(settings):
-    return nnx.eval_shape(lambda: make(models, settings, nnx.Module, shape=(16, 16, 3), num_classes=0, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(
+        lambda: make(
+            models, settings, nnx.Module, shape=(16, 16, 3), num_classes=0, rngs=nnx.Rngs(0)
+        )
+    )
 
 
 def test_a_training_state_of_the_code_of_ncsnv2(theirs, tmp_path):
     """A list: model, optimizer, epoch, step and the average by name, without the prefix and without the buffer."""
-    config = theirs("ncsnpp_ve_cifar", model={**REFINENET, "name": "ncsnv2_64", "nf": 2}, training={"continuous": False})
+    config = theirs(
+        "ncsnpp_ve_cifar",
+        model={**REFINENET, "name": "ncsnv2_64", "nf": 2},
+        training={"continuous": False},
+    )
     (tmp_path / "config.json").write_text(json.dumps(config))
     net = make_abstract(network(config))
     model = rules.write(ncsn_rules(net), numbered(net))
-    state = [{f"module.{k}": v for k, v in model.items()}, {"state": {}}, 3, 70, {k: 2 * v for k, v in model.items()}]
+    state = [
+        {f"module.{k}": v for k, v in model.items()},
+        {"state": {}},
+        3,
+        70,
+        {k: 2 * v for k, v in model.items()},
+    ]
     state[0]["module.sigmas"] = np.ones(10, np.float32)
     for kept, factor in ((5, 2), (4, 1)):
         write_pth(tmp_path / "checkpoint.pth", state[:kept])
-        converted = FORMATS["score_sde_pytorch"](tmp_path / "checkpoint.pth", str(tmp_path / "config.json"))
+        converted = FORMATS["score_sde_pytorch"](
+            tmp_path / "checkpoint.pth", str(tmp_path / "config.json")
+        )
         assert converted.step == 70
         for path, value in rules.flatten(converted.ema).items():
             np.testing.assert_array_equal(value, factor * rules.flatten(converted.params)[path])

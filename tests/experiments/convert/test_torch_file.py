@@ -32,7 +32,10 @@ def test_a_file_that_wants_to_run_something_is_refused_unrun(tmp_path):
     attack = pickle.dumps({"step": 3, "model": Attack(str(tmp_path / "planted"))})
     write_archive(tmp_path / "bad.pth", attack)
     (tmp_path / "bad.pkl").write_bytes(attack)
-    with pytest.raises(RunError, match=r"asks for (posix|nt)\.mkdir, which is neither a tensor nor a plain container"):
+    with pytest.raises(
+        RunError,
+        match=r"asks for (posix|nt)\.mkdir, which is neither a tensor nor a plain container",
+    ):
         read_torch(tmp_path / "bad.pth")
     with pytest.raises(RunError, match="refused unread"):
         read_torch(tmp_path / "bad.pkl")  # taken for the older format
@@ -41,7 +44,17 @@ def test_a_file_that_wants_to_run_something_is_refused_unrun(tmp_path):
     assert not (tmp_path / "planted").exists()
 
 
-@pytest.mark.parametrize("name", ["builtins eval", "builtins getattr", "torch load", "torch.hub load", "numpy load", "collections Counter"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "builtins eval",
+        "builtins getattr",
+        "torch load",
+        "torch.hub load",
+        "numpy load",
+        "collections Counter",
+    ],
+)
 def test_nothing_beyond_tensors_and_containers_is_found(name, tmp_path):
     write_archive(tmp_path / "bad.pth", b"c" + name.replace(" ", "\n").encode() + b"\n.")
     with pytest.raises(RunError, match=f"asks for {name.replace(' ', '.')}"):
@@ -49,7 +62,11 @@ def test_nothing_beyond_tensors_and_containers_is_found(name, tmp_path):
 
 
 def storage_of(kind, key, size):
-    return b"(X\x07\x00\x00\x00storagectorch\n%s\nX\x01\x00\x00\x00%sX\x03\x00\x00\x00cpuK%ctQ" % (kind, key, size)
+    return b"(X\x07\x00\x00\x00storagectorch\n%s\nX\x01\x00\x00\x00%sX\x03\x00\x00\x00cpuK%ctQ" % (
+        kind,
+        key,
+        size,
+    )
 
 
 def tensor_of(storage, offset=0, size=(2, 3), stride=(3, 1)):
@@ -59,11 +76,18 @@ def tensor_of(storage, offset=0, size=(2, 3), stride=(3, 1)):
 
 def test_numbers_come_back_through_offset_and_strides(tmp_path):
     raw = np.arange(7, dtype=np.float32)
-    write_archive(tmp_path / "a.pth", tensor_of(storage_of(b"FloatStorage", b"0", 7), 1, (3, 2), (1, 3)), **{"0": raw.tobytes()})
+    write_archive(
+        tmp_path / "a.pth",
+        tensor_of(storage_of(b"FloatStorage", b"0", 7), 1, (3, 2), (1, 3)),
+        **{"0": raw.tobytes()},
+    )
     np.testing.assert_array_equal(read_torch(tmp_path / "a.pth"), raw[1:].reshape(2, 3).T)
 
 
-@pytest.mark.parametrize("kind, dtype", [(b"HalfStorage", np.float16), (b"LongStorage", np.int64), (b"DoubleStorage", np.float64)])
+@pytest.mark.parametrize(
+    "kind, dtype",
+    [(b"HalfStorage", np.float16), (b"LongStorage", np.int64), (b"DoubleStorage", np.float64)],
+)
 def test_other_kinds_of_numbers(kind, dtype, tmp_path):
     raw = np.arange(6).astype(dtype)
     write_archive(tmp_path / "a.pth", tensor_of(storage_of(kind, b"0", 6)), **{"0": raw.tobytes()})
@@ -73,15 +97,26 @@ def test_other_kinds_of_numbers(kind, dtype, tmp_path):
 
 
 def test_bfloat16_numbers_keep_their_value(tmp_path):
-    write_archive(tmp_path / "a.pth", tensor_of(storage_of(b"BFloat16Storage", b"0", 2), 0, (2,), (1,)), **{"0": b"\x80\x3f\x00\xc0"})
+    write_archive(
+        tmp_path / "a.pth",
+        tensor_of(storage_of(b"BFloat16Storage", b"0", 2), 0, (2,), (1,)),
+        **{"0": b"\x80\x3f\x00\xc0"},
+    )
     np.testing.assert_array_equal(read_torch(tmp_path / "a.pth").astype(np.float32), [1.0, -2.0])
 
 
 def test_a_damaged_file_is_said_to_be_damaged(tmp_path):
-    write_archive(tmp_path / "a.pth", tensor_of(storage_of(b"FloatStorage", b"0", 6)), **{"0": bytes(20)})
+    write_archive(
+        tmp_path / "a.pth", tensor_of(storage_of(b"FloatStorage", b"0", 6)), **{"0": bytes(20)}
+    )
     with pytest.raises(RunError, match="storage 0 has 5 elements, expected 6; the file is damaged"):
         read_torch(tmp_path / "a.pth")
-    for offset, size, stride in [(3, (2, 3), (3, 1)), (0, (2, 3), (4, 1)), (-1, (2,), (1,)), (5, (3,), (-1,))]:
+    for offset, size, stride in [
+        (3, (2, 3), (3, 1)),
+        (0, (2, 3), (4, 1)),
+        (-1, (2,), (1,)),
+        (5, (3,), (-1,)),
+    ]:
         with pytest.raises(RunError, match="reaches beyond its storage of 6 elements"):
             tensor(np.zeros(6, np.float32), offset, size, stride)
     assert tensor(np.zeros(0, np.float32), 0, (0, 3), (3, 1)).shape == (0, 3)

@@ -32,19 +32,30 @@ def test_each_split_holds_exactly_its_rows_of_scikit_learns_digits(digits, split
     examples = [source[i] for i in range(len(source))]
     np.testing.assert_array_equal(np.stack([e["x"] for e in examples])[..., 0], BUNCH.images[rows])
     np.testing.assert_array_equal([e["label"] for e in examples], BUNCH.target[rows])
-    assert all(e["x"].shape == digits.shape and e["x"].dtype == np.uint8 and e["label"].dtype == np.int32 for e in examples)
+    assert all(
+        e["x"].shape == digits.shape and e["x"].dtype == np.uint8 and e["label"].dtype == np.int32
+        for e in examples
+    )
 
 
 def test_batches_floor_back_to_the_digits(digits):
-    got = np.concatenate([unscale(b["x"], digits.levels) for b in batches(digits, "test", 128, seed=0, train=False)])
+    got = np.concatenate(
+        [unscale(b["x"], digits.levels) for b in batches(digits, "test", 128, seed=0, train=False)]
+    )
     np.testing.assert_array_equal(got[..., 0], BUNCH.images[1500:])
 
 
 def test_it_lies_on_disk_as_any_tfds_data_set_does(digits, folder):
     builder: Any = tfds.builder("sklearn_digits", data_dir=folder)
-    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {"train": 1300, "validation": 200, "test": 297}
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {
+        "train": 1300,
+        "validation": 200,
+        "test": 297,
+    }
     assert builder.as_data_source("test")[5]["label"] == BUNCH.target[1505]
-    assert [p.name for p in folder.iterdir()] == ["sklearn_digits"]  # nothing left over from writing
+    assert [p.name for p in folder.iterdir()] == [
+        "sklearn_digits"
+    ]  # nothing left over from writing
 
 
 def test_the_default_folder_is_that_of_tfds(tmp_path, monkeypatch):
@@ -58,7 +69,9 @@ def test_the_default_folder_is_that_of_tfds(tmp_path, monkeypatch):
 
 
 def test_an_unknown_split_lists_the_choices(digits):
-    with pytest.raises(ValueError, match="unknown split 'valid'; choose one of train, validation, fit, test"):
+    with pytest.raises(
+        ValueError, match="unknown split 'valid'; choose one of train, validation, fit, test"
+    ):
         digits.source("valid")
 
 
@@ -70,7 +83,9 @@ def _open_together(folder, barrier):
 def test_two_processes_may_prepare_it_at_the_same_time(tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
-    processes = [context.Process(target=_open_together, args=(str(tmp_path), barrier)) for _ in range(2)]
+    processes = [
+        context.Process(target=_open_together, args=(str(tmp_path), barrier)) for _ in range(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -105,16 +120,23 @@ def test_an_interruption_while_writing_leaves_no_torn_data_set(tmp_path, monkeyp
     assert len(Digits(data_dir=str(tmp_path)).source("fit")) == 1500
 
 
-@pytest.mark.parametrize("victim", ["dataset_info.json", "features.json", "sklearn_digits-train.array_record-00000"])
+@pytest.mark.parametrize(
+    "victim", ["dataset_info.json", "features.json", "sklearn_digits-train.array_record-00000"]
+)
 def test_a_damaged_data_set_says_what_to_delete(tmp_path, victim):
     Digits(data_dir=str(tmp_path))
     (tmp_path / "sklearn_digits" / "1.0.0" / victim).unlink()
-    with pytest.raises(ValueError, match="sklearn_digits/1.0.0 is not the complete data set of digits .* delete it"):
+    with pytest.raises(
+        ValueError, match="sklearn_digits/1.0.0 is not the complete data set of digits .* delete it"
+    ):
         Digits(data_dir=str(tmp_path))
 
 
 def test_a_folder_that_cannot_be_written_says_how_to_choose_another(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(OSError, match="cannot write to .*file .*choose another folder with data_dir or TFDS_DATA_DIR"):
+    with pytest.raises(
+        OSError,
+        match="cannot write to .*file .*choose another folder with data_dir or TFDS_DATA_DIR",
+    ):
         Digits(data_dir=os.fspath(Path(blocked)))

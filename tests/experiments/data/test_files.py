@@ -25,7 +25,12 @@ def everything(data):
 def test_a_folder_of_png_images_is_read_pixel_by_pixel(tmp_path):
     images = {f"{i:02d}.png": noise(6, 5, 3) for i in range(10)}
     data = Files(path=save(tmp_path, images), validation=0)
-    assert (data.shape, data.levels, data.num_classes, data.splits) == ((6, 5, 3), 256, 0, ("train",))
+    assert (data.shape, data.levels, data.num_classes, data.splits) == (
+        (6, 5, 3),
+        256,
+        0,
+        ("train",),
+    )
     for example, x in zip(everything(data), images.values(), strict=True):
         np.testing.assert_array_equal(example["x"], x, strict=True)
     batch = next(batches(data, "train", 10, seed=0, train=False))
@@ -33,7 +38,11 @@ def test_a_folder_of_png_images_is_read_pixel_by_pixel(tmp_path):
 
 
 def test_sub_folders_are_classes_if_all_images_lie_in_them(tmp_path):
-    images = {f"{kind}/{i}.png": np.full((4, 4), 10 * label + i, np.uint8) for label, kind in enumerate(("cat", "dog")) for i in range(5)}
+    images = {
+        f"{kind}/{i}.png": np.full((4, 4), 10 * label + i, np.uint8)
+        for label, kind in enumerate(("cat", "dog"))
+        for i in range(5)
+    }
     data = Files(path=save(tmp_path, images))
     assert data.num_classes == 2 and data.shape == (4, 4, 1)
     assert {(e["x"][0, 0, 0] // 10, int(e["label"])) for e in everything(data)} == {(0, 0), (1, 1)}
@@ -49,7 +58,10 @@ def test_the_split_is_a_partition_and_does_not_depend_on_what_else_is_there(tmp_
 
     def held_out():
         data = Files(path=path, validation=0.2)
-        train, validation = ({int(data.source(s)[i]["x"][0, 0, 0]) for i in range(len(data.source(s)))} for s in ("train", "validation"))
+        train, validation = (
+            {int(data.source(s)[i]["x"][0, 0, 0]) for i in range(len(data.source(s)))}
+            for s in ("train", "validation")
+        )
         assert not train & validation
         return train, validation
 
@@ -71,14 +83,26 @@ def test_even_a_tiny_folder_gets_both_splits(tmp_path):
 def test_image_size_cuts_the_centre_square_and_resamples(tmp_path):
     x = np.zeros((8, 12, 3), np.uint8)
     x[:, 2:10] = 200  # the central 8 x 8 pixels
-    wide = Files(path=save(tmp_path, {"a.png": x, "b.png": x.swapaxes(0, 1), "c.jpg": np.full((9, 9, 3), 200, np.uint8)}), image_size=4)
+    wide = Files(
+        path=save(
+            tmp_path,
+            {"a.png": x, "b.png": x.swapaxes(0, 1), "c.jpg": np.full((9, 9, 3), 200, np.uint8)},
+        ),
+        image_size=4,
+    )
     assert wide.shape == (4, 4, 3)
     for example in everything(wide):
         assert abs(example["x"].astype(int) - 200).max() <= 3  # c went through JPEG
 
 
 def test_channels_convert_and_default_to_colour_if_any_image_is_coloured(tmp_path):
-    path = save(tmp_path, {"grey.png": noise(4, 4), "red.png": np.broadcast_to(np.array([90, 0, 0], np.uint8), (4, 4, 3))})
+    path = save(
+        tmp_path,
+        {
+            "grey.png": noise(4, 4),
+            "red.png": np.broadcast_to(np.array([90, 0, 0], np.uint8), (4, 4, 3)),
+        },
+    )
     assert Files(path=path).shape == (4, 4, 3)
     grey = Files(path=path, channels=1)
     assert grey.shape == (4, 4, 1)
@@ -116,7 +140,9 @@ def test_an_array_of_images_is_read_as_it_is(tmp_path, shape):
     np.save(tmp_path / "x.npy", x)
     data = Files(path=str(tmp_path / "x.npy"), validation=0)
     assert data.levels == 256 and data.shape == (4, 5, shape[3] if len(shape) == 4 else 1)
-    np.testing.assert_array_equal(np.stack([e["x"] for e in everything(data)]), x.reshape(12, *data.shape))
+    np.testing.assert_array_equal(
+        np.stack([e["x"] for e in everything(data)]), x.reshape(12, *data.shape)
+    )
 
 
 @pytest.mark.parametrize("shape", [(50, 3), (50, 4, 4, 2)])
@@ -125,7 +151,9 @@ def test_an_array_of_floats_is_continuous_data(tmp_path, shape, dtype):
     x = RNG.normal(size=shape).astype(dtype)
     np.save(tmp_path / "x.npy", x)
     data = Files(path=str(tmp_path / "x.npy"))
-    assert data.levels is None and data.shape == shape[1:] and data.splits == ("train", "validation")
+    assert (
+        data.levels is None and data.shape == shape[1:] and data.splits == ("train", "validation")
+    )
     batch = next(batches(data, "validation", 50, seed=0, train=False))["x"]
     assert batch.dtype == np.float32
     assert {row.tobytes() for row in batch} <= {row.tobytes() for row in x.astype(np.float32)}
@@ -184,16 +212,28 @@ def test_wrong_arguments_are_refused(tmp_path, arguments, message):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.zeros((4, 2, 2, 3), np.int64), r"int64 of shape \(4, 2, 2, 3\); expected uint8 .*astype"),
+        (
+            np.zeros((4, 2, 2, 3), np.int64),
+            r"int64 of shape \(4, 2, 2, 3\); expected uint8 .*astype",
+        ),
         (noise(4, 9), r"uint8 of shape \(4, 9\); expected uint8 \(N, H, W, C\)"),
         (np.zeros((4, 2, 2)), r"float64 of shape \(4, 2, 2\); expected"),
         (np.zeros((0, 2)), r"float64 of shape \(0, 2\); expected .* none of them 0"),
         (noise(4, 3, 8, 8), r"looks like \(N, C, H, W\).*np.moveaxis\(x, 1, 3\)"),
-        (RNG.random((9, 4, 4, 3)) * 255, "floats in .* with standard deviation .*: rescale them, or save images as uint8"),
+        (
+            RNG.random((9, 4, 4, 3)) * 255,
+            "floats in .* with standard deviation .*: rescale them, or save images as uint8",
+        ),
         (RNG.normal(size=(9, 2)) * 1e-4, "floats in .* with standard deviation .*: rescale them"),
         (np.full((9, 2), 0.5), "is constant, all 0.5"),
-        (np.concatenate([RNG.normal(size=(6, 2, 2, 1)), np.ones((1, 2, 2, 1))]), "row 6 .*is constant, all 1.0"),
-        (np.concatenate([RNG.normal(size=(6, 2)), [[0.0, np.nan]]]), "row 6 .*holds nan, expected finite"),
+        (
+            np.concatenate([RNG.normal(size=(6, 2, 2, 1)), np.ones((1, 2, 2, 1))]),
+            "row 6 .*is constant, all 1.0",
+        ),
+        (
+            np.concatenate([RNG.normal(size=(6, 2)), [[0.0, np.nan]]]),
+            "row 6 .*holds nan, expected finite",
+        ),
     ],
 )
 def test_mistakes_with_arrays_are_explained(tmp_path, x, message):

@@ -36,7 +36,10 @@ class Broken(Numbered):
         self.levels, self.bad, self.at = levels, bad, at
 
     def source(self, split):
-        return Source(self.size, lambda i: (self.bad if i == self.at else np.full(self.shape, 0, self.bad.dtype), 0))
+        return Source(
+            self.size,
+            lambda i: (self.bad if i == self.at else np.full(self.shape, 0, self.bad.dtype), 0),
+        )
 
 
 def take(iterator, n):
@@ -69,12 +72,19 @@ def test_labels_stay_with_their_images(train):
 
 def test_a_training_epoch_holds_every_example_once_and_epochs_and_seeds_differ_in_order():
     def epochs(seed):
-        labels = np.concatenate([b["label"] for b in take(batches(Numbered(100), "train", 40, seed=seed, train=True), 5)])
+        labels = np.concatenate(
+            [
+                b["label"]
+                for b in take(batches(Numbered(100), "train", 40, seed=seed, train=True), 5)
+            ]
+        )
         return labels[:100], labels[100:]
 
     first, second = epochs(0)
     for epoch in (first, second, *epochs(1)):
-        np.testing.assert_array_equal(np.sort(epoch), np.arange(100))  # although 40 does not divide 100
+        np.testing.assert_array_equal(
+            np.sort(epoch), np.arange(100)
+        )  # although 40 does not divide 100
     orders = [first, second, epochs(1)[0], np.arange(100)]
     for i, a in enumerate(orders):
         for b in orders[:i]:
@@ -83,7 +93,9 @@ def test_a_training_epoch_holds_every_example_once_and_epochs_and_seeds_differ_i
 
 def test_neighbouring_seeds_are_not_shifted_copies_of_each_other():
     def second_epoch(seed):
-        return np.concatenate([b["label"] for b in take(batches(Numbered(50), "train", 50, seed=seed, train=True), 2)])[50:]
+        return np.concatenate(
+            [b["label"] for b in take(batches(Numbered(50), "train", 50, seed=seed, train=True), 2)]
+        )[50:]
 
     first_of_next = next(batches(Numbered(50), "train", 50, seed=1, train=True))["label"]
     assert (second_epoch(0) == first_of_next).mean() < 0.3
@@ -101,7 +113,10 @@ def test_evaluation_sees_every_example_once_in_order_with_noise_of_its_own(batch
 
 
 def test_training_noise_is_new_in_each_epoch():
-    one, two = (b["x"][np.argsort(b["label"])] for b in take(batches(Numbered(60), "train", 60, seed=0, train=True), 2))
+    one, two = (
+        b["x"][np.argsort(b["label"])]
+        for b in take(batches(Numbered(60), "train", 60, seed=0, train=True), 2)
+    )
     np.testing.assert_array_equal(unscale(one, 16), unscale(two, 16))
     assert (one != two).mean() > 0.99
 
@@ -133,12 +148,16 @@ def test_reading_ahead_does_not_move_the_state():
     assert len({json.dumps(s) for s in states}) == 3
     iterator.set_state(states[1])
     again = next(iterator)
-    np.testing.assert_array_equal(again["x"], take(batches(Numbered(50), "train", 10, seed=0, train=True), 2)[1]["x"])
+    np.testing.assert_array_equal(
+        again["x"], take(batches(Numbered(50), "train", 10, seed=0, train=True), 2)[1]["x"]
+    )
 
 
 def test_flips_mirror_about_half_of_the_images_and_nothing_else():
     n = 400
-    plain, flipped = (next(batches(Numbered(n), "train", n, seed=2, train=True, flip=f)) for f in (False, True))
+    plain, flipped = (
+        next(batches(Numbered(n), "train", n, seed=2, train=True, flip=f)) for f in (False, True)
+    )
     np.testing.assert_array_equal(plain["label"], flipped["label"])
     a, b = unscale(plain["x"], 16), unscale(flipped["x"], 16)
     same, mirrored = (a == b).all((1, 2, 3)), (a == b[:, :, ::-1]).all((1, 2, 3))
@@ -152,8 +171,14 @@ def test_random_words_are_blocks_of_one_stream():
     whole = random_words(3, 1, 0, 10, 65)
     assert whole.shape == (10, 65) and whole.dtype == np.uint16
     np.testing.assert_array_equal(random_words(3, 1, 4, 3, 65), whole[4:7])
-    for other in (random_words(4, 1, 0, 10, 65), random_words(3, 0, 0, 10, 65), random_words(3, 1, 10, 10, 65)):
-        assert (other == whole).mean() < 0.02  # 650 words agree by chance with probability 1/65536 each
+    for other in (
+        random_words(4, 1, 0, 10, 65),
+        random_words(3, 0, 0, 10, 65),
+        random_words(3, 1, 10, 10, 65),
+    ):
+        assert (
+            other == whole
+        ).mean() < 0.02  # 650 words agree by chance with probability 1/65536 each
 
 
 def test_random_words_are_uniform_and_uncorrelated():
@@ -192,10 +217,26 @@ def test_an_empty_split_is_refused():
 @pytest.mark.parametrize(
     ("levels", "bad", "message"),
     [
-        (None, np.full((2, 3, 1), np.nan, np.float32), "example 3 of split 'train' holds nan, expected finite numbers"),
-        (16, np.full((2, 3, 1), 16, np.uint8), r"example 3 .* holds 16, expected grey levels 0..15"),
-        (16, np.full((2, 3, 1), -1, np.int32), r"example 3 .* holds -1, expected grey levels 0..15"),
-        (16, np.zeros((3, 2, 1), np.uint8), r"example 3 .* has shape \(3, 2, 1\), expected \(2, 3, 1\)"),
+        (
+            None,
+            np.full((2, 3, 1), np.nan, np.float32),
+            "example 3 of split 'train' holds nan, expected finite numbers",
+        ),
+        (
+            16,
+            np.full((2, 3, 1), 16, np.uint8),
+            r"example 3 .* holds 16, expected grey levels 0..15",
+        ),
+        (
+            16,
+            np.full((2, 3, 1), -1, np.int32),
+            r"example 3 .* holds -1, expected grey levels 0..15",
+        ),
+        (
+            16,
+            np.zeros((3, 2, 1), np.uint8),
+            r"example 3 .* has shape \(3, 2, 1\), expected \(2, 3, 1\)",
+        ),
     ],
 )
 def test_a_bad_example_is_named_when_it_is_read(levels, bad, message):

@@ -54,10 +54,16 @@ def test_bits_per_dim_of_uniform_noise_is_the_logarithm_of_the_number_of_levels(
 
 def test_bits_per_dim_of_a_gaussian_is_its_differential_entropy_in_grey_levels():
     dim, sd, levels = 12, 0.1, 256
-    expected_log_prob = -dim * (0.5 * math.log(2 * math.pi * math.e) + math.log(sd))  # minus its entropy, in nats
-    in_levels = 0.5 * math.log2(2 * math.pi * math.e * (sd * levels / 2) ** 2)  # entropy of the same Gaussian measured in levels
+    expected_log_prob = -dim * (
+        0.5 * math.log(2 * math.pi * math.e) + math.log(sd)
+    )  # minus its entropy, in nats
+    in_levels = 0.5 * math.log2(
+        2 * math.pi * math.e * (sd * levels / 2) ** 2
+    )  # entropy of the same Gaussian measured in levels
     assert bits_per_dim(expected_log_prob, dim, levels) == pytest.approx(in_levels, abs=1e-12)
-    assert bits_per_dim(expected_log_prob, dim, None) == pytest.approx(in_levels - math.log2(levels / 2), abs=1e-12)
+    assert bits_per_dim(expected_log_prob, dim, None) == pytest.approx(
+        in_levels - math.log2(levels / 2), abs=1e-12
+    )
 
 
 def test_bits_per_dim_takes_a_batch():

@@ -11,18 +11,26 @@ KNOWN = [name for name, density in DENSITIES.items() if density.log_prob is not 
 
 def points(toy, split):
     source = toy.source(split)
-    return np.stack([source[i]["x"] for i in range(len(source))]), np.array([source[i]["label"] for i in range(len(source))])
+    return np.stack([source[i]["x"] for i in range(len(source))]), np.array(
+        [source[i]["label"] for i in range(len(source))]
+    )
 
 
 @pytest.mark.parametrize("name", DENSITIES)
 def test_splits_are_independent_and_reproducible(name):
     toy = Toy(density=name, size=1000)
     found = {split: points(toy, split)[0] for split in toy.splits}
-    assert {split: len(x) for split, x in found.items()} == {"train": 1000, "validation": 100, "test": 100}
+    assert {split: len(x) for split, x in found.items()} == {
+        "train": 1000,
+        "validation": 100,
+        "test": 100,
+    }
     every = np.concatenate(list(found.values()))
     assert len(np.unique(every, axis=0)) == 1200 and every.dtype == np.float32
     np.testing.assert_array_equal(points(Toy(density=name, size=1000), "test")[0], found["test"])
-    assert not np.array_equal(points(Toy(density=name, size=1000, seed=1), "test")[0], found["test"])
+    assert not np.array_equal(
+        points(Toy(density=name, size=1000, seed=1), "test")[0], found["test"]
+    )
 
 
 @pytest.mark.parametrize("name", DENSITIES)
@@ -45,7 +53,9 @@ def test_batches_are_the_points_themselves(name):
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_densities_integrate_to_one(name):
     n = 1200
-    centres = -3 + 6 * (np.arange(n) + 0.5) / n  # cells of 1/200, whose edges include those of the checkerboard
+    centres = (
+        -3 + 6 * (np.arange(n) + 0.5) / n
+    )  # cells of 1/200, whose edges include those of the checkerboard
     grid = np.stack(np.meshgrid(centres, centres), -1)
     assert np.exp(Toy(density=name).log_prob(grid)).mean() * 36 == pytest.approx(1, abs=1e-6)
 
@@ -60,15 +70,26 @@ def test_samples_follow_the_known_density(name):
     # counts of samples in cells of 1/2 against the integral of the density over them; the noise is binomial
     n = 1200
     fine = -3 + 6 * (np.arange(n) + 0.5) / n
-    mass = np.exp(toy.log_prob(np.stack(np.meshgrid(fine, fine, indexing="ij"), -1))).reshape(12, 100, 12, 100).sum((1, 3)) * (6 / n) ** 2
+    mass = (
+        np.exp(toy.log_prob(np.stack(np.meshgrid(fine, fine, indexing="ij"), -1)))
+        .reshape(12, 100, 12, 100)
+        .sum((1, 3))
+        * (6 / n) ** 2
+    )
     count = np.histogram2d(x[:, 0], x[:, 1], bins=12, range=[[-3, 3], [-3, 3]])[0]
     sd = np.sqrt(len(x) * mass * (1 - mass)) + 1
-    assert (abs(count - len(x) * mass) < 5 * sd).all()  # 144 cells at five standard deviations: a false alarm once in 10^4 seeds
+    assert (
+        abs(count - len(x) * mass) < 5 * sd
+    ).all()  # 144 cells at five standard deviations: a false alarm once in 10^4 seeds
 
 
 def test_checkerboard_has_alternating_squares():
-    log_prob = Toy(density="checkerboard").log_prob(np.array([[0.5, 0.5], [0.5, 1.5], [-0.5, 0.5], [-1.5, 0.5], [2.5, 0.5]]))
-    np.testing.assert_allclose(log_prob, [-math.log(8), -math.inf, -math.inf, -math.log(8), -math.inf])
+    log_prob = Toy(density="checkerboard").log_prob(
+        np.array([[0.5, 0.5], [0.5, 1.5], [-0.5, 0.5], [-1.5, 0.5], [2.5, 0.5]])
+    )
+    np.testing.assert_allclose(
+        log_prob, [-math.log(8), -math.inf, -math.inf, -math.log(8), -math.inf]
+    )
 
 
 def test_labels_of_the_mixture_are_its_components():
@@ -78,11 +99,19 @@ def test_labels_of_the_mixture_are_its_components():
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="unknown density 'spiral'; choose one of checkerboard, mixture, moons, swiss_roll"):
+    with pytest.raises(
+        ValueError,
+        match="unknown density 'spiral'; choose one of checkerboard, mixture, moons, swiss_roll",
+    ):
         Toy(density="spiral")
     with pytest.raises(ValueError, match="need size >= 10, got 3"):
         Toy(density="moons", size=3)
-    with pytest.raises(ValueError, match="density of 'moons' has no closed form; it is known for checkerboard, mixture"):
+    with pytest.raises(
+        ValueError,
+        match="density of 'moons' has no closed form; it is known for checkerboard, mixture",
+    ):
         Toy(density="moons").log_prob(np.zeros(2))
-    with pytest.raises(ValueError, match="unknown split 'fit'; choose one of train, validation, test"):
+    with pytest.raises(
+        ValueError, match="unknown split 'fit'; choose one of train, validation, test"
+    ):
         Toy(density="moons").source("fit")
