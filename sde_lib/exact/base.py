@@ -114,6 +114,12 @@ class ExactDenoiser(eqx.Module):
     data: DataDistribution
     sde: SDE
 
+    @property
+    def sigma_data(self) -> Array:
+        """The standard deviation of the data, a root mean square over the coordinates; 1 where the data are a single point."""
+        variance = jnp.mean(jnp.diagonal(self.data.data_moments().cov))
+        return jnp.where(variance > 0, jnp.sqrt(variance), 1.0)
+
     def __call__(self, x: Float[Array, "batch d"], t: ArrayLike, cond: Any = None) -> Estimate:
         """Return the exact estimate at `x` and time `t`, of shape () or (batch,); `cond` is ignored."""
         evaluated()
