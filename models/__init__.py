@@ -1,5 +1,12 @@
 """Networks: `net(x, c_noise, cond=None, *, rngs=None)` for x (batch, *shape), the noise input (batch,) and labels (batch,)."""
 
+from importlib.util import find_spec
+
+if find_spec("flax") is None:
+    raise ModuleNotFoundError(
+        "models needs flax, an extra of this project: pip install -e .[models]"
+    )
+
 from .dit import DiT as DiT
 from .mlp import MLP as MLP
 from .mp_unet import MPUNet as MPUNet

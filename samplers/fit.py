@@ -13,7 +13,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from sde_lib import SDE
@@ -227,6 +226,8 @@ def _descend(walk, starts, x, target, cond, distance, updates, rate, progress):
     def loss(numbers, batch, small):
         x, target, cond = batch
         return jnp.mean(jnp.log(distance(walk(numbers, x, cond), target) ** 2 + small**2))
+
+    import optax  # only here: the rest of the package works without it
 
     size = max(updates // _CHUNKS, 1)
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
