@@ -28,7 +28,7 @@ class AdaptiveTimes:
     """The weights of a run, if it has any; without them everything passes as it is."""
 
     def __init__(self, objective: ConfigDict, losses: Callable, sharding: jax.sharding.Sharding):
-        """Start from equal weights. `losses` are those of `train.make_losses`; `sharding` holds an array whole on every device."""
+        """Start from equal weights. `losses` are those of `losses.make_losses`; `sharding` holds an array whole on every device."""
         self._every, self._sharding, bins = objective.adapt_every, sharding, objective.adapt_bins
         self._weights = np.ones(bins, np.float32) if self._every else None
         start = Binned(make(sde_lib, objective.times, TimeDistribution), np.ones(bins))

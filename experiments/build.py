@@ -218,7 +218,7 @@ def load(workdir: str | Path, step: int | None = None) -> Loaded:
         raise RunError(
             f"{workdir} is no run directory: it has no config.json. Train one with --mode=train --workdir={workdir}"
         )
-    run = build(_filled(json.loads((workdir / "config.json").read_text())), abstract=True)
+    run = build(with_defaults(json.loads((workdir / "config.json").read_text())), abstract=True)
     state = jax.eval_shape(
         lambda params: init_state(jax.random.key(0), params, run.tx), run.parameters()
     )
@@ -227,10 +227,11 @@ def load(workdir: str | Path, step: int | None = None) -> Loaded:
     return Loaded(run.sde, run.denoiser(restored.ema), run.config, run, int(restored.step))
 
 
-def _filled(saved: dict) -> ConfigDict:
+def with_defaults(saved: dict) -> ConfigDict:
     """Return a saved configuration; settings that are newer than it take their defaults."""
     for section, defaults in base_config().items():
         if isinstance(defaults, ConfigDict) and "name" not in defaults and section != "samplers":
             saved[section] = {**json.loads(defaults.to_json()), **saved.get(section, {})}
-    saved["objective"] = {**json.loads(base_config().objective.to_json()), **saved["objective"]}
+    for section in ("objective", "optim"):  # they have a name, and yet defaults that fit any
+        saved[section] = {**json.loads(base_config()[section].to_json()), **saved[section]}
     return ConfigDict(saved)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from models.mp_unet import normalised
+from .optimizers import make_optimizer as make_optimizer
 
 Params = Any
 LossFn = Callable[[Params, Key[Array, ""], Any], Float[Array, ""]]  # (params, key, batch) -> scalar
@@ -69,62 +69,3 @@ def make_train_step(
         )
 
     return jax.jit(step, donate_argnums=0)
-
-
-def ended_at_unit_magnitude() -> optax.GradientTransformation:
-    """Return the transformation that ends every step at weights of unit magnitude, for networks in which their direction alone counts.
-
-    Otherwise such weights grow with every step, and the effective learning rate falls (Karras et al. 2024, arXiv:2312.02696, section 2.3).
-    """
-
-    def init(params: Params) -> optax.EmptyState:
-        if not any(
-            getattr(path[-1], "key", None) == "weight"
-            for path, _ in jax.tree_util.tree_leaves_with_path(params)
-        ):
-            raise ValueError(
-                "optim.unit_weights is for networks whose weights count by their direction, such as MPUNet; leave it False"
-            )
-        return optax.EmptyState()
-
-    def update(updates, state, params):
-        ends = normalised(optax.apply_updates(params, updates))
-        return jax.tree.map(jnp.subtract, ends, params), state
-
-    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
-
-
-def make_optimizer(
-    lr: float = 2e-4,
-    warmup: int = 5000,
-    clip: float = 1.0,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    decay_steps: int = 0,
-    unit_weights: bool = False,
-) -> optax.GradientTransformation:
-    """Return Adam with gradient clipping (0: none), a linear warm-up from 0, then constant or, with `decay_steps`, a cosine to 0 there.
-
-    With `unit_weights` every step ends at weights of unit magnitude.
-    """
-    if lr <= 0 or warmup < 0 or clip < 0:
-        raise ValueError(f"need lr > 0, warmup >= 0 and clip >= 0, got {lr}, {warmup} and {clip}")
-    if decay_steps and decay_steps <= warmup:
-        raise ValueError(
-            f"the cosine ends at decay_steps = {decay_steps}, but the warm-up lasts {warmup} steps; make it shorter"
-        )
-    after = (
-        optax.cosine_decay_schedule(lr, decay_steps - warmup)
-        if decay_steps
-        else optax.constant_schedule(lr)
-    )
-    schedule = optax.join_schedules(
-        [optax.linear_schedule(0.0, lr, max(warmup, 1)), after], [warmup]
-    )
-    last = (ended_at_unit_magnitude(),) if unit_weights else ()
-    return optax.chain(
-        optax.clip_by_global_norm(clip) if clip else optax.identity(),
-        optax.adam(schedule, b1, b2, eps),
-        *last,
-    )

@@ -11,31 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-import sde_lib
 from models.embedding import with_no_label
-from sde_lib import (
-    Binned,
-    LogUniform,
-    TimeDistribution,
-    balanced,
-    denoising_loss,
-    draw_quantiles,
-    uncertainty,
-)
 
 from . import data, pictures
-from .adaptive import WEIGHTS, AdaptiveTimes
-from .build import UNCERTAINTY, Run, build, make, make_dataset, measure
+from .adaptive import AdaptiveTimes
+from .build import Run, build, make_dataset, measure, with_defaults
 from .check import check_run, check_settings
 from .checkpoint import Checkpoints, last_good, latest, restore, template_of
 from .devices import make_mesh, replicated, share
 from .errors import RunError
 from .log import Log, progress
+from .losses import make_held_out_loss, make_loss, make_losses
 from .sample import draw
 from .signals import StopSignals
 from .state import init_state, make_train_step
@@ -63,62 +53,6 @@ DECIDED = (
 _norm = jax.jit(optax.tree.norm)
 
 
-def make_losses(run: Run):
-    """Return the losses (params, three keys, batch, times, u) -> (batch,) of a configuration, at the quantiles u of the times."""
-    objective = run.config.objective
-    sde_lib.check_name("weighting", objective.weighting, sde_lib.WEIGHTINGS)
-    loss_of = sde_lib.OBJECTIVES[objective.name]
-
-    def losses(
-        params: Any, keys: Any, batch: dict, times: TimeDistribution, u: jax.Array
-    ) -> jax.Array:
-        for_noise, for_labels, dropout = keys
-        t = times.quantile(run.sde, u)
-        cond = None
-        if run.config.train.conditional:
-            dropped = jax.random.bernoulli(for_labels, run.config.train.label_dropout, t.shape)
-            cond = jnp.where(dropped, run.facts.num_classes, batch["label"])
-        loss = loss_of(
-            for_noise, run.denoiser(params, dropout), batch["x"], t, cond, objective.weighting
-        )
-        if objective.uncertainty:
-            loss = balanced(loss, uncertainty(params[UNCERTAINTY], run.sde, t))
-        return loss
-
-    return losses
-
-
-def make_loss(run: Run):
-    """Return the loss (params, key, batch) -> scalar of a configuration, for `make_train_step`."""
-    losses, base = make_losses(run), make(sde_lib, run.config.objective.times, TimeDistribution)
-
-    def loss_fn(params: Any, key: jax.Array, batch: dict) -> jax.Array:
-        for_times, *keys = jax.random.split(key, 4)
-        u = draw_quantiles(for_times, len(batch["x"]), run.config.objective.stratified)
-        times = Binned(base, batch[WEIGHTS]) if WEIGHTS in batch else base
-        return jnp.mean(times.correction(u) * losses(params, keys, batch, times, u))
-
-    return loss_fn
-
-
-def make_held_out_loss(run: Run, levels: int = 8):
-    """Return the function (params, key, x) -> losses (levels,) at noise levels equally spaced in log-SNR, and their times."""
-    t = LogUniform(log_snr_min=-10.0).quantile(run.sde, (jnp.arange(levels) + 0.5) / levels)
-
-    def losses(params: Any, key: jax.Array, batch: dict) -> jax.Array:
-        cond = batch["label"] if run.config.train.conditional else None
-        denoiser = run.denoiser(params)
-
-        def at(t):
-            return jnp.mean(
-                denoising_loss(key, denoiser, batch["x"], jnp.full(len(batch["x"]), t), cond)
-            )
-
-        return jax.lax.map(at, t)
-
-    return jax.jit(losses), np.asarray(t)
-
-
 def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, data.DataSet]:
     """Measure the data, build the objects and save the resolved configuration in `workdir`.
 
@@ -135,7 +69,8 @@ def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, data.DataSet]:
     check_run(run)
     saved, resolved = workdir / "config.json", json.loads(run.config.to_json_best_effort())
     if saved.exists() and latest(workdir) is not None:
-        before, decisive = json.loads(saved.read_text()), _decisive
+        before = with_defaults(json.loads(saved.read_text()))  # of the settings newer than it
+        before, decisive = json.loads(before.to_json_best_effort()), _decisive
         if is_converted(workdir):
             decisive = lambda config: {k: config[k] for k in DECIDED}  # noqa: E731
         if changes := _differences(decisive(before), decisive(resolved)):

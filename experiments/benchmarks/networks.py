@@ -20,8 +20,8 @@ import numpy as np
 from ..build import Facts, Run, build, flops
 from ..configs.common import base_config
 from ..devices import make_mesh, replicated, set_up_jax, share
+from ..losses import make_loss
 from ..state import init_state, make_train_step
-from ..train import make_loss
 from .timing import interleaved
 
 SHAPE = (32, 32, 3)

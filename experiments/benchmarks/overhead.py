@@ -41,8 +41,8 @@ from samplers import sample as walk
 from ..build import Facts, Run, build
 from ..configs.common import base_config
 from ..devices import make_mesh, replicated, set_up_jax, share
+from ..losses import make_loss
 from ..state import init_state, make_train_step
-from ..train import make_loss
 from .timing import Timing, interleaved
 
 BATCH, STEPS = 64, 4

@@ -40,12 +40,14 @@ def base_config() -> ConfigDict:
                 "adapt_bins": 16,
             },
             "optim": {
+                "name": "adam",  # any optimiser of optax, with its own settings beside: adamw and weight_decay
                 "lr": 2e-4,
-                "warmup": 5000,
+                "warmup": 5000,  # updates
                 "clip": 1.0,
-                "decay_steps": 0,
-                "unit_weights": False,
-            },  # unit_weights: True for MPUNet
+                "schedule": "",  # constant, cosine, linear; "": cosine where decay_steps is given, otherwise constant
+                "decay_steps": 0,  # the update at which the learning rate arrives at 0
+                "unit_weights": False,  # True for MPUNet
+            },
             "ema": 0.999,
             "train": {
                 "steps": 100_000,
