@@ -244,7 +244,7 @@ def test_vectors_of_ones_own_train(tmp_path):
             3,
             r"config.sampling.label is 3, expected -1, as this run is not conditional",
         ),
-        ("optim", "lr", -1.0, "need lr > 0, warmup >= 0 and clip >= 0, got -1.0"),
+        ("optim", "lr", -1.0, "an optimizer needs lr > 0, got -1.0"),
         ("optim", "momentum", 0.9, r"config.optim has no setting 'momentum'; did you mean"),
         ("train", "stepz", 5, r"config.train has no setting 'stepz'; did you mean steps\?"),
         ("train", "label_dropout", 1.5, "need .* 0 <= train.label_dropout <= 1, got .* 1.5"),
