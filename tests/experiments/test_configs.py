@@ -245,7 +245,7 @@ def test_vectors_of_ones_own_train(tmp_path):
             r"config.sampling.label is 3, expected -1, as this run is not conditional",
         ),
         ("optim", "lr", -1.0, "an optimizer needs lr > 0, got -1.0"),
-        ("optim", "momentum", 0.9, r"config.optim has no setting 'momentum'; did you mean"),
+        ("optim", "momentum", 0.9, r"optim.name=adam has no setting momentum; it takes b1, b2"),
         ("train", "stepz", 5, r"config.train has no setting 'stepz'; did you mean steps\?"),
         ("train", "label_dropout", 1.5, "need .* 0 <= train.label_dropout <= 1, got .* 1.5"),
         (
