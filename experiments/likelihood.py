@@ -159,13 +159,8 @@ def moments_of(
     dataset: data.DataSet, split: str, limit: int = 10_000
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and variance of each coordinate of the scaled data, dequantisation noise included."""
-    source, width = dataset.source(split), 0 if dataset.levels is None else 1
-    rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), limit)).astype(int))
-    x = data.scale(np.stack([source[row]["x"] for row in rows]) + width / 2, dataset.levels).astype(
-        np.float64
-    )
-    noise = 0.0 if dataset.levels is None else (2 / dataset.levels) ** 2 / 12
-    return x.mean(0), x.var(0) + noise
+    found = data.moments(dataset, split, limit)
+    return found.mean, found.variance
 
 
 def _summary(values: dict[str, np.ndarray]) -> dict[str, float]:

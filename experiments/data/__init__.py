@@ -4,8 +4,12 @@ from .files import Files as Files
 from .measure import Statistics as Statistics
 from .measure import statistics as statistics
 from .pipeline import batches as batches
+from .running import Moments as Moments
+from .running import moments as moments
 from .scaling import bits_per_dim as bits_per_dim
 from .scaling import scale as scale
 from .scaling import unscale as unscale
+from .streaming import blocks as blocks
+from .streaming import evenly_spaced as evenly_spaced
 from .tfds import TFDS as TFDS
 from .toy import Toy as Toy

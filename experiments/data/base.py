@@ -12,6 +12,8 @@ from typing import TypedDict
 
 import numpy as np
 
+MOST_LEVELS = 1024  # with more, a grey level and its noise do not fit into a float32; see `scaling`
+
 
 class Example(TypedDict):
     x: np.ndarray
@@ -36,7 +38,12 @@ class Source:
         if not 0 <= index < self.size:
             raise IndexError(f"index {index} is outside 0..{self.size - 1}")
         x, label = self.read(int(index))
-        return {"x": x, "label": np.int32(label)}
+        whole = np.asarray(label)
+        if whole.shape != () or whole.dtype.kind not in "iub":
+            raise ValueError(f"{self.name(index)} has label {label!r}, expected a whole number")
+        if not 0 <= int(whole) <= np.iinfo(np.int32).max:
+            raise ValueError(f"{self.name(index)} has label {label!r}, expected 0, 1, 2, ...")
+        return {"x": np.asarray(x), "label": np.int32(whole)}
 
 
 class DataSet(abc.ABC):
@@ -52,6 +59,41 @@ class DataSet(abc.ABC):
         """Return the raw examples of a split; ValueError if there is no such split."""
 
 
+class BadExamples(ValueError):
+    """Examples that cannot be used; ``problems`` says of each which it is, what is wrong and the remedy."""
+
+    SHOWN = 50  # a longer list would bury its first line
+
+    def __init__(self, problems: list[str]):
+        self.problems = problems
+        lines = problems[: self.SHOWN]
+        if len(problems) > self.SHOWN:
+            lines = [*lines, f"and {len(problems) - self.SHOWN} more"]
+        if len(problems) == 1:
+            super().__init__(problems[0])
+        else:
+            super().__init__("\n  ".join([f"{len(problems)} examples cannot be used:", *lines]))
+
+
+def check_facts(dataset: DataSet) -> None:
+    """Raise a ValueError unless the facts that a data set declares make sense."""
+    sizes = dataset.shape if isinstance(dataset.shape, tuple) else (0,)
+    if not sizes or any(not isinstance(n, (int, np.integer)) or n < 1 for n in sizes):
+        raise ValueError(
+            f"{type(dataset).__name__}.shape must be a tuple of whole numbers such as (32, 32, 3) or (2,), got {dataset.shape!r}"
+        )
+    levels = dataset.levels
+    whole = isinstance(levels, (int, np.integer)) and 2 <= levels <= MOST_LEVELS
+    if levels is not None and not whole:
+        raise ValueError(
+            f"{type(dataset).__name__}.levels must be None or 2..{MOST_LEVELS}, got {levels!r}; give finer data as floats"
+        )
+    if not isinstance(dataset.num_classes, (int, np.integer)) or dataset.num_classes < 0:
+        raise ValueError(
+            f"{type(dataset).__name__}.num_classes must be 0 (no labels) or their number, got {dataset.num_classes!r}"
+        )
+
+
 def check_split(split: str, splits: tuple[str, ...]) -> None:
     """Raise a ValueError that lists the choices unless ``split`` is one of ``splits``."""
     if split not in splits:
@@ -64,22 +106,45 @@ def read_checked(
     """Return (x (B, *shape), label (B,)) of the given rows of a split's source.
 
     Raises:
-      ValueError: an example does not have the shape or the range that the data set declares, or is not finite; it names the example.
+      BadExamples: examples that cannot be read, or have not the shape, the range or the labels that the data set declares, or are not
+        finite; all of them are named.
     """
-    examples = [source[row] for row in rows]
-    for row, example in zip(rows, examples, strict=True):
-        if example["x"].shape != dataset.shape:
-            raise ValueError(
-                f"{source.name(row)} of split {split!r} has shape {example['x'].shape}, expected {dataset.shape}"
-            )
+    examples: list[Example] = []
+    problems: list[str] = []
+    for row in rows:
+        try:
+            example = source[row]
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        if problem := _problem(dataset, example):
+            problems.append(f"{source.name(row)} of split {split!r} {problem}")
+        examples.append(example)
+    if problems:
+        raise BadExamples(problems)
     x = np.stack([example["x"] for example in examples])
-    if dataset.levels is None:
-        good, expected = np.isfinite(x), "finite numbers"
-    else:
-        good, expected = (x >= 0) & (x < dataset.levels), f"grey levels 0..{dataset.levels - 1}"
-    if not good.all():
-        first = tuple(np.argwhere(~good)[0])
-        raise ValueError(
-            f"{source.name(rows[first[0]])} of split {split!r} holds {x[first]}, expected {expected}; repair or remove it"
-        )
     return x, np.array([example["label"] for example in examples], np.int32)
+
+
+def _problem(dataset: DataSet, example: Example) -> str | None:
+    """Say what is wrong with an example, if anything is."""
+    x, label = example["x"], example["label"]
+    if x.shape != tuple(dataset.shape):
+        return f"has shape {x.shape}, expected {tuple(dataset.shape)}"
+    if x.dtype.kind not in "iufb":
+        return f"holds values of type {x.dtype}, expected numbers"
+    if dataset.levels is None:
+        good = np.isfinite(x)
+        expected = "finite numbers"
+    else:
+        good = (x >= 0) & (x < dataset.levels)
+        expected = f"grey levels 0..{dataset.levels - 1}"
+        if x.dtype.kind == "f":
+            good &= x == np.floor(x)
+            expected = f"{expected}, which are whole numbers"
+    if not good.all():
+        return f"holds {x[~good][0]}, expected {expected}; repair or remove it"
+    classes = max(dataset.num_classes, 1)
+    if label >= classes:
+        return f"has label {label}, expected 0..{classes - 1}"
+    return None

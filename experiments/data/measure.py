@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .base import DataSet, read_checked
-from .scaling import scale
+from .base import BadExamples, DataSet, check_facts, read_checked
+from .running import RunningMoments, noise_variance, scaled
+from .streaming import evenly_spaced, parts
 
 
 class Statistics(NamedTuple):
@@ -24,33 +25,47 @@ def statistics(dataset: DataSet, split: str, limit: int = 10_000) -> Statistics:
     The noise enters through its exact moments: a grey level k spreads over [k, k + 1), with mean k + 1/2 and variance 1/12.
 
     Raises:
-      ValueError: an example that is not finite or has the wrong shape or range, an image of one colour, or data that are all equal;
-        it names the example.
+      BadExamples: examples that cannot be read, are not finite or have the wrong shape, range or label, and images of one colour; it names
+        all of them.
+      ValueError: an empty split, or data that are all equal.
     """
+    check_facts(dataset)
     source = dataset.source(split)
     if len(source) == 0:
-        raise ValueError(f"split {split!r} is empty")
-    indices = np.unique(np.linspace(0, len(source) - 1, min(len(source), limit)).astype(int))
-    width = 0 if dataset.levels is None else 1
-    sums, low, high = np.zeros(2), np.inf, -np.inf
-    for index in indices:
-        (x,), _ = read_checked(dataset, split, source, [index])
-        if len(dataset.shape) == 3 and x.size > 1 and x.min() == x.max():
-            raise ValueError(
-                f"{source.name(index)} of split {split!r} is constant, all {x.flat[0]}: no image to learn from; remove it"
+        raise ValueError(f"split {split!r} is empty; choose another one")
+    running = RunningMoments()
+    low, high = np.inf, -np.inf
+    problems: list[str] = []
+    for rows in parts(evenly_spaced(len(source), limit), dataset.shape):
+        try:
+            x, _ = read_checked(dataset, split, source, rows)
+        except BadExamples as error:
+            problems += error.problems
+            continue
+        for row in _constant_images(x, rows):
+            problems.append(
+                f"{source.name(row)} of split {split!r} is constant, all {source[row]['x'].flat[0]}: "
+                "no image to learn from; remove it"
             )
-        y = scale(x + width / 2, dataset.levels).astype(np.float64)
-        sums += y.sum(), (y**2).sum()
-        low, high = min(low, x.min()), max(high, x.max())
+        running.add(scaled(x, dataset.levels).reshape(-1, 1))
+        low = min(low, float(x.min()))
+        high = max(high, float(x.max()))
+    if problems:
+        raise BadExamples(problems)
     if low == high:
         raise ValueError(f"split {split!r} is constant, all {low}: nothing to learn from")
-    mean, square = sums / (len(indices) * np.prod(dataset.shape))
-    noise = 0 if dataset.levels is None else (2 / dataset.levels) ** 2 / 12
-    ends = scale(np.array([low, high + width], np.float32), dataset.levels)
     return Statistics(
-        float(mean),
-        float(np.sqrt(square - mean**2 + noise)),
-        float(ends[0]),
-        float(ends[1]),
-        len(indices),
+        mean=float(running.mean[0]),
+        sd=float(np.sqrt(running.variance[0] + noise_variance(dataset.levels))),
+        min=low if dataset.levels is None else 2 * low / dataset.levels - 1,
+        max=high if dataset.levels is None else 2 * (high + 1) / dataset.levels - 1,
+        count=running.count // int(np.prod(dataset.shape)),
     )
+
+
+def _constant_images(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the rows whose images (n, H, W, C) have one colour; vectors of equal numbers are points like others."""
+    if x.ndim != 4 or x[0].size == 1:
+        return rows[:0]
+    flat = x.reshape(len(x), -1)
+    return rows[flat.min(1) == flat.max(1)]

@@ -13,8 +13,9 @@ import sys
 import grain
 import numpy as np
 
-from .base import DataSet, read_checked
+from .base import DataSet, check_facts, read_checked
 from .scaling import dequantise, scale
+from .settings import LARGEST_SEED, check_whole
 
 # Threads that decode images, and batches in the making or waiting: enough to hide them behind a training step, few enough for memory.
 # They are not part of the iterator's state.
@@ -38,12 +39,14 @@ def batches(
       ValueError: unknown split, a batch larger than the training split, flips where they make no sense; on reading, an example that
         has the wrong shape or values.
     """
+    check_facts(dataset)
+    batch_size = check_whole("batch_size", batch_size, 1)
+    seed = check_whole("seed", seed, 0, LARGEST_SEED)
     source = dataset.source(split)
-    size, dim = len(source), int(np.prod(dataset.shape))
-    if batch_size < 1 or seed < 0:
-        raise ValueError(f"need batch_size >= 1 and seed >= 0, got {batch_size} and {seed}")
+    size = len(source)
+    dim = int(np.prod(dataset.shape))
     if size == 0:
-        raise ValueError(f"split {split!r} is empty")
+        raise ValueError(f"split {split!r} is empty; choose another one")
     if train and batch_size > size:
         raise ValueError(
             f"batch_size {batch_size} is larger than split {split!r}, which has {size} examples; lower batch_size"

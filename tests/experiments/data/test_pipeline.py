@@ -112,6 +112,15 @@ def test_evaluation_sees_every_example_once_in_order_with_noise_of_its_own(batch
     assert (whole["x"] != other["x"]).mean() > 0.99
 
 
+def test_training_and_held_out_data_have_noise_streams_of_their_own():
+    data = Numbered(1)  # so that both streams begin with the same example
+    train, held_out = (
+        next(batches(data, "train", 1, seed=5, train=train))["x"] for train in (True, False)
+    )
+    np.testing.assert_array_equal(unscale(train, 16), unscale(held_out, 16))
+    assert (train != held_out).all()  # 6 of 4096 values each: a false alarm once in 700 seeds
+
+
 def test_training_noise_is_new_in_each_epoch():
     one, two = (
         b["x"][np.argsort(b["label"])]
@@ -198,8 +207,11 @@ def test_random_words_are_uniform_and_uncorrelated():
     [
         (dict(split="dev"), "unknown split 'dev'; choose one of train"),
         (dict(batch_size=21), "batch_size 21 is larger than split 'train', which has 20 examples"),
-        (dict(batch_size=0), "need batch_size >= 1 and seed >= 0, got 0"),
-        (dict(seed=-1), "seed >= 0, got 4 and -1"),
+        (dict(batch_size=0), "need batch_size >= 1, got 0"),
+        (dict(batch_size=4.0), "batch_size must be a whole number, got 4.0"),
+        (dict(seed=-1), "need seed >= 0, got -1"),
+        (dict(seed=2**64), r"need seed <= 9223372036854775807, got 18446744073709551616; lower it"),
+        (dict(seed="abc"), "seed must be a whole number, got 'abc'"),
         (dict(flip=True, train=False), "flip mirrors training images"),
     ],
 )

@@ -1,0 +1,88 @@
+r"""Mean and variance of each coordinate, and covariances, in one pass over blocks of the data.
+
+With :math:`n_a, m_a, S_a` the number, the mean and the sum of squared deviations of what was seen, and :math:`n_b, m_b, S_b` those of a new
+block, :math:`m = m_a + (m_b - m_a) n_b / n` and :math:`S = S_a + S_b + (m_b - m_a)^2 n_a n_b / n` (Chan, Golub and LeVeque 1983, eq. 2.1).
+Nothing is lost where the mean is large.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .base import DataSet
+from .streaming import blocks, evenly_spaced
+
+
+class Moments(NamedTuple):
+    """Of the scaled data, as the model sees them, dequantisation noise included."""
+
+    mean: np.ndarray  # (*shape)
+    variance: np.ndarray  # (*shape)
+    covariance: np.ndarray | None  # (dim, dim), if it was wanted
+    count: int  # examples looked at
+
+
+class RunningMoments:
+    """Mean and squared deviations of rows (n, d), as float64; with ``full`` also their products (d, d)."""
+
+    def __init__(self, full: bool = False):
+        self.full = full
+        self.count = 0
+        self.mean: np.ndarray = np.zeros(())
+        self.squares: np.ndarray = np.zeros(())
+
+    def add(self, x: np.ndarray) -> None:
+        """Add rows (n, d)."""
+        x = x.astype(np.float64)
+        mean = x.mean(0)
+        centred = x - mean
+        squares = centred.T @ centred if self.full else (centred**2).sum(0)
+        total = self.count + len(x)
+        shift = mean - self.mean
+        shift_squares = np.outer(shift, shift) if self.full and self.count else shift**2
+        if self.count:
+            self.squares = self.squares + squares + shift_squares * (self.count * len(x) / total)
+            self.mean = self.mean + shift * (len(x) / total)
+        else:
+            self.squares = squares
+            self.mean = mean
+        self.count = total
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Return the population variance (d,), or the covariances (d, d)."""
+        return self.squares / self.count
+
+
+def scaled(x: np.ndarray, levels: int | None) -> np.ndarray:
+    """Return raw values in model range, in float64, each grey level at the middle of its interval [k, k + 1)."""
+    x = x.astype(np.float64)
+    return x if levels is None else (x + 0.5) * (2 / levels) - 1
+
+
+def noise_variance(levels: int | None) -> float:
+    """Return the variance that uniform dequantisation adds to the scaled data: 1/12 of a squared grey level."""
+    return 0.0 if levels is None else (2 / levels) ** 2 / 12
+
+
+def moments(dataset: DataSet, split: str, limit: int = 10_000, full: bool = False) -> Moments:
+    """Return mean and variance of each coordinate over up to ``limit`` examples, evenly spaced over the split.
+
+    Args:
+      full: also the covariances (dim, dim), for data of some thousand dimensions at most.
+    """
+    rows = evenly_spaced(len(dataset.source(split)), limit)
+    running = RunningMoments(full)
+    for block in blocks(dataset, split, rows):
+        running.add(scaled(block.x, dataset.levels).reshape(len(block.x), -1))
+    noise = noise_variance(dataset.levels)
+    covariance = None
+    if full:
+        covariance = running.variance + noise * np.eye(len(running.mean))
+    variance = np.diag(covariance) if covariance is not None else running.variance + noise
+    return Moments(
+        mean=running.mean.reshape(dataset.shape),
+        variance=variance.reshape(dataset.shape),
+        covariance=covariance,
+        count=running.count,
+    )
