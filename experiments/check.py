@@ -21,6 +21,7 @@ AT_LEAST = {
     "objective.adapt_bins": 2,
     "train.steps": 1,
     "train.batch_size": 1,
+    "train.accumulate": 1,
     "train.log_every": 1,
     "train.held_out_every": 1,
     "train.sample_every": 0,

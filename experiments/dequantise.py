@@ -26,7 +26,8 @@ from .build import Loaded, make_dataset
 from .devices import make_mesh, replicated, share
 from .errors import RunError
 from .flow import DequantisingFlow
-from .log import Log, progress
+from .log import Log
+from .messages import progress
 from .state import init_state, make_optimizer, make_train_step
 
 

@@ -76,6 +76,14 @@ def _mesh(devices: int) -> Mesh:
     )
 
 
+def describe(mesh: Mesh) -> str:
+    """Say what a mesh computes on: "2 of 4 cpu devices", "1 gpu device (NVIDIA H100)"."""
+    device, available = mesh.devices.flat[0], jax.local_device_count()
+    count = f"{mesh.size} of {available}" if mesh.size < available else f"{mesh.size}"
+    name = "" if device.device_kind == device.platform else f" ({device.device_kind})"
+    return f"{count} {device.platform} device{'s' if available > 1 else ''}{name}"
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())

@@ -18,7 +18,7 @@ from samplers import draw_prior, fit_solver
 from .build import Loaded
 from .devices import fitting_mesh, replicate, share
 from .errors import RunError
-from .log import progress
+from .messages import progress
 from .sample import labels
 from .writing import write_json
 

@@ -21,7 +21,7 @@ from .build import Loaded, make_dataset
 from .dequantise import restore_dequantiser
 from .devices import fitting_mesh, replicate, share
 from .errors import RunError
-from .log import progress
+from .messages import progress
 from .sample import claim, save_arrays
 from .writing import write_json
 

@@ -1,7 +1,6 @@
-"""What a run tells: a progress bar on the terminal, scalars and pictures in TensorBoard, the same scalars as JSON lines."""
+"""What a run records: scalars and pictures in TensorBoard, the same scalars as JSON lines."""
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,6 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import image as image_summary
 from tensorboardX.summary import scalar as scalar_summary
-from tqdm import tqdm
-
-
-def progress(total: int, description: str, initial: int = 0, unit: str = "step") -> tqdm:
-    """Return a progress bar with rate and time left; where the output is a file it writes a line now and then instead."""
-    interval = 0.2 if sys.stderr.isatty() else 20.0
-    return tqdm(
-        total=total,
-        desc=description,
-        initial=initial,
-        unit=unit,
-        mininterval=interval,
-        dynamic_ncols=True,
-        file=sys.stderr,
-    )
 
 
 class Log:

@@ -36,7 +36,7 @@ from . import data, pictures
 from .build import Loaded, Run, make
 from .devices import fitting_mesh, replicate, share
 from .errors import RunError
-from .log import progress
+from .messages import progress
 from .writing import write_bytes, write_json
 
 GRIDS = ("uniform", "quadratic", "log_snr", "centred", "karras")

@@ -1,6 +1,10 @@
-"""Being asked to stop: SIGTERM and SIGINT end a run at the next step, with a checkpoint; a second SIGINT ends it at once."""
+"""Being asked to stop: SIGTERM and SIGINT end a run at the next step, with a checkpoint; a second SIGINT ends it at once.
+
+Only the main thread of a process can receive signals; in any other thread nothing is caught, and nothing is changed.
+"""
 
 import signal
+import threading
 from typing import Any
 
 
@@ -12,6 +16,8 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._handle)
         return self

@@ -3,7 +3,7 @@
 A step draws its randomness from ``fold_in(key, step)``, so that a run resumed from a `TrainState` is bitwise the run never stopped.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -53,19 +53,53 @@ def ema_update(ema: Params, params: Params, rate: float, step: Int[Array, ""]) -
 
 
 def make_train_step(
-    loss_fn: LossFn, tx: optax.GradientTransformation, ema_rate: float = 0.999
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    ema_rate: float = 0.999,
+    accumulate: int = 1,
 ) -> Callable:
-    """Return the compiled step (state, batch) -> (state, Metrics); it donates the state it is given."""
+    """Return the compiled step (state, batch) -> (state, Metrics); it donates the state it is given.
+
+    With `accumulate` = k above 1 a step takes a sequence of k batches of one size instead of a batch, and updates once, along the mean of
+    their gradients: for a loss that is a mean over examples, what one batch of all their examples would give, in the memory of one.
+    `state.step`, the moving average and the learning rate count updates. Batch i draws its randomness from ``fold_in(key, i)``, where
+    `key` is that of the step.
+    """
+    if accumulate < 1:
+        raise ValueError(f"need accumulate >= 1, got {accumulate}")
+    gradient = jax.value_and_grad(loss_fn)
+    if accumulate > 1:
+        gradient = _mean_over_batches(gradient, accumulate)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        loss, grads = jax.value_and_grad(loss_fn)(
-            state.params, jax.random.fold_in(state.key, state.step), batch
-        )
+        key = jax.random.fold_in(state.key, state.step)
+        loss, grads = gradient(state.params, key, batch)
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = ema_update(state.ema, params, ema_rate, state.step)
-        return TrainState(state.step + 1, params, ema, opt, state.key), Metrics(
-            loss, optax.tree.norm(grads)
-        )
+        metrics = Metrics(loss=loss, grad_norm=optax.tree.norm(grads))
+        return TrainState(state.step + 1, params, ema, opt, state.key), metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def _mean_over_batches(gradient: Callable, count: int) -> Callable:
+    """Return the function (params, key, batches) -> means of loss and gradient over `count` batches, one after the other."""
+
+    def mean(params: Params, key: Array, batches: Sequence[Any]) -> Any:
+        if len(batches) != count:
+            raise ValueError(f"a step takes {count} batches, got {len(batches)}")
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
+
+        def add(total, numbered):
+            number, batch = numbered
+            found = gradient(params, jax.random.fold_in(key, number), batch)
+            return jax.tree.map(jnp.add, total, found), None
+
+        first = jax.tree.map(lambda a: a[0], stacked)
+        shapes = jax.eval_shape(gradient, params, key, first)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, (jnp.arange(count), stacked))
+        return jax.tree.map(lambda a: a / count, total)
+
+    return mean

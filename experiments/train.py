@@ -7,6 +7,7 @@ configuration, training goes on from the newest checkpoint and ends in bitwise t
 import contextlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from models.embedding import with_no_label
 from . import data, pictures
 from .adaptive import AdaptiveTimes
 from .build import Run, build, make_dataset, measure, with_defaults
+from .callbacks import Callback, Snapshot, call
 from .check import check_run, check_settings
 from .checkpoint import Checkpoints, last_good, latest, restore, template_of
-from .devices import make_mesh, replicated, share
+from .devices import describe, make_mesh, replicated, share
 from .errors import RunError
-from .log import Log, progress
+from .log import Log
 from .losses import make_held_out_loss, make_loss, make_losses
+from .messages import Pace, progress, quoted, say, say_next
 from .sample import draw
 from .signals import StopSignals
 from .state import init_state, make_train_step
@@ -89,11 +92,16 @@ def is_converted(workdir: Path) -> bool:
     return note.exists() and json.loads(note.read_text())["step"] == latest(workdir)
 
 
-def train(config: ConfigDict, workdir: str | Path) -> None:
+def train(config: ConfigDict, workdir: str | Path, callbacks: Sequence[Callback] = ()) -> None:
     """Train, from the newest checkpoint in `workdir` if there is one.
 
+    Args:
+        config: a configuration, such as a file of `experiments/configs` returns.
+        workdir: the run directory, made if it is missing.
+        callbacks: called with (step, metrics, snapshot) whenever numbers are logged, see `callbacks`.
+
     Raises:
-        RunError: the loss is no longer finite, or a checkpoint cannot be written or read.
+        RunError: the loss is no longer finite, a checkpoint cannot be written or read, or a callback failed.
     """
     workdir = Path(workdir)
     run, dataset = open_run(config, workdir)
@@ -111,15 +119,16 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
             stream.set_state(times.restore(position))
         else:  # a converted checkpoint has seen none of these data, and perhaps no data without a label
             state = state._replace(params=with_no_label(state.params), ema=with_no_label(state.ema))
-        print(f"going on from step {int(state.step)} of {workdir}")
+        say(f"going on from step {int(state.step)} of {workdir}")
     start = int(state.step)
     if start >= settings.steps:
-        print(f"{workdir} has made its {start} steps; raise --config.train.steps to go on")
+        say(f"{workdir} has made its {start} steps; raise --config.train.steps to go on")
         return
 
-    train_step = make_train_step(make_loss(run), run.tx, run.config.ema)
+    train_step = make_train_step(make_loss(run), run.tx, run.config.ema, settings.accumulate)
     held_out = _held_out(run, dataset, mesh)
-    window = []
+    window, stop = [], None
+    say(f"training on {describe(mesh)}")
     with (
         _stopping_well(workdir),
         Checkpoints(workdir, settings.keep, settings.keep_period) as checkpoints,
@@ -127,33 +136,46 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
         StopSignals() as signals,
         progress(settings.steps, "train", start) as bar,
     ):
+        pace = Pace(start, settings.steps)
         for step in range(start + 1, settings.steps + 1):
-            batch = times.join(share(mesh, next(stream)))
-            state, metrics = train_step(state, batch)
-            times.update(state, batch, step)
+            batches = [times.join(share(mesh, next(stream))) for _ in range(settings.accumulate)]
+            state, metrics = train_step(state, batches if len(batches) > 1 else batches[0])
+            pace.made(step, metrics)
+            times.update(state, batches[-1], step)
             window.append(metrics)
-            last = step == settings.steps or signals.received
-            saving = last or step % settings.checkpoint_every == 0
-            if saving or step % settings.log_every == 0:
+            ending = step == settings.steps or bool(signals.received)
+            saving = ending or step % settings.checkpoint_every == 0
+            measuring = held_out and (step == settings.steps or step % settings.held_out_every == 0)
+            if saving or measuring or step % settings.log_every == 0:
                 values = _check_finite(window, state.params, step, checkpoints)
+                if measuring:
+                    values |= held_out(state.ema)
                 log.scalars(step, values)
                 bar.update(step - bar.n)
                 bar.set_postfix(loss=f"{values['train/loss']:.4f}")
                 window = []
-            if held_out and (step == settings.steps or step % settings.held_out_every == 0):
-                log.scalars(step, held_out(state.ema))
-            if settings.sample_every and step % settings.sample_every == 0:
-                picture = _sample_picture(run, state.ema)
-                log.picture(step, "samples", picture)
-                pictures.save_png(workdir / "samples" / f"train_{step:07d}.png", picture)
-            if saving:
+                stop = call(callbacks, step, values, Snapshot(workdir, run, state))
+            if saving or stop:
                 checkpoints.save(step, state, times.keep(stream.get_state()))
-            if last:
+            if settings.sample_every and step % settings.sample_every == 0:
+                _show_samples(run, state.ema, step, log, workdir)
+            if ending or stop:
                 break
-    if signals.received:
-        print(
-            f"stopped at step {step} by {signals.received}; checkpoint saved. The same command goes on from there."
+    if stop and stop.error:
+        raise RunError(
+            f"{stop.reason}; the checkpoint of that step is saved. Mend the callback; the same command goes on from there."
+        ) from stop.error
+    reason = f"by {signals.received}" if signals.received else stop and stop.reason
+    if reason and step < settings.steps:
+        say(
+            f"stopped at step {step} {reason}; checkpoint saved. The same command goes on from there."
         )
+        return
+    say(
+        f"trained {step} steps; checkpoints, metrics.jsonl and tensorboard are in {workdir} "
+        f"(to see the losses: tensorboard --logdir={quoted(workdir)})"
+    )
+    say_next(workdir, "sample")
 
 
 @contextlib.contextmanager
@@ -202,12 +224,19 @@ def _held_out(run: Run, dataset: data.DataSet, mesh):
     return scalars
 
 
-def _sample_picture(run: Run, params: Any) -> np.ndarray:
-    """Draw a few samples with the averaged weights, for the eye."""
+def _show_samples(run: Run, params: Any, step: int, log: Log, workdir: Path) -> None:
+    """Draw a few samples with the averaged weights, for the eye; a picture that fails is reported and costs the run nothing."""
     setting = run.config.samplers[run.config.sampling.sampler]
     number = 64 if len(run.facts.shape) == 3 else 1000
-    x, _ = draw(run, run.denoiser(params), setting, np.arange(number))
-    return pictures.picture(x, run.facts.levels)
+    try:
+        x, _ = draw(run, run.denoiser(params), setting, np.arange(number))
+        picture = pictures.picture(x, run.facts.levels)
+        log.picture(step, "samples", picture)
+        pictures.save_png(workdir / "samples" / f"train_{step:07d}.png", picture)
+    except Exception as error:  # whatever a sampler or a library of pictures raises
+        say(
+            f"no picture of samples at step {step} ({type(error).__name__}: {error}); training goes on"
+        )
 
 
 def _decisive(config: dict) -> dict:

@@ -50,8 +50,9 @@ def base_config() -> ConfigDict:
             },
             "ema": 0.999,
             "train": {
-                "steps": 100_000,
+                "steps": 100_000,  # updates
                 "batch_size": 128,
+                "accumulate": 1,  # batches an update: their mean gradient, in the memory of one of them
                 "split": "train",
                 "held_out": "validation",  # "": none
                 "flip": False,

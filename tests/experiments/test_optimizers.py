@@ -147,7 +147,7 @@ def test_a_run_saved_before_these_settings_existed_resumes_bitwise(
 ):
     older = shutil.copytree(trained, tmp_path / "older")
     saved = json.loads((older / "config.json").read_text())
-    for section, key in (("optim", "name"), ("optim", "schedule")):
+    for section, key in (("optim", "name"), ("optim", "schedule"), ("train", "accumulate")):
         del saved[section][key]
     (older / "config.json").write_text(json.dumps(saved))
     config = tiny_config()
