@@ -1,47 +1,77 @@
-"""An .npy file as one list of examples, read in place (memory-mapped).
+"""Arrays as one list of examples.
 
-uint8 arrays (N, H, W, C) or (N, H, W) are images with 256 grey levels; float arrays (N, D) or (N, H, W, C) are continuous data.
+- uint8 (N, H, W, C) or (N, H, W): images with 256 grey levels, or as many as ``levels`` says; bool: with 2.
+- float (N, D) or (N, H, W, C): continuous data, used as they are. They should have a standard deviation of about 1, and images should lie
+  around 0: those on one side of it, such as [0, 1], are refused; ``value_range=(0, 1)`` maps these two values to -1 and 1.
+- numbers of any type with ``value_range=(low, high)``: continuous data, mapped so on reading.
 """
 
 from pathlib import Path
 
 import numpy as np
 
+from .array_file import load_arrays
+from .array_shape import example_shape
 from .base import Source
 from .folder import Collection
+from .labels import class_labels
+from .settings import printable
+from .value_range import check_grey_levels, check_inside, check_scale, measure_range
 
 
-def open_array(path: Path, channels: int | None) -> Collection:
-    """Open the array at ``path``; ValueError if it is none of the kinds above."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"cannot read {path} as a .npy array ({error})") from error
-    levels, shape = _kind(path, array)
-    if channels is not None and (len(shape) != 3 or shape[2] != channels):
+def open_array(
+    path: Path,
+    labels: Path | None = None,
+    channels: int | None = None,
+    levels: int | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> Collection:
+    """Open the arrays at ``path``, and the labels there or at ``labels``; ValueError if they are none of the kinds above."""
+    place = printable(path)
+    x, own_labels = load_arrays(path)
+    shape = example_shape(place, x, channels, any_type=value_range is not None)
+    grey_levels = _grey_levels(place, x, levels, value_range)
+    if grey_levels is None:
+        found = measure_range(place, x)
+        if value_range is not None:
+            check_inside(place, found, value_range)
+        elif found.low < found.high:  # `statistics` refuses what is constant, and says so
+            check_scale(place, len(shape) == 3, found)
+    y = own_labels if labels is None else load_arrays(labels).x
+    numbers, classes = np.zeros(len(x), np.int32), 0
+    if y is not None:
+        numbers, classes = class_labels(y, len(x), printable(labels or path))
+
+    def read(index: int) -> tuple[np.ndarray, int]:
+        example = np.asarray(x[index]).reshape(shape)
+        if grey_levels is not None:
+            example = example.astype(np.uint8)
+        elif value_range is None:
+            example = example.astype(np.float32)
+        else:
+            low, high = value_range
+            unit = (example.astype(np.float64) - low) / (high - low)
+            example = (2 * unit - 1).astype(np.float32)
+        return example, int(numbers[index])
+
+    return Collection(
+        shape=shape,
+        levels=grey_levels,
+        num_classes=classes,
+        source=Source(len(x), read, "row {}".format),
+        keys=[str(index) for index in range(len(x))],
+    )
+
+
+def _grey_levels(
+    place: str, x: np.ndarray, levels: int | None, value_range: tuple[float, float] | None
+) -> int | None:
+    """Return the number of grey levels, or None for continuous data."""
+    discrete = x.dtype.kind in "ub" and value_range is None
+    if not discrete and levels is not None:
         raise ValueError(
-            f"{path} holds examples of shape {shape}, not images with {channels} channels; leave out channels"
+            f"data.levels is for uint8 images, {place} is read as continuous data; leave out levels"
         )
-
-    def read(index: int):
-        x = np.asarray(array[index]).reshape(shape)
-        return (x if levels else x.astype(np.float32)), 0
-
-    keys = [str(index) for index in range(len(array))]
-    return Collection(shape, levels, 0, Source(len(array), read, "row {}".format), keys)
-
-
-def _kind(path: Path, array: np.ndarray) -> tuple[int | None, tuple[int, ...]]:
-    expected = "expected uint8 (N, H, W, C) or (N, H, W), or float (N, D) or (N, H, W, C)"
-    found = f"{path} holds {array.dtype} of shape {array.shape}"
-    image, continuous = array.dtype == np.uint8, np.issubdtype(array.dtype, np.floating)
-    if not (image or continuous):
-        raise ValueError(f"{found}; {expected}; convert it, for example with x.astype(np.uint8)")
-    if array.ndim not in ((3, 4) if image else (2, 4)) or 0 in array.shape:
-        raise ValueError(f"{found}; {expected}, none of them 0")
-    if array.ndim == 4 and array.shape[3] > 4 and array.shape[1] in (1, 3):
-        raise ValueError(
-            f"{found}, which looks like (N, C, H, W); {expected}: np.moveaxis(x, 1, 3) puts the channels last"
-        )
-    shape = array.shape[1:] if array.ndim != 3 else (*array.shape[1:], 1)
-    return (256 if image else None), shape
+    if x.dtype == np.bool_ and discrete:
+        return check_grey_levels(place, x, 2 if levels is None else levels)
+    return check_grey_levels(place, x, levels) if discrete else None

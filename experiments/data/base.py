@@ -113,24 +113,26 @@ def read_checked(
     problems: list[str] = []
     for row in rows:
         try:
-            example = source[row]
+            examples.append(source[row])
         except ValueError as error:
             problems.append(str(error))
-            continue
-        if problem := _problem(dataset, example):
-            problems.append(f"{source.name(row)} of split {split!r} {problem}")
-        examples.append(example)
     if problems:
         raise BadExamples(problems)
-    x = np.stack([example["x"] for example in examples])
-    return x, np.array([example["label"] for example in examples], np.int32)
+    if all(example["x"].shape == tuple(dataset.shape) for example in examples):
+        x = np.stack([example["x"] for example in examples])
+        label = np.array([example["label"] for example in examples], np.int32)
+        if _problem(dataset, x, label) is None:
+            return x, label
+    for row, example in zip(rows, examples, strict=True):
+        if problem := _problem(dataset, example["x"][None], np.array([example["label"]])):
+            problems.append(f"{source.name(row)} of split {split!r} {problem}")
+    raise BadExamples(problems)
 
 
-def _problem(dataset: DataSet, example: Example) -> str | None:
-    """Say what is wrong with an example, if anything is."""
-    x, label = example["x"], example["label"]
-    if x.shape != tuple(dataset.shape):
-        return f"has shape {x.shape}, expected {tuple(dataset.shape)}"
+def _problem(dataset: DataSet, x: np.ndarray, label: np.ndarray) -> str | None:
+    """Say what is wrong with examples (n, *shape) and their labels (n,), if anything is."""
+    if x.shape[1:] != tuple(dataset.shape):
+        return f"has shape {x.shape[1:]}, expected {tuple(dataset.shape)}"
     if x.dtype.kind not in "iufb":
         return f"holds values of type {x.dtype}, expected numbers"
     if dataset.levels is None:
@@ -145,6 +147,6 @@ def _problem(dataset: DataSet, example: Example) -> str | None:
     if not good.all():
         return f"holds {x[~good][0]}, expected {expected}; repair or remove it"
     classes = max(dataset.num_classes, 1)
-    if label >= classes:
-        return f"has label {label}, expected 0..{classes - 1}"
+    if label.max() >= classes:
+        return f"has label {label.max()}, expected 0..{classes - 1}"
     return None

@@ -1,99 +1,162 @@
-"""Data of your own: a folder of images, or an .npy file."""
+"""Data of your own: a folder of images, or arrays in a file."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
 
 from .array import open_array
-from .base import DataSet, Source, check_split
+from .array_file import SUFFIXES
+from .base import MOST_LEVELS, DataSet, Source, check_split
 from .folder import open_folder
+from .image_files import SUFFIXES as IMAGES
 from .measure import statistics
+from .settings import (
+    LARGEST_SIDE,
+    check_flag,
+    check_fraction,
+    check_path,
+    check_range,
+    check_whole,
+    printable,
+)
+
+TABLES = (".csv", ".tsv", ".txt")
 
 
 class Files(DataSet):
-    """Images below a folder (see `folder`) or the rows of an .npy file (see `array`).
+    """Images below a folder (see `folder`), or the rows of an .npy file or an .npz archive (see `array`).
 
     Which examples validate is decided by a hash of their file name or row number, so that it does not change from run to run, nor, for
     the others, when files are added.
 
     Args:
       path: the folder, or the file.
+      labels: for arrays, a second file with the classes of the examples, whole numbers 0..K-1 or texts; an .npz may hold them itself, as y.
       image_size: resample the largest central square of each image to this many pixels (folders only).
-      channels: 3 or 1 to convert images to colour or grey (folders only); default: colour if any image has colours.
+      channels: 3 or 1 to convert images to colour or grey; default: colour if any image has colours. For arrays, the length of the last
+        axis, where it could be taken for something else.
+      levels: the number of grey levels of 8-bit images, if it is not 256: pixels are 0..levels-1.
+      value_range: for arrays, (low, high): the two values that become -1 and 1, for example (0, 1). The model, and its samples, are in
+        [-1, 1] then.
       validation: the fraction of the examples that is held out.
+      skip_unreadable: leave out images that cannot be read, with a warning that names them (folders only). All images are decoded once
+        for it, each time the folder is opened.
 
     Raises:
       FileNotFoundError: nothing at ``path``.
-      ValueError: an empty folder, images that differ in size, an unreadable image, an array of another kind, float data that are not
-        finite, constant, or far from unit scale; it says which and what to do.
+      ValueError: an empty folder, images that differ in size, unreadable images (all of them are named), an array of another kind, float
+        data that are not finite, constant, far from unit scale or not centred; it says which and what to do.
     """
 
     def __init__(
         self,
         *,
         path: str,
+        labels: str | None = None,
         image_size: int | None = None,
         channels: int | None = None,
+        levels: int | None = None,
+        value_range: tuple[float, float] | None = None,
         validation: float = 0.1,
+        skip_unreadable: bool = False,
     ):
-        place = Path(path).expanduser()
-        if not place.exists():
-            raise FileNotFoundError(
-                f"no folder or file {place}; path must name a folder of images or an .npy file"
-            )
-        if not 0 <= validation < 1:
-            raise ValueError(f"need 0 <= validation < 1, got {validation}")
-        if channels not in (None, 1, 3):
-            raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
-        if image_size is not None and image_size < 1:
-            raise ValueError(f"need image_size >= 1, got {image_size}")
+        place = _existing("path", path)
+        validation = check_fraction("validation", validation)
+        check_flag("skip_unreadable", skip_unreadable)
+        if image_size is not None:
+            image_size = check_whole("image_size", image_size, 1, LARGEST_SIDE)
+        if channels is not None:
+            channels = check_whole("channels", channels, 1)
+        if levels is not None:
+            levels = check_whole("levels", levels, 2, MOST_LEVELS)
+        if value_range is not None:
+            value_range = check_range("value_range", value_range)
         if place.is_dir():
-            self._all = open_folder(place, image_size, channels)
-        elif place.suffix != ".npy":
-            raise ValueError(f"{place} is neither a folder nor an .npy file")
-        elif image_size is not None:
-            raise ValueError(
-                f"image_size resamples the images of a folder, {place} is an array; resample it before saving"
-            )
+            if channels not in (None, 1, 3):
+                raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
+            if labels is not None:
+                raise ValueError(
+                    "labels is for arrays; images of a folder are labelled by the sub-folders that they lie in"
+                )
+            if value_range is not None:
+                raise ValueError("value_range is for arrays; leave it out for a folder of images")
+            self._all = open_folder(place, image_size, channels, levels or 256, skip_unreadable)
         else:
-            self._all = open_array(place, channels)
-        self.shape, self.levels, self.num_classes = (
-            self._all.shape,
-            self._all.levels,
-            self._all.num_classes,
-        )
-        self._rows = _split(self._all.keys, validation)
+            _check_array_file(place)
+            if image_size is not None:
+                raise ValueError(
+                    f"image_size resamples the images of a folder, {printable(place)} is an array; resample it before saving"
+                )
+            if skip_unreadable:
+                raise ValueError(
+                    f"skip_unreadable is for folders of images, {printable(place)} is an array; leave it out"
+                )
+            second = None if labels is None else _existing("labels", labels)
+            if second is not None:
+                _check_array_file(second)
+            self._all = open_array(place, second, channels, levels, value_range)
+        self.shape = self._all.shape
+        self.levels = self._all.levels
+        self.num_classes = self._all.num_classes
+        self._rows = split_rows(self._all.keys, validation)
         self.splits = tuple(self._rows)
         if self.levels is None:
-            self._check_unit_scale(place)
+            statistics(self, "train")  # refuses what is constant
 
     def source(self, split: str) -> Source:
         check_split(split, self.splits)
-        rows, everything = self._rows[split], self._all.source
+        rows = self._rows[split]
+        everything = self._all.source
         return Source(
-            len(rows), lambda i: everything.read(rows[i]), lambda i: everything.name(rows[i])
+            size=len(rows),
+            read=lambda i: everything.read(rows[i]),
+            name=lambda i: everything.name(rows[i]),
         )
 
-    def _check_unit_scale(self, place: Path) -> None:
-        """Refuse what was clearly not meant, such as grey levels saved as floats: continuous data are used unscaled."""
-        found = statistics(self, "train")
-        if max(-found.min, found.max) > 20 or found.sd < 1e-2:
-            raise ValueError(
-                f"{place} holds floats in {found.min:.3g}..{found.max:.3g} with standard deviation {found.sd:.3g}; floats are used as they "
-                "are and should have a standard deviation of about 1: rescale them, or save images as uint8"
-            )
+
+def _existing(name: str, value: object) -> Path:
+    place = check_path(name, value)
+    if not place.exists():
+        raise FileNotFoundError(
+            f"no folder or file {printable(place)}; {name} must name a folder of images or an .npy file"
+        )
+    return place
 
 
-def _split(keys: list[str], validation: float) -> dict[str, np.ndarray]:
+def _check_array_file(place: Path) -> None:
+    """Raise a ValueError that says how to convert a file that is no .npy file and no .npz archive."""
+    suffix = place.suffix.lower()
+    if suffix in SUFFIXES and place.is_file():
+        return
+    if suffix in IMAGES:
+        remedy = f"it is one image: name the folder that holds it, {printable(place.parent)}"
+    elif suffix in TABLES:
+        remedy = (
+            'convert the table: np.save("x.npy", np.loadtxt(path, delimiter=",", dtype="float32"))'
+        )
+    else:
+        remedy = 'unpack it, or read it with the library that wrote it and save the examples: np.save("x.npy", x)'
+    raise ValueError(
+        f"{printable(place)} is neither a folder nor an .npy file or .npz archive; {remedy}"
+    )
+
+
+def split_rows(keys: list[str], validation: float) -> dict[str, np.ndarray]:
     """Return the row numbers of each split; a validation split that is asked for is never empty, nor is the other one."""
     if validation == 0:
         return {"train": np.arange(len(keys))}
     if len(keys) < 2:
         raise ValueError("a single example cannot be split; pass validation=0")
-    u = np.array(
-        [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64 for key in keys]
-    )
+    u = np.array([_uniform(key) for key in keys])
     held_out = u < validation
-    held_out[u.argmin()], held_out[u.argmax()] = True, False
+    held_out[u.argmin()] = True
+    held_out[u.argmax()] = False
     return {"train": np.flatnonzero(~held_out), "validation": np.flatnonzero(held_out)}
+
+
+def _uniform(key: str) -> float:
+    """Return a number of [0, 1) that belongs to a name, whatever bytes it has."""
+    digest = hashlib.sha256(os.fsencode(key)).digest()
+    return int.from_bytes(digest[:8]) / 2**64
