@@ -4,9 +4,11 @@ XLA's CPU backend hardly uses a second core for small convolutions, so on CPU ea
 compiled function knows how many there are.
 """
 
-import contextlib
 import ctypes
+import importlib.metadata
+import importlib.util
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +23,55 @@ def set_up_jax() -> None:
 
     XLA_FLAGS, JAX_NUM_CPU_DEVICES and JAX_COMPILATION_CACHE_DIR have the last word.
     """
-    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "score-sde-toolkit"))
+    folder = cache_folder()
+    if folder and not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
-        # XLA's temporary buffers go back to the system after every step and come again page by page, a quarter of a small U-Net's step:
-        # take none by mmap, give none back, and have one arena for all threads, as the others hold no block above 64 MiB
-        glibc = ctypes.CDLL(None)
-        for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_ARENA_MAX, 1)):
-            glibc.mallopt(parameter, value)
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not told and jax.config.jax_num_cpu_devices < 1:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_num_cpu_devices", cores)
+    if computes_on_cpu():
+        keep_memory()
+
+
+def cache_folder() -> Path | None:
+    """Return where compiled programs are kept from one start to the next, or None for a user without a home, as in some containers."""
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # what pathlib raises where there is none
+        return None
+    return cache / "score-sde-toolkit"
+
+
+def computes_on_cpu() -> bool:
+    """Tell whether JAX will compute on the CPU; start it, to find out, only where an accelerator's plugin is installed."""
+    chosen = jax.config.jax_platforms or ""  # pyright: ignore[reportAttributeAccessIssue]
+    if chosen:
+        return chosen.split(",")[0] == "cpu"
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    if not plugins and not any(
+        importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu")
+    ):
+        return True
+    return jax.default_backend() == "cpu"
+
+
+def keep_memory() -> None:
+    """Have glibc, where it is the C library, keep the memory that XLA's CPU backend frees.
+
+    XLA's temporary buffers go back to the system after every step and come again page by page, a quarter of a small U-Net's step: take
+    none by mmap, give none back, and have one arena for all threads, as the others hold no block above 64 MiB.
+    """
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "gnu_get_libc_version"):  # musl, of Alpine Linux
+        return
+    for parameter, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_ARENA_MAX, 1)):
+        library.mallopt(parameter, value)
 
 
 def make_mesh(batch_size: int, devices: int = 0) -> Mesh:
