@@ -3,6 +3,7 @@
 They come with scikit-learn, so nothing is downloaded. On first use they are written as a TFDS data set, and read back like any other.
 """
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
-from tensorflow_datasets.core.dataset_info import DatasetIdentity, DatasetInfoFileError
+from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
 from .base import DataSet, Source, check_split
 from .tfds import data_directory, find_prepared
@@ -23,6 +24,12 @@ SPLITS = {
     "validation": slice(1300, 1500),
     "test": slice(1500, 1797),
 }  # in scikit-learn's order
+# of the bytes of all images and then of all labels of a split, so that what is on disk is these digits and no others
+SHA256 = {
+    "train": "70d8176becfb5f43723a7296a44759bcf8a17f115645b5d9f49b395d43ce80aa",
+    "validation": "8eddc8b0d05c7f542229e8f737f4c248fe0582e1afbacfcfb5a3eaac06bf18ff",
+    "test": "b4a7debff56737c2306953f23322cca256b5e2e5883474ab63351fca4c96decc",
+}
 
 
 class Digits(DataSet):
@@ -33,6 +40,10 @@ class Digits(DataSet):
 
     Args:
       data_dir: where data sets are kept; default: the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+    Raises:
+      ValueError: what lies there is damaged, or holds other digits; the message says what to delete.
+      OSError: the folder cannot be written.
     """
 
     shape = (8, 8, 1)
@@ -44,7 +55,9 @@ class Digits(DataSet):
         builder: Any = prepare_digits(data_directory(data_dir))
         try:  # 0.2 MB: read them now and keep them
             self._records = {split: list(builder.as_data_source(split)) for split in SPLITS}
-        except (OSError, RuntimeError, ValueError) as error:
+            for split, records in self._records.items():
+                _check_records(split, records)
+        except Exception as error:  # there is no list of what damaged files make the reader raise
             raise _torn(Path(builder.data_dir), error) from error
         self._records["fit"] = self._records["train"] + self._records["validation"]
 
@@ -81,13 +94,25 @@ def prepare_digits(directory: Path) -> tfds.core.DatasetBuilder:
             shutil.rmtree(aside, ignore_errors=True)
     try:
         return find_prepared(NAME, directory)
-    except (ValueError, FileNotFoundError, DatasetInfoFileError) as error:
+    except Exception as error:  # as above
         raise _torn(final, error) from error
 
 
+def _check_records(split: str, records: list) -> None:
+    """Raise a ValueError unless these are the digits of a split, pixel by pixel."""
+    rows = SPLITS[split]
+    if len(records) != rows.stop - rows.start:
+        raise ValueError(f"{split} has {len(records)} examples, not {rows.stop - rows.start}")
+    images = np.stack([record["image"] for record in records]).astype(np.uint8)
+    labels = np.array([record["label"] for record in records], np.uint8)
+    if hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest() != SHA256[split]:
+        raise ValueError(f"the examples of {split} are not those of scikit-learn")
+
+
 def _torn(directory: Path, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split()) or type(error).__name__
     return ValueError(
-        f"{directory} is not the complete data set of digits ({error}); delete it, and it is written anew"
+        f"{directory} is not the complete data set of digits ({reason}); delete it, and it is written anew:\n  rm -r {directory}"
     )
 
 

@@ -13,9 +13,11 @@ import numpy as np
 from scipy.special import logsumexp
 
 from .base import DataSet, Source, check_split
+from .settings import LARGEST_SEED, check_whole
 
 RADIUS, SD = 1.4, 0.2  # of the mixture
 _ANGLES = 2 * np.pi * np.arange(8) / 8
+MOST_POINTS = 10**8  # drawn at once, in memory
 MEANS = RADIUS * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], -1)
 
 
@@ -75,11 +77,11 @@ class Toy(DataSet):
     splits = ("train", "validation", "test")
 
     def __init__(self, *, density: str, size: int = 20_000, seed: int = 0):
-        if density not in DENSITIES:
+        if not isinstance(density, str) or density not in DENSITIES:
             raise ValueError(f"unknown density {density!r}; choose one of {', '.join(DENSITIES)}")
-        if size < 10:
-            raise ValueError(f"need size >= 10, got {size}")
-        self.density, self.size, self.seed = density, size, seed
+        self.density = density
+        self.size = check_whole("size", size, 10, MOST_POINTS)
+        self.seed = check_whole("seed", seed, 0, LARGEST_SEED)
         self.num_classes = DENSITIES[density].num_classes
 
     def source(self, split: str) -> Source:

@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -120,16 +121,83 @@ def test_an_interruption_while_writing_leaves_no_torn_data_set(tmp_path, monkeyp
     assert len(Digits(data_dir=str(tmp_path)).source("fit")) == 1500
 
 
-@pytest.mark.parametrize(
-    "victim", ["dataset_info.json", "features.json", "sklearn_digits-train.array_record-00000"]
-)
-def test_a_damaged_data_set_says_what_to_delete(tmp_path, victim):
-    Digits(data_dir=str(tmp_path))
-    (tmp_path / "sklearn_digits" / "1.0.0" / victim).unlink()
+FILES = [
+    "dataset_info.json",
+    "features.json",
+    "sklearn_digits-train.array_record-00000-of-00001",
+    "sklearn_digits-validation.array_record-00000-of-00001",
+    "sklearn_digits-test.array_record-00000-of-00001",
+]
+
+
+@pytest.fixture
+def copy(digits, folder, tmp_path):
+    """A prepared data set of digits to damage: its folder, and the place of its files."""
+    shutil.copytree(folder, tmp_path / "copy")
+    return tmp_path / "copy", tmp_path / "copy" / "sklearn_digits" / "1.0.0"
+
+
+def assert_says_what_to_delete(directory):
     with pytest.raises(
-        ValueError, match="sklearn_digits/1.0.0 is not the complete data set of digits .* delete it"
+        ValueError, match="sklearn_digits/1.0.0 is not the complete data set of digits .*delete it"
     ):
-        Digits(data_dir=str(tmp_path))
+        Digits(data_dir=str(directory))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def change_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x20
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda path: path.write_bytes(b""), cut, change_a_byte]
+)
+def test_a_damaged_data_set_says_what_to_delete_or_holds_the_same_digits(copy, name, damage):
+    directory, place = copy
+    (path,) = [p for p in place.iterdir() if p.name.startswith(name[:24])]
+    damage(path)
+    try:
+        data = Digits(data_dir=str(directory))
+    except ValueError as error:
+        assert "sklearn_digits/1.0.0 is not the complete data set" in str(error)
+    else:  # a byte of the description, which nothing reads
+        assert path.suffix == ".json" and damage is change_a_byte
+        assert data.source("train")[7]["label"] == BUNCH.target[7]
+
+
+def test_lengths_are_what_the_code_knows_and_not_what_the_folder_says(copy):
+    directory, place = copy
+    info = place / "dataset_info.json"
+    info.write_text(info.read_text().replace('"1300"', '"1200"'))
+    assert_says_what_to_delete(directory)
+
+
+@pytest.mark.parametrize("other", ["train", "validation"])
+def test_a_split_exchanged_for_another_is_noticed(copy, other):
+    directory, place = copy
+    (test,) = place.glob("*-test.*")
+    (exchanged,) = place.glob(f"*-{other}.*")
+    shutil.copy(exchanged, test)
+    assert_says_what_to_delete(directory)
+
+
+@pytest.mark.parametrize("what", ["pixel", "label", "order"])
+def test_other_digits_of_the_same_number_are_noticed(tmp_path, monkeypatch, what):
+    x, labels = (np.array(a) for a in load_digits(return_X_y=True))
+    if what == "pixel":
+        x[1600, 20] = 16 - x[1600, 20]
+    elif what == "label":
+        labels[1600] = (labels[1600] + 1) % 10
+    else:
+        x[[1600, 1601]], labels[[1600, 1601]] = x[[1601, 1600]], labels[[1601, 1600]]
+    monkeypatch.setattr(module, "load_digits", lambda return_X_y: (x, labels))
+    assert_says_what_to_delete(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_says_how_to_choose_another(tmp_path):

@@ -115,3 +115,20 @@ def test_wrong_arguments_are_refused():
         ValueError, match="unknown split 'fit'; choose one of train, validation, test"
     ):
         Toy(density="moons").source("fit")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(density=["moons"]), r"unknown density \['moons'\]"),
+        (dict(size="abc"), "size must be a whole number, got 'abc'"),
+        (dict(size=1e4), "size must be a whole number, got 10000.0"),
+        (dict(size=10**12), "need size <= 100000000, got 1000000000000; lower it"),
+        (dict(seed=-1), "need seed >= 0, got -1"),
+        (dict(seed=2**64), "need seed <= 9223372036854775807"),
+        (dict(seed=None), "seed must be a whole number, got None"),
+    ],
+)
+def test_settings_of_other_kinds_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Toy(**{"density": "moons", **settings})
