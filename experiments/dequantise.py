@@ -27,7 +27,7 @@ from .devices import make_mesh, replicated, share
 from .errors import RunError
 from .flow import DequantisingFlow
 from .log import Log
-from .messages import progress
+from .messages import progress, say, say_next
 from .state import init_state, make_optimizer, make_train_step
 
 
@@ -127,6 +127,8 @@ def dequantise(loaded: Loaded, workdir: Path) -> None:
                 window = []
             if step == settings.steps or step % run.config.train.checkpoint_every == 0:
                 checkpoints.save(step, state, stream.get_state())
+    say(f"the dequantiser has made {settings.steps} steps and is in {folder}")
+    say_next(workdir, "likelihood", "--config.eval.dequantise=True")
 
 
 def restore_dequantiser(loaded: Loaded, workdir: Path):

@@ -18,6 +18,7 @@ from . import checkpoint, data, metrics
 from .build import Loaded, make_dataset
 from .devices import make_mesh, replicated
 from .health import at_level, fokker_planck, linear_denoiser, ratio
+from .messages import say, say_next
 from .pde import score_error
 from .sample import draw
 from .state import init_state
@@ -68,8 +69,9 @@ def diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
         workdir / "diagnose" / "report.png",
     )
     for check in checks:
-        print(f"{'ok  ' if check.good else 'FAIL'} {check.name}: {check.finding}")
-    print(f"see {workdir / 'diagnose' / 'report.png'}")
+        say(f"{'ok  ' if check.good else 'FAIL'} {check.name}: {check.finding}")
+    say(f"see {workdir / 'diagnose' / 'report.png'}, the numbers are in report.json beside it")
+    say_next(workdir, "evaluate")
     return report
 
 

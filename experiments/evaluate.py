@@ -10,6 +10,7 @@ from .benchmarks import latency
 from .build import Loaded, make_dataset
 from .errors import RunError
 from .likelihood import measure, sentence
+from .messages import say, say_next
 from .sample import draw_many
 from .writing import write_json
 
@@ -39,7 +40,10 @@ def evaluate(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     if config.eval.latency:
         report["latency"] = latency.latency(loaded)
     write_json(workdir / "evaluation.json", report)
-    print(table(report))
+    say(table(report))
+    where = f"; the samples are in {workdir / 'samples'}" if images else ""
+    say(f"see {workdir / 'evaluation.json'}{where}")
+    say_next(workdir, "diagnose")
     return report
 
 

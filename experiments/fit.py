@@ -18,7 +18,7 @@ from samplers import draw_prior, fit_solver
 from .build import Loaded
 from .devices import fitting_mesh, replicate, share
 from .errors import RunError
-from .messages import progress
+from .messages import progress, say, say_next
 from .sample import labels
 from .writing import write_json
 
@@ -60,10 +60,11 @@ def fit(loaded: Loaded, workdir: Path) -> None:
         workdir / "fits" / f"{name}.json",
         {"setting": {"name": "FewSteps", **numbers}, "made_for": made_for, "quality": quality},
     )
-    print(
+    say(
         f"{name}: {settings.nfe} evaluations, median distance to the accurate ends {quality['start']:.4g} -> {quality['distance']:.4g} on "
-        f"held-out noises, {quality['seconds']:.0f} s; use it with --mode=sample --config.sampling.sampler={name}"
+        f"held-out noises, {quality['seconds']:.0f} s; it is in {workdir / 'fits' / f'{name}.json'}"
     )
+    say_next(workdir, "sample", f"--config.sampling.sampler={name}")
 
 
 def with_fits(loaded: Loaded, workdir: Path) -> Loaded:

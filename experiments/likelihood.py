@@ -21,7 +21,7 @@ from .build import Loaded, make_dataset
 from .dequantise import restore_dequantiser
 from .devices import fitting_mesh, replicate, share
 from .errors import RunError
-from .messages import progress
+from .messages import progress, say, say_next
 from .sample import claim, save_arrays
 from .writing import write_json
 
@@ -30,10 +30,12 @@ def likelihood(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     """Run `--mode=likelihood`; return the summary that is written."""
     split = loaded.run.config.eval.split
     redraw = restore_dequantiser(loaded, workdir) if loaded.run.config.eval.dequantise else None
-    summary = measure(
-        loaded, make_dataset(loaded.run.config), workdir / "likelihood" / split, redraw
-    )
-    print(sentence(summary))
+    folder = workdir / "likelihood" / split
+    summary = measure(loaded, make_dataset(loaded.run.config), folder, redraw)
+    say(sentence(summary))
+    say(f"see {folder / 'summary.json'}; every example has a row in {folder / 'values.npz'}")
+    tighter = loaded.run.facts.levels is not None and redraw is None
+    say_next(workdir, "dequantise" if tighter else "evaluate")
     return summary
 
 

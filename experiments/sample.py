@@ -36,7 +36,7 @@ from . import data, pictures
 from .build import Loaded, Run, make
 from .devices import fitting_mesh, replicate, share
 from .errors import RunError
-from .messages import progress
+from .messages import progress, say, say_next
 from .writing import write_bytes, write_json
 
 GRIDS = ("uniform", "quadratic", "log_snr", "centred", "karras")
@@ -228,9 +228,11 @@ def sample(loaded: Loaded, workdir: Path) -> None:
     if path is not None:
         save_arrays(folder / "walk.npz", x=path)
         pictures.save_gif(folder / "walk.gif", path, facts.levels)
-    print(
-        f"{number} samples by {name}: {drawing.nfe} network evaluations each, {drawing.seconds:.1f} s; see {folder / 'grid.png'}"
+    say(
+        f"{number} samples by {name}: {drawing.nfe} network evaluations each, {drawing.seconds:.1f} s; see {folder / 'grid.png'}, "
+        f"the numbers are in {folder / 'samples.npz'}"
     )
+    say_next(workdir, "evaluate")
 
 
 def with_settings(loaded: Loaded, config: ConfigDict | None, sections: tuple[str, ...]) -> Loaded:
@@ -253,7 +255,7 @@ def claim(folder: Path, asked: dict) -> None:
             if not (p := folder.with_name(f"{folder.name}.{i}")).exists()
         )
         folder.rename(aside)
-        print(f"earlier results, of another checkpoint or setting, are now in {aside}")
+        say(f"earlier results, of another checkpoint or setting, are now in {aside}")
     write_json(note, asked)
 
 
