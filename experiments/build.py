@@ -92,18 +92,19 @@ def make(package: ModuleType, section: Any, kind: type, **extra: Any) -> Any:
         raise ValueError(
             f"{package.__name__} has no {kind.__name__} {name!r}; choose one of {', '.join(sorted(public))}"
         )
-    known = {
-        k: p for k, p in inspect.signature(public[name].__init__).parameters.items() if k != "self"
-    }
-    if unknown := sorted(settings.keys() - known.keys()):
+    parameters = inspect.signature(public[name].__init__).parameters.values()
+    known = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    known.pop("self", None)
+    takes_any = public[name].__init__ is not object.__init__ and any(
+        p.kind == p.VAR_KEYWORD for p in parameters
+    )
+    unknown = sorted(settings.keys() - known.keys())
+    if unknown and not takes_any:
         raise ValueError(
-            f"{name} has no setting {', '.join(unknown)}; it takes {', '.join(k for k in known if k not in extra)}"
+            f"{name} has no setting {', '.join(unknown)}; it takes {', '.join(k for k in known if k not in extra) or 'none'}"
         )
-    if missing := [
-        k
-        for k, p in known.items()
-        if p.default is p.empty and p.kind != p.VAR_KEYWORD and k not in {*settings, *extra}
-    ]:
+    given = {*settings, *extra}
+    if missing := [k for k, p in known.items() if p.default is p.empty and k not in given]:
         raise ValueError(f"{name} needs a value for {', '.join(missing)}")
     for key, value in settings.items():
         if isinstance(value, list):

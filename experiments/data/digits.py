@@ -14,9 +14,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
+from tensorflow_datasets.core.read_only_builder import builder_from_files
 
 from .base import DataSet, Source, check_split
-from .tfds import data_directory, find_prepared
+from .tfds import data_directory
 
 NAME, VERSION = "sklearn_digits", "1.0.0"
 SPLITS = {
@@ -93,7 +94,7 @@ def prepare_digits(directory: Path) -> tfds.core.DatasetBuilder:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     try:
-        return find_prepared(NAME, directory)
+        return builder_from_files(NAME, data_dir=directory)
     except Exception as error:  # as above
         raise _torn(final, error) from error
 

@@ -170,8 +170,95 @@ def test_files_without_random_access_name_the_command_too(coloured, tmp_path):
 
 
 def test_wrong_sizes_are_refused(coloured):
-    with pytest.raises(ValueError, match="need positive image_size and crop, got 0 and None"):
+    with pytest.raises(ValueError, match="need image_size >= 1, got 0"):
         TFDS(**coloured[1], image_size=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(crop=-1), "need crop >= 1, got -1"),
+        (dict(image_size="abc"), "image_size must be a whole number, got 'abc'"),
+        (dict(image_size=10**9), "need image_size <= 8192"),
+        (dict(dataset=""), "dataset must be a name that is not empty, got ''"),
+        (dict(dataset="../coloured"), r"dataset is '../coloured', expected name, name/config"),
+        (dict(dataset="two words"), "dataset is 'two words', expected name, name/config"),
+        (dict(dataset=5), "dataset must be a name that is not empty, got 5"),
+        (
+            dict(dataset="coloured:9.9.9"),
+            "coloured does not hold coloured:9.9.9, .*; it holds .*1.0.0",
+        ),
+        (dict(data_dir="~nobody-of-this-name"), "TFDS_DATA_DIR, .*; write the whole path"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(coloured, settings, message):
+    with pytest.raises(ValueError, match=message):
+        TFDS(**{**coloured[1], **settings})
+
+
+def test_parts_of_splits_that_are_empty_or_misspelt_are_refused(coloured):
+    data = TFDS(**coloured[1])
+    for split in ("train[:0]", "train[5:2]", "train[:1%]"):
+        with pytest.raises(ValueError, match=r"split '.*' is empty; choose of test, train"):
+            data.source(split)
+    for split in ("train[abc]", "train[:", "train[:200%]", "train[100:]", "train[::2]"):
+        with pytest.raises(ValueError, match=r"cannot read split '.*' \(.*\); choose of test, tr"):
+            data.source(split)
+
+
+FILES = ["test.array_record-00000", "train.array_record-00001", "dataset_info", "features"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["remove", "empty", "cut", "change"])
+def test_damaged_files_say_how_to_prepare_the_data_set_anew(coloured, tmp_path, name, damage):
+    (path,) = [p for p in (tmp_path / "coloured" / "1.0.0").iterdir() if name in p.name]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x20
+    path.unlink()
+    if damage != "remove":
+        path.write_bytes({"empty": b"", "cut": content[: len(content) // 2]}.get(damage, content))
+    with pytest.raises(ValueError, match="damaged|not all of its files") as found:
+        data = TFDS(**coloured[1])
+        for split in data.splits:
+            next(batches(data, split, 2, seed=0, train=False))
+    if "is damaged (" in str(found.value):
+        command = f"python -m experiments.data.prepare coloured --data_dir={tmp_path}"
+        assert "rm -r " in str(found.value) and command in str(found.value)
+
+
+def test_files_that_hold_another_number_of_examples_are_noticed(coloured, tmp_path):
+    info = tmp_path / "coloured" / "1.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace('"4"', '"2"'))
+    with pytest.raises(ValueError, match="train.array_record-00000 holds 4 examples, not 2"):
+        TFDS(**coloured[1]).source("train")
+
+
+def test_images_of_four_channels_lie_on_white_and_arrays_of_any_number_are_cut(tmp_path):
+    x = noise(6, 6, 4)
+    rows = [{"image": png(x)}]
+    where = write(
+        tmp_path, "clear", {"image": tfds.features.Image(shape=(6, 6, 4))}, {"train": rows}
+    )
+    data = TFDS(**where)
+    assert data.shape == (6, 6, 3)
+    alpha = x[..., 3:] / 255
+    expected = x[..., :3] * alpha + 255 * (1 - alpha)
+    assert abs(data.source("train")[0]["x"] - expected).max() <= 1
+    for channels in (2, 5):
+        x = noise(6, 6, channels)
+        feature = tfds.features.Tensor(shape=x.shape, dtype=np.uint8)
+        where = write(tmp_path, f"raw{channels}", {"image": feature}, {"train": [{"image": x}]})
+        cut = TFDS(**where, crop=2).source("train")[0]["x"]
+        np.testing.assert_array_equal(cut, x[2:4, 2:4])
+
+
+def test_examples_without_a_class_are_named(tmp_path):
+    rows = [{"image": png(noise(6, 6, 3)), "label": label} for label in (1, -1)]
+    features = {"image": tfds.features.Image(shape=(6, 6, 3)), "label": LABEL}
+    where = write(tmp_path, "half", features, {"train": rows})
+    with pytest.raises(ValueError, match="example 1 of half/1.0.0 has label -1, expected 0, 1, 2"):
+        next(batches(TFDS(**where), "train", 2, seed=0, train=False))
 
 
 class Offline:
