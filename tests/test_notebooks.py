@@ -7,6 +7,7 @@ import ast
 import os
 import re
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -56,21 +57,25 @@ def code_cells(notebook):
 
 
 def execute(notebook, limit=LIMIT):
-    """Run a copy of `notebook` from top to bottom, in its own folder, with all warnings shown, within `limit` seconds, and return it."""
+    """Run a copy of `notebook` from top to bottom, with all warnings shown, within `limit` seconds, and return it.
+
+    It runs in an empty folder, as a user starts a notebook from anywhere.
+    """
     deadline = time.monotonic() + limit
     env = {
         name: value for name, value in os.environ.items() if name != "MPLBACKEND"
     }  # the kernel draws into the notebook
     env |= {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"}
-    client = NotebookClient(
-        nbformat.from_dict(notebook),
-        kernel_manager_class=ThisInterpreter,
-        timeout_func=lambda cell: max(1, round(deadline - time.monotonic())),
-        record_timing=False,
-        coalesce_streams=True,
-        resources={"metadata": {"path": str(ROOT / "notebooks")}},
-    )
-    return client.execute(env=env)
+    with tempfile.TemporaryDirectory() as folder:
+        client = NotebookClient(
+            nbformat.from_dict(notebook),
+            kernel_manager_class=ThisInterpreter,
+            timeout_func=lambda cell: max(1, round(deadline - time.monotonic())),
+            record_timing=False,
+            coalesce_streams=True,
+            resources={"metadata": {"path": folder}},
+        )
+        return client.execute(env=env)
 
 
 def store(path):
