@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from absl import logging
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from . import data, pictures
 from .build import load, make_dataset
@@ -69,9 +69,8 @@ def show(report: dict, workdir: Path) -> Path:
                 x,
             )
         )
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(3.2 * len(panels), 3.7), layout="constrained"
-    )
+    figure = Figure(figsize=(3.2 * len(panels), 3.7), layout="constrained")
+    axes = figure.subplots(1, len(panels))
     for axis, (title, x) in zip(axes, panels, strict=True):
         axis.imshow(
             pictures.grid(np.repeat((x * (255 / 16)).astype(np.uint8), 3, axis=-1)),
@@ -85,7 +84,6 @@ def show(report: dict, workdir: Path) -> Path:
     )
     path = workdir / "digits.png"
     figure.savefig(path, dpi=110)
-    plt.close(figure)
     return path
 
 

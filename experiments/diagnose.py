@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from sde_lib import LogUniform
 
@@ -214,7 +214,8 @@ def show(
     path: Path,
 ) -> None:
     """Draw the report."""
-    figure, axes = plt.subplots(2, 3, figsize=(13, 8), dpi=100)
+    figure = Figure(figsize=(13, 8), dpi=100)
+    axes = figure.subplots(2, 3)
     level = curves["level"]
 
     def panel(axis, text, names, target=None, log=False):
@@ -286,4 +287,3 @@ def show(
     figure.tight_layout(rect=(0, 0, 1, 0.96))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
-    plt.close(figure)

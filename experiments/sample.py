@@ -213,10 +213,6 @@ def sample(loaded: Loaded, workdir: Path) -> None:
         else {}
     )
     save_arrays(folder / "samples.npz", x=raw, **classes)
-    pictures.save_png(
-        folder / "grid.png",
-        pictures.picture(drawing.x[: 64 if raw.ndim == 4 else None], facts.levels),
-    )
     summary = {
         "sampler": name,
         "checkpoint": loaded.step,
@@ -227,7 +223,13 @@ def sample(loaded: Loaded, workdir: Path) -> None:
     write_json(folder / "summary.json", summary)
     if path is not None:
         save_arrays(folder / "walk.npz", x=path)
-        pictures.save_gif(folder / "walk.gif", path, facts.levels)
+    try:
+        shown = drawing.x[:64] if raw.ndim == 4 else drawing.x
+        pictures.save_png(folder / "grid.png", pictures.picture(shown, facts.levels))
+        if path is not None:
+            pictures.save_gif(folder / "walk.gif", path, facts.levels)
+    except Exception as error:  # whatever a library of pictures raises: the samples are kept
+        say(f"no picture of the samples ({type(error).__name__}: {error}); the numbers are kept")
     say(
         f"{number} samples by {name}: {drawing.nfe} network evaluations each, {drawing.seconds:.1f} s; see {folder / 'grid.png'}, "
         f"the numbers are in {folder / 'samples.npz'}"

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
+import experiments
 from experiments.data import scale
-from experiments.pictures import grid, picture, save_gif, save_png, scatter, to_uint8
+from experiments.pictures import grid, histogram, picture, save_gif, save_png, scatter, to_uint8
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
@@ -81,3 +84,94 @@ def test_png_and_gif_can_be_opened_again(tmp_path):
     assert durations == [60] * 5 + [1500]
     assert 20 < len(np.unique(first)) or first.std() < 110  # grey, not all black and white
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.gif", "new"]
+
+
+SHAPES = [
+    (),
+    (1,),
+    (2,),
+    (3,),
+    (50,),
+    (8, 8),
+    (8, 8, 1),
+    (8, 8, 2),
+    (8, 8, 3),
+    (8, 8, 4),
+    (8, 8, 5),
+]
+SHAPES += [(1, 1, 1), (1, 40, 1), (40, 1, 3), (8, 8, 64), (2, 8, 8, 3)]
+CONTENTS = {
+    "noise": lambda x: x,
+    "zeros": np.zeros_like,
+    "constant": lambda x: np.full_like(x, 0.7),
+    "NaN": lambda x: np.full_like(x, np.nan),
+    "infinity": lambda x: np.full_like(x, np.inf),
+    "some NaN and infinities": lambda x: np.where(x > 1, np.nan, np.where(x < -1, -np.inf, x)),
+    "huge": lambda x: np.full_like(x, 3e38) * np.sign(x),
+    "tiny": lambda x: 1e-40 * x,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_there_is_a_picture_and_an_animation_of_anything(tmp_path, shape):
+    rng = np.random.default_rng(0)
+    names = CONTENTS if len(shape) == 3 or shape in ((1,), (2,)) else ("noise", "NaN")
+    for name, content in ((name, CONTENTS[name]) for name in names):
+        for dtype in (np.float32, np.float16) if name == "noise" else (np.float32,):
+            with np.errstate(all="ignore"):
+                x = content(rng.standard_normal((5, *shape)).astype(np.float32)).astype(dtype)
+            for levels in (None, 2, 256) if len(shape) == 3 else (None,):
+                image = picture(x, levels)
+                assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    walk = np.stack([x, np.full_like(x, np.nan), rng.standard_normal(x.shape).astype(x.dtype)])
+    save_gif(tmp_path / "walk.gif", walk, None)
+    for number in (0, 1):
+        assert picture(x[:number], None).dtype == np.uint8
+
+
+def test_the_first_channels_are_the_colours():
+    x = np.linspace(-1, 1, 5).reshape(1, 1, 1, 5)
+    np.testing.assert_array_equal(to_uint8(x[..., :2], None).ravel(), [0, 64, 0])
+    np.testing.assert_array_equal(to_uint8(x, None).ravel(), [0, 64, 128])
+
+
+def test_infinite_pixels_are_black_or_white_and_missing_ones_grey():
+    x = np.array([np.inf, -np.inf, np.nan]).reshape(3, 1, 1, 1)
+    found = [int(picture(x[i : i + 1], None)[400, 400, 0]) for i in range(3)]  # its middle
+    assert found == [255, 0, 128]
+
+
+def coloured(image):
+    """Return the rows and columns of the pixels that are drawn in colour."""
+    return np.nonzero(np.abs(image.astype(int) - image[..., :1]).max(-1) > 20)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_points_are_drawn_where_they_lie_at_any_scale(size):
+    with_holes = np.array([[np.nan, 0], [0, np.inf], *[[0.9 * size, 0.9 * size]] * 50])
+    rows, columns = coloured(scatter(with_holes, limit=size))
+    assert len(rows) and rows.max() < 100 and columns.min() > 300
+    rows, columns = coloured(scatter(np.array([[-size, -size]] * 50)))
+    assert len(rows) and rows.min() > 300 and columns.max() < 120  # all points by default
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_numbers_are_counted_where_they_lie(size):
+    x = size * np.concatenate([np.full(30, -0.9), np.full(10, 0.9)])[:, None]
+    rows, columns = coloured(histogram(x, limit=size))
+    left, right = columns < 200, columns > 200
+    assert left.any() and right.any() and abs(columns - 200).min() > 100
+    height = [400 - rows[side].min() for side in (left, right)]
+    assert height[0] > 2 * height[1]
+    np.testing.assert_array_equal(picture(x, None, size), histogram(x, size))
+
+
+def test_tall_images_do_not_make_an_enormous_picture():
+    assert max(grid(np.zeros((9, 300, 1, 3), np.uint8)).shape) < 1000
+    assert max(grid(np.zeros((9, 1, 300, 3), np.uint8)).shape) < 1000
+
+
+def test_pictures_change_no_setting_of_matplotlib():
+    """A script that imports the package and then pyplot gets the backend of its own choice."""
+    for file in Path(experiments.__file__).parent.rglob("*.py"):
+        assert "pyplot" not in file.read_text() and "MPLBACKEND" not in file.read_text(), file

@@ -9,7 +9,7 @@ from experiments.build import Facts, Loaded, build, load
 from experiments.data.toy import MEANS
 from experiments.devices import fitting_mesh, make_mesh
 from experiments.errors import RunError
-from experiments.sample import draw, draw_many, draw_walk, labels, sample, with_settings
+from experiments.sample import Drawing, draw, draw_many, draw_walk, labels, sample, with_settings
 from experiments.train import FREE, train
 
 
@@ -231,3 +231,18 @@ def test_training_refuses_a_batch_that_the_devices_cannot_share(tiny_config, tmp
         train(config, tmp_path / "run")
     config.devices, config.train.steps = 2, 1
     train(config, tmp_path / "run")  # nothing of the failed start is in the way
+
+
+def test_a_picture_that_fails_costs_no_samples(trained, monkeypatch, capsys):
+    def fails(*arguments):
+        raise IndexError("no such axis")
+
+    drawing = Drawing(np.ones((4, 2)), 5, 0.1, 0.0)
+    monkeypatch.setattr("experiments.sample.draw_many", lambda *arguments: drawing)
+    monkeypatch.setattr("experiments.pictures.picture", fails)
+    sample(load(trained), trained)
+    assert "no picture of the samples (IndexError: no such axis)" in capsys.readouterr().out
+    (folder,) = (trained / "samples").iterdir()
+    with np.load(folder / "samples.npz") as saved:
+        np.testing.assert_array_equal(saved["x"], drawing.x)
+    assert json.loads((folder / "summary.json").read_text())["samples"] == 20
