@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -116,7 +117,7 @@ class Files(DataSet):
         )
 
 
-def _existing(name: str, value: object) -> Path:
+def _existing(name: str, value: Any) -> Path:
     place = check_path(name, value)
     if not place.exists():
         raise FileNotFoundError(

@@ -1,21 +1,23 @@
 """Checks of the settings of a data set: one message with the value, what was expected and the remedy."""
 
-import math
 import numbers
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 LARGEST_SIDE = 8192  # pixels a side that images may be resampled to
 LARGEST_SEED = 2**63 - 1
+LARGEST_REAL = sys.float_info.max
 
 
-def check_whole(name: str, value: object, low: int, high: int | None = None) -> int:
+def check_whole(name: str, value: Any, low: int, high: int | None = None) -> int:
     """Return ``value`` as an int; ValueError unless it is a whole number of at least ``low`` and at most ``high``."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
     if not whole:
         raise ValueError(f"{name} must be a whole number, got {value!r}; write for example {low}")
-    number = int(value)  # pyright: ignore[reportArgumentType]
+    number = int(value)
     if number < low:
         raise ValueError(f"need {name} >= {low}, got {number}; raise it")
     if high is not None and number > high:
@@ -23,23 +25,23 @@ def check_whole(name: str, value: object, low: int, high: int | None = None) -> 
     return number
 
 
-def check_real(name: str, value: object) -> float:
+def check_real(name: str, value: Any) -> float:
     """Return ``value`` as a float; ValueError unless it is a finite number."""
     real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
-    if not real or not math.isfinite(float(value)):  # pyright: ignore[reportArgumentType]
+    if not real or not -LARGEST_REAL <= value <= LARGEST_REAL:  # also of an int beyond all floats
         raise ValueError(f"{name} must be a finite number, got {value!r}")
-    return float(value)  # pyright: ignore[reportArgumentType]
+    return float(value)
 
 
-def check_fraction(name: str, value: object) -> float:
+def check_fraction(name: str, value: Any) -> float:
     """Return ``value`` as a float; ValueError unless it is a number of [0, 1)."""
     real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
-    if not real or not 0 <= float(value) < 1:  # pyright: ignore[reportArgumentType]
+    if not real or not 0 <= value < 1:
         raise ValueError(f"need 0 <= {name} < 1, got {value}: it is a fraction of the examples")
-    return float(value)  # pyright: ignore[reportArgumentType]
+    return float(value)
 
 
-def check_range(name: str, value: object) -> tuple[float, float]:
+def check_range(name: str, value: Any) -> tuple[float, float]:
     """Return ``value`` as (low, high); ValueError unless it is two finite numbers, the smaller one first."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise ValueError(f"{name} must be two numbers such as (0, 1), got {value!r}")
@@ -49,21 +51,21 @@ def check_range(name: str, value: object) -> tuple[float, float]:
     return low, high
 
 
-def check_flag(name: str, value: object) -> bool:
+def check_flag(name: str, value: Any) -> bool:
     """Return ``value``; ValueError unless it is True or False."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {value!r}")
     return value
 
 
-def check_text(name: str, value: object) -> str:
+def check_text(name: str, value: Any) -> str:
     """Return ``value``; ValueError unless it is a text that is not empty."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name} must be a name that is not empty, got {value!r}")
     return value
 
 
-def check_path(name: str, value: object) -> Path:
+def check_path(name: str, value: Any) -> Path:
     """Return ``value`` as a path with ~ expanded; ValueError if it is empty or no path, or if ~ has no meaning here."""
     if isinstance(value, Path):
         value = str(value)

@@ -71,7 +71,7 @@ class TFDS(DataSet):
                 f"the images of {dataset} differ in size; pass image_size=... to cut and resample them to squares"
             )
         self.shape = (height, width, channels)
-        label = features["label"] if "label" in features else None
+        label: Any = features["label"] if "label" in features else None
         self.num_classes = 0
         if isinstance(label, tfds.features.ClassLabel):
             self.num_classes = label.num_classes or 0

@@ -395,6 +395,8 @@ def test_files_of_other_kinds_say_how_to_convert_them(tmp_path, name, message):
         (dict(value_range=(1, 0)), "value_range must be .low, high. with low < high"),
         (dict(value_range=1), r"value_range must be two numbers such as \(0, 1\), got 1"),
         (dict(value_range=(0, float("inf"))), "value_range must be a finite number, got inf"),
+        (dict(value_range=(0, 10**400)), "value_range must be a finite number, got 1000"),
+        (dict(validation=10**400), "need 0 <= validation < 1, got 1000"),
         (dict(skip_unreadable="yes"), "skip_unreadable must be True or False, got 'yes'"),
         (dict(skip_unreadable=True), "skip_unreadable is for folders"),
         (dict(labels=""), "labels must name a file"),
