@@ -107,6 +107,11 @@ class Files(DataSet):
             statistics(self, "train")  # refuses what is constant
 
     def source(self, split: str) -> Source:
+        if split == "validation" and split not in self.splits:
+            raise ValueError(
+                "data.validation is 0, so that no examples are held out and there is no split 'validation': raise data.validation, "
+                "or name the split train where it is asked for (--config.train.held_out= for none)"
+            )
         check_split(split, self.splits)
         rows = self._rows[split]
         everything = self._all.source

@@ -23,7 +23,10 @@ def prepare(name: str, data_dir: str | None = None) -> str:
         raise SystemExit(
             'preparing a data set needs TensorFlow: install the extra with\n  pip install -e ".[tfds-prepare]"'
         )
-    directory = data_directory(data_dir)
+    try:
+        directory = data_directory(data_dir)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
     try:
         builder = tfds.builder(name, data_dir=directory, file_format="array_record")
     except DatasetNotFoundError:

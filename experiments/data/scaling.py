@@ -25,6 +25,7 @@ def dequantise(k: np.ndarray, words: np.ndarray) -> np.ndarray:
 
 def scale(y, levels: int | None):
     """Map dequantised grey levels y in [0, levels) to [-1, 1), in float32; leave continuous data (levels None) as they are."""
+    _check_levels(levels)
     y = np.asarray(y, np.float32)
     return y if levels is None else y * np.float32(2 / levels) - np.float32(1)
 
@@ -35,6 +36,7 @@ def unscale(x, levels: int | None):
     Raises:
       ValueError: x holds NaN, which no grey level stands for.
     """
+    _check_levels(levels)
     x = np.asarray(x, np.float32)
     if levels is None:
         return x
@@ -42,7 +44,8 @@ def unscale(x, levels: int | None):
         raise ValueError(
             f"cannot turn NaN into grey levels: {np.isnan(x).sum()} of {x.size} values are NaN"
         )
-    k = np.clip(np.floor((x + np.float32(1)) * np.float32(levels / 2)), 0, levels - 1)
+    inside = np.clip(x, np.float32(-1), np.float32(1))  # before the product, which might overflow
+    k = np.clip(np.floor((inside + np.float32(1)) * np.float32(levels / 2)), 0, levels - 1)
     return k.astype(np.uint8 if levels <= 256 else np.int32)
 
 
@@ -51,4 +54,12 @@ def bits_per_dim(log_prob, dim: int, levels: int | None):
 
     For grey levels it is an upper bound on the code length of the integers; for continuous data it is the differential entropy's unit.
     """
+    _check_levels(levels)
+    if dim < 1:
+        raise ValueError(f"need dim >= 1, the number of values of an example, got {dim}")
     return -log_prob / (dim * math.log(2)) + (0.0 if levels is None else math.log2(levels / 2))
+
+
+def _check_levels(levels: int | None) -> None:
+    if levels is not None and levels < 2:
+        raise ValueError(f"levels must be None (continuous data) or at least 2, got {levels}")

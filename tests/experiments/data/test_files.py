@@ -254,3 +254,17 @@ def test_files_that_are_no_arrays_are_refused(tmp_path):
         Files(path=str(tmp_path / "y.npy"), image_size=2)
     with pytest.raises(ValueError, match=r"shape \(4, 4, 1\), not images with 3 channels"):
         Files(path=str(tmp_path / "y.npy"), channels=3)
+
+
+def test_a_split_that_is_not_held_out_is_explained(tmp_path):
+    data = Files(path=save(tmp_path, {"a.png": noise(4, 4)}), validation=0)
+    with pytest.raises(ValueError, match="data.validation is 0, .* no split 'validation'"):
+        data.source("validation")
+
+
+def test_images_of_a_folder_may_have_fewer_levels(tmp_path):
+    path = save(tmp_path, {f"{i}.png": noise(4, 4) // 16 for i in range(9)})
+    data = Files(path=path, levels=16, validation=0)
+    assert data.levels == 16 and abs(statistics(data, "train").mean) < 0.3
+    with pytest.raises(ValueError, match="holds 15, expected grey levels 0..14"):
+        statistics(Files(path=path, levels=15, validation=0), "train")

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from experiments.data import bits_per_dim, scale, unscale
+from experiments.data.base import MOST_LEVELS
 from experiments.data.scaling import DEQUANTISATION_BITS, dequantise
 
 
-@pytest.mark.parametrize("levels", [2, 17, 256])
+@pytest.mark.parametrize("levels", [2, 3, 17, 255, 256, 1000, MOST_LEVELS])
 def test_unscale_undoes_scale_exactly_for_every_level_and_every_extreme_of_the_noise(levels):
-    k = np.arange(levels, dtype=np.uint8)
+    k = np.arange(levels, dtype=np.uint8 if levels <= 256 else np.int32)
     for word in (0, 1 << (16 - DEQUANTISATION_BITS), 2**15, 2**16 - 1):
         x = scale(dequantise(k, np.full(levels, word, np.uint16)), levels)
         assert x.dtype == np.float32 and x.min() >= -1 and x.max() < 1
@@ -22,6 +23,17 @@ def test_scale_maps_the_range_of_grey_levels_to_minus_one_and_one():
 
 def test_unscale_clips_what_a_sampler_overshoots():
     np.testing.assert_array_equal(unscale([-7.0, -1.0001, 1.0, 3.0], 17), [0, 0, 16, 16])
+    np.testing.assert_array_equal(unscale([-np.inf, -3e38, 3e38, np.inf], 17), [0, 0, 16, 16])
+
+
+@pytest.mark.parametrize("levels", [-1, 0, 1])
+def test_a_number_of_levels_that_makes_no_sense_is_refused(levels):
+    calls = (lambda: scale([0.0], levels), lambda: unscale([0.0], levels))
+    for call in (*calls, lambda: bits_per_dim(0.0, 2, levels)):
+        with pytest.raises(ValueError, match=f"levels must be None .* or at least 2, got {levels}"):
+            call()
+    with pytest.raises(ValueError, match="need dim >= 1, .*, got 0"):
+        bits_per_dim(0.0, 0, None)
 
 
 def test_continuous_data_are_left_alone():

@@ -132,3 +132,13 @@ def test_wrong_arguments_are_refused():
 def test_settings_of_other_kinds_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Toy(**{"density": "moons", **settings})
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_densities_of_points_that_are_not_finite_or_no_points(name):
+    toy = Toy(density=name)
+    x = np.array([[np.nan, 0], [np.inf, 0], [0.5, 0.5], [1.4, -np.inf]])
+    got = toy.log_prob(x)
+    np.testing.assert_array_equal(got, [np.nan, -np.inf, toy.log_prob(x[2]), -np.inf])
+    with pytest.raises(ValueError, match=r"points have shape \(..., 2\), got \(3,\)"):
+        toy.log_prob(np.zeros(3))
