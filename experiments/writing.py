@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .errors import RunError
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` in one piece: beside it first, then moved over it; an OSError names `path`."""
@@ -30,3 +32,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON to `path` in one piece."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def check_free(folder: Path, names: tuple[str, ...]) -> None:
+    """Raise a RunError if a folder holds anything of these names already: nothing is written over what may be someone else's."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; name a folder that is to be made")
+    for name in names:
+        if (folder / name).exists() or (folder / name).is_symlink():
+            raise RunError(
+                f"{folder} already holds {name}, which would be written over; name another folder"
+            )

@@ -17,6 +17,26 @@ import numpy as np
 from models import UNet
 
 from ..errors import RunError
+from .expect import (
+    ANYTHING,
+    BLOCKS,
+    BOOLEAN,
+    CHANNELS,
+    COUNT,
+    DROPOUT,
+    LEVELS,
+    POSITIVE,
+    SIZE,
+    TEXT,
+    Expected,
+    check,
+    either,
+    optional,
+    real,
+    several,
+    whole,
+)
+from .reading import shown
 from .rules import OIHW, SAME, TRANSPOSED, Layout, Path, Rule, joined, single
 
 # What a missing key of config.json means.
@@ -37,6 +57,24 @@ DOWN = (
     "AttnSkipDownBlock2D",
 )
 UP = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D")
+BLOCK_NAMES = several(TEXT, LEVELS, least=1)
+EXPECTED: dict[str, Expected] = {
+    "in_channels": CHANNELS, "out_channels": CHANNELS, "center_input_sample": BOOLEAN, "time_embedding_type": TEXT,
+    "time_embedding_dim": optional(CHANNELS), "freq_shift": real(0.0), "flip_sin_to_cos": BOOLEAN,
+    "mid_block_type": optional(TEXT), "layers_per_block": BLOCKS, "mid_block_scale_factor": POSITIVE,
+    "down_block_types": BLOCK_NAMES, "up_block_types": BLOCK_NAMES, "block_out_channels": several(CHANNELS, LEVELS, least=1),
+    "downsample_padding": whole(0, 1), "downsample_type": TEXT, "upsample_type": TEXT, "dropout": DROPOUT, "act_fn": TEXT,
+    "attention_head_dim": optional(CHANNELS), "norm_num_groups": optional(CHANNELS), "attn_norm_num_groups": optional(CHANNELS),
+    "norm_eps": POSITIVE, "resnet_time_scale_shift": TEXT, "add_attention": BOOLEAN, "class_embed_type": optional(TEXT),
+    "num_class_embeds": optional(COUNT), "num_train_timesteps": ANYTHING,
+    "sample_size": optional(either(SIZE, several(SIZE, 2, least=2))), "_no_label": optional(whole(0, 100_000)),
+}  # fmt: skip
+EXPECTED_OF_SCHEDULERS: dict[str, Expected] = {
+    "sigma_min": POSITIVE, "sigma_max": POSITIVE, "beta_schedule": TEXT, "prediction_type": TEXT, "trained_betas": ANYTHING,
+    "num_train_timesteps": COUNT, "beta_start": POSITIVE, "beta_end": POSITIVE,
+}  # fmt: skip
+CLASS = "UNet2DModel"
+OLD_PREFIX = "UNetRes"  # of the names of blocks in older files
 # Names of older files.
 RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 # [cos, sin] instead of [sin, cos]: the rows of the matrix behind them change places
@@ -55,10 +93,17 @@ def network(config: Mapping[str, Any]) -> dict[str, Any]:
         RunError: the network has something that ours has not; it is named.
     """
     c = {"_no_label": None, **DEFAULTS, **config}
-    down, up = (
-        list(c["down_block_types"]),
-        list(c["up_block_types"])[::-1],
-    )  # both from fine to coarse
+    if c.get("_class_name", CLASS) != CLASS:
+        raise RunError(f"_class_name is {shown(c['_class_name'])}, expected {CLASS}")
+    check(c, EXPECTED)
+    # both from fine to coarse
+    down = [kind.removeprefix(OLD_PREFIX) for kind in c["down_block_types"]]
+    up = [kind.removeprefix(OLD_PREFIX) for kind in c["up_block_types"]][::-1]
+    if not len(down) == len(up) == len(c["block_out_channels"]):
+        raise RunError(
+            f"there are {len(down)} down_block_types, {len(up)} up_block_types and "
+            f"{len(c['block_out_channels'])} block_out_channels, expected equally many"
+        )
     skip, labels, no_label = (
         any("Skip" in kind for kind in (*down, *up)),
         c["num_class_embeds"],
@@ -162,6 +207,9 @@ def process(config: Mapping[str, Any], scheduler: Mapping[str, Any]) -> dict[str
         RunError: the schedule has no counterpart here.
     """
     c = {**DEFAULTS, **config}
+    check(
+        scheduler, {k: v for k, v in EXPECTED_OF_SCHEDULERS.items() if k in scheduler}, "scheduler "
+    )
     if c["time_embedding_type"] == "fourier":
         factor = (
             2 if c["center_input_sample"] else 1
@@ -207,7 +255,8 @@ def diffusers_rules(net: UNet, flip: bool, no_label: bool = False) -> list[Rule]
         rules += _pair("time_embedding.linear_1", ("conditioning", "dense0"), first)
         rules += _pair("time_embedding.linear_2", ("conditioning", "dense1"), TRANSPOSED)
         if net.conditioning.label is not None:
-            rules.append(Rule(LABEL, ("class_embedding.weight",), SAME if no_label else LABELS))
+            layout = SAME if no_label else LABELS
+            rules.append(Rule(LABEL, ("class_embedding.weight",), layout, not no_label))
     rules += _pair("conv_in", ("conv_in",), OIHW)
     for way in ("down", "up"):
         for i, level in enumerate(getattr(net, way)):

@@ -14,9 +14,25 @@ from models import UNet
 
 from ..errors import RunError
 from .diffusers import FLIPPED
+from .expect import (
+    BLOCKS,
+    CHANNELS,
+    DROPOUT,
+    KERNEL,
+    LEVELS,
+    POSITIVE,
+    SIZE,
+    TEXT,
+    Expected,
+    check,
+    several,
+    whole,
+)
+from .plain import Remains
+from .reading import checked_weights, reading, shown
 from .rules import OIHW, SAME, TRANSPOSED, Layout, Rule, single
 from .rules import Path as Place
-from .torch_file import Remains, read_pickle
+from .torch_file import read_pickle
 
 # Objects whose state is read; each is a plain container then.
 REMAINS = frozenset(
@@ -28,6 +44,18 @@ REMAINS = frozenset(
 )
 
 
+EXPECTED: dict[str, Expected] = {
+    "img_resolution": SIZE, "in_channels": CHANNELS, "label_dim": whole(0, 100_000), "sigma_data": POSITIVE,
+    "dropout": DROPOUT, "model_channels": CHANNELS, "channel_mult": several(whole(1, 1024), LEVELS, least=1),
+    "num_blocks": BLOCKS, "attn_resolutions": several(SIZE, 64), "embedding_type": TEXT, "encoder_type": TEXT,
+    "decoder_type": TEXT, "resample_filter": KERNEL,
+}  # fmt: skip
+EMBEDDINGS = {"positional": "positional", "fourier": "fourier_raw"}
+ENCODERS = {"standard": "none", "skip": "input_skip", "residual": "residual"}
+DECODERS = {"standard": "none", "skip": "output_skip"}
+DEEPEST = 20  # modules inside of modules
+
+
 class Net:
     """A module of theirs: its arrays by name, and the settings that it was made with."""
 
@@ -37,8 +65,10 @@ class Net:
         self.kind = _plain(meta).get("class_name", "")
         self.settings = _plain(self.state.get("_init_kwargs", {}))
 
-    def arrays(self, prefix: str = "") -> dict[str, np.ndarray]:
+    def arrays(self, prefix: str = "", depth: int = 0) -> dict[str, np.ndarray]:
         """Return parameters and buffers, those of the modules inside too, names joined by dots."""
+        if depth > DEEPEST:
+            raise RunError(f"modules are nested more than {DEEPEST} deep; the file is damaged")
         own = {
             **_plain(self.state.get("_parameters", {})),
             **_plain(self.state.get("_buffers", {})),
@@ -46,12 +76,15 @@ class Net:
         found = {f"{prefix}{name}": array for name, array in own.items() if array is not None}
         for name, module in _plain(self.state.get("_modules", {})).items():
             if module is not None:
-                found |= Net(module).arrays(f"{prefix}{name}.")
+                found |= Net(module).arrays(f"{prefix}{name}.", depth + 1)
         return found
 
     def inner(self, name: str) -> "Net":
         """Return a module inside."""
-        return Net(_plain(self.state["_modules"])[name])
+        modules = _plain(self.state.get("_modules", {}))
+        if name not in modules:
+            raise RunError(f"the file holds no module {name!r} in its network")
+        return Net(modules[name])
 
 
 def read_edm(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -61,17 +94,15 @@ def read_edm(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         RunError: the file holds anything but plain containers, tensors and EDM's own objects, or another network.
     """
     found = _plain(read_pickle(path, REMAINS))
-    if "ema" not in found:
-        raise RunError(
-            f"{path} holds no averaged network (ema); expected a network snapshot of EDM"
-        )
-    outer = Net(found["ema"])
-    if outer.kind != "EDMPrecond":
-        raise RunError(
-            f"{path} holds a {outer.kind or 'network of another kind'}, expected an EDMPrecond"
-        )
-    net = outer.inner("model")
-    return settings_of(net.kind, net.settings, outer.settings), net.arrays()
+    with reading(path, "network snapshot of EDM"):
+        if "ema" not in found:
+            raise RunError("it holds no averaged network (ema); expected a network snapshot of EDM")
+        outer = Net(found["ema"])
+        if outer.kind != "EDMPrecond":
+            raise RunError(f"it holds the network {shown(outer.kind)}, expected an EDMPrecond")
+        net = outer.inner("model")
+        settings = settings_of(net.kind, net.settings, outer.settings)
+        return settings, checked_weights(net.arrays(), "the network")
 
 
 def settings_of(kind: str, given: Mapping[str, Any], outer: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,6 +111,9 @@ def settings_of(kind: str, given: Mapping[str, Any], outer: Mapping[str, Any]) -
     Raises:
         RunError: the network is another one.
     """
+    needed = {name: EXPECTED[name] for name in ("img_resolution", "in_channels")}
+    check(given, needed | {k: v for k, v in EXPECTED.items() if k in given})
+    check(outer, {k: v for k, v in EXPECTED.items() if k in outer})
     size, channels, labels = (
         given["img_resolution"],
         given["in_channels"],
@@ -93,22 +127,17 @@ def settings_of(kind: str, given: Mapping[str, Any], outer: Mapping[str, Any]) -
         "dropout": given.get("dropout", 0.1),
     }
     if kind == "SongUNet":
-        encoder, decoder = (
-            given.get("encoder_type", "standard"),
-            given.get("decoder_type", "standard"),
-        )
+        embedding = _one_of(EMBEDDINGS, given, "embedding_type", "positional")
+        encoder = _one_of(ENCODERS, given, "encoder_type", "standard")
+        decoder = _one_of(DECODERS, given, "decoder_type", "standard")
         return shared | {
             "nf": given.get("model_channels", 128),
             "ch_mult": tuple(given.get("channel_mult", (1, 2, 2, 2))),
             "num_res_blocks": given.get("num_blocks", 4),
             "attn_resolutions": tuple(given.get("attn_resolutions", (16,))),
-            "embedding": {"positional": "positional", "fourier": "fourier_raw"}[
-                given.get("embedding_type", "positional")
-            ],
-            "progressive_input": {"standard": "none", "skip": "input_skip", "residual": "residual"}[
-                encoder
-            ],
-            "progressive": {"standard": "none", "skip": "output_skip"}[decoder],
+            "embedding": EMBEDDINGS[embedding],
+            "progressive_input": ENCODERS[encoder],
+            "progressive": DECODERS[decoder],
             "fir": tuple(given.get("resample_filter", (1, 1))) != (1, 1),
             "fir_kernel": tuple(given.get("resample_filter", (1, 1))),
         }
@@ -127,7 +156,15 @@ def settings_of(kind: str, given: Mapping[str, Any], outer: Mapping[str, Any]) -
             "head_features": 64,
             "eps": 1e-5,
         }
-    raise RunError(f"the file holds a {kind}, expected a SongUNet or a DhariwalUNet")
+    name = kind[:80] if isinstance(kind, str) else shown(kind)
+    raise RunError(f"the file holds a {name}, expected a SongUNet or a DhariwalUNet")
+
+
+def _one_of(choices: Mapping[str, str], given: Mapping[str, Any], name: str, usual: str) -> str:
+    value = given.get(name, usual)
+    if value not in choices:
+        raise RunError(f"{name} is {shown(value)}, expected one of {', '.join(choices)}")
+    return value
 
 
 def with_labels(weights: Mapping[str, np.ndarray], net: UNet) -> dict[str, np.ndarray]:
@@ -140,18 +177,25 @@ def with_labels(weights: Mapping[str, np.ndarray], net: UNet) -> dict[str, np.nd
     }
     if net.conditioning is None or net.conditioning.label is None:
         return kept
-    matrix, count = (
-        weights["map_label.weight"].T.astype(np.float64),
-        net.num_classes,
-    )  # (labels, features)
+    count = net.num_classes
     if net.conditioning.label_into == "embedding":
+        matrix = _matrix(weights, "map_label.weight", count)
         return kept | {"label rows": np.concatenate([matrix, np.zeros((1, matrix.shape[1]))])}
-    bias, first = (
-        weights["map_label.bias"].astype(np.float64),
-        weights["map_layer0.weight"].astype(np.float64).T,
-    )
+    matrix = _matrix(weights, "map_label.weight", count)
+    first = _matrix(weights, "map_layer0.weight", matrix.shape[1])
+    bias = weights.get("map_label.bias", np.zeros(0)).astype(np.float64)
+    if bias.shape != matrix.shape[1:]:
+        raise RunError(f"map_label.bias has shape {bias.shape}, expected {matrix.shape[1:]}")
     rows = np.concatenate([matrix * np.sqrt(count), np.zeros((1, matrix.shape[1]))]) + bias
     return kept | {"label rows": rows @ first}
+
+
+def _matrix(weights: Mapping[str, np.ndarray], name: str, rows: int) -> np.ndarray:
+    """Return the matrix of a linear map in float64, as (in, out), where `in` has to be `rows`."""
+    matrix = weights.get(name, np.zeros(0))
+    if matrix.ndim != 2 or matrix.shape[1] != rows:
+        raise RunError(f"{name} has shape {matrix.shape}, expected (outputs, {rows})")
+    return matrix.T.astype(np.float64)
 
 
 def edm_rules(net: UNet) -> list[Rule]:

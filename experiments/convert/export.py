@@ -17,11 +17,12 @@ import models
 
 from ..build import load
 from ..errors import RunError
-from ..writing import write_json
+from ..writing import check_free, write_json
 from . import rules
 from .diffusers import DEFAULTS, LABEL, diffusers_rules, network
 from .safetensors import write_safetensors
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 # Settings that change how a network is trained or computed, not what.
 FREE = (
     "dropout",
@@ -41,11 +42,12 @@ def export(workdir: str | Path, folder: str | Path) -> None:
     Raises:
         RunError: there is no run, or its network is none that a UNet2DModel can be.
     """
+    check_free(Path(folder), ("config.json", WEIGHTS))
     loaded = load(workdir)
     net = loaded.config.net.to_dict()
     config, weights = to_diffusers(net, loaded.run.facts.shape, loaded.denoiser.net.params)  # pyright: ignore[reportFunctionMemberAccess]
     write_json(Path(folder) / "config.json", config)
-    write_safetensors(Path(folder) / "diffusion_pytorch_model.safetensors", weights)
+    write_safetensors(Path(folder) / WEIGHTS, weights)
 
 
 def to_diffusers(

@@ -1,13 +1,11 @@
 """The formats that checkpoints come in: each reads a file and says what is in it, in our terms."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
-from flax.serialization import msgpack_restore
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -21,12 +19,12 @@ from . import rules
 from .edm import edm_rules, read_edm, with_labels
 from .export import idle_attention
 from .ncsn import ncsn_rules
+from .reading import checked_weights, read_json, reading
 from .safetensors import read_safetensors
-from .score_sde import idle, jax_rules, pytorch_rules
+from .score_sde import fitting_rules, idle, jax_rules
 from .settings import from_score_sde
+from .states import UNTRAINED, jax_state, pytorch_state, state_dict
 from .torch_file import read_torch
-
-UNTRAINED = "all_modules.0.W"  # the random frequencies of a Fourier embedding: never trained
 
 
 class Converted(NamedTuple):
@@ -49,11 +47,13 @@ def load_config(spec: str) -> ConfigDict:
         raise RunError(
             f"there is no configuration file {path}; name one of ours, such as experiments/configs/score_sde.py:VARIANT"
         )
-    if path.endswith(".json"):
-        return from_score_sde(json.loads(Path(path).read_text()))
-    found: dict[str, Any] = {"__name__": "config"}
-    exec(compile(Path(path).read_text(), path, "exec"), found)  # our own file, named by the user
-    return found["get_config"](*([variant] if variant else []))
+    with reading(path, "configuration"):
+        if path.endswith(".json"):
+            return from_score_sde(read_json(Path(path)))
+        found: dict[str, Any] = {"__name__": "config"}
+        code = compile(Path(path).read_text(), path, "exec")
+        exec(code, found)  # our own file, named by the user
+        return found["get_config"](*([variant] if variant else []))
 
 
 def abstract_network(config: ConfigDict) -> nnx.Module:
@@ -67,6 +67,29 @@ def abstract_network(config: ConfigDict) -> nnx.Module:
     return nnx.eval_shape(lambda: make(models, config.net, nnx.Module, **extra, rngs=nnx.Rngs(0)))
 
 
+def fitting_network(
+    config: ConfigDict, weights: Mapping[str, np.ndarray], source: Any
+) -> nnx.Module:
+    """Return the network of a configuration without numbers, if it can be that of these weights; `source` is its file.
+
+    Raises:
+        RunError: it has more blocks than there are weights; making it could take hours.
+    """
+    blocks = config.net.get("num_res_blocks", 0) * len(config.net.get("ch_mult", ()))
+    if blocks > len(weights):
+        raise RunError(
+            f"{source} asks for {config.net.num_res_blocks} blocks at each of "
+            f"{len(config.net.ch_mult)} levels, but there are only {len(weights)} arrays"
+        )
+    with reading(source, "configuration of a network that can be made"):
+        return abstract_network(config)
+
+
+def drop(weights: Mapping[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
+    """Return the weights without those of these names."""
+    return {name: array for name, array in weights.items() if name not in names}
+
+
 def template_of(net: nnx.Module) -> Any:
     """Return the shapes of a network's parameters, as nested dicts."""
     return models.split(net).params
@@ -75,76 +98,71 @@ def template_of(net: nnx.Module) -> Any:
 def score_sde_pytorch(path: Path, spec: str | None) -> Converted:
     """Read a checkpoint of score_sde_pytorch (`.pth`), or an `.npz` that holds a state dict."""
     config = load_config(_given(spec))
-    if path.suffix == ".npz":
-        with np.load(path) as file:
-            ema = {k.removeprefix("param/"): file[k] for k in file.files if k.startswith("param/")}
-        model, step = ema, 0
-    else:
-        model, ema, step = _pytorch_state(read_torch(path))
+    model, ema, step = state_dict(path) if path.suffix == ".npz" else pytorch_state(path)
     if config.net.get("embedding") == "none" and np.ndim(model.get("all_modules.0.weight", 0)) == 2:
         config.net.embedding = (
             "positional"  # its DDPM is told the time whatever model.conditional says
         )
-    net = abstract_network(config)
-    if isinstance(net, models.NCSN):
-        names, ignored = ncsn_rules(net), ["sigmas"]
-    else:
-        unread = idle(_unet(net), model)
-        names, ignored = (
-            pytorch_rules(_unet(net), first=int(UNTRAINED in unread)),
-            ["sigmas", *unread],
-        )
-    read = lambda weights: rules.read(names, weights, template_of(net), ignored)  # noqa: E731
-    return Converted(config, read(model), read(ema), step)
+    with reading(path, "checkpoint of this network"):
+        net = fitting_network(config, model, spec)
+        if isinstance(net, models.NCSN):
+            names, ignored = ncsn_rules(net), ["sigmas"]
+        else:
+            unread = idle(_unet(net), model)
+            names = fitting_rules(
+                _unet(net), drop(model, ["sigmas", *unread]), first=int(UNTRAINED in unread)
+            )
+            ignored = ["sigmas", *unread]
+        read = lambda weights: rules.read(names, weights, template_of(net), ignored)  # noqa: E731
+        return Converted(config, read(model), read(ema), step)
 
 
 def score_sde(path: Path, spec: str | None) -> Converted:
     """Read a checkpoint of the JAX original: what flax's msgpack wrote of its training state."""
     config = load_config(_given(spec))
-    net = abstract_network(config)
-    try:
-        state: Any = msgpack_restore(path.read_bytes())
-        raw, ema, step = state["optimizer"]["target"], state["params_ema"], int(state["step"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is no training state of score_sde: {error!r}") from error
-    ema, raw, template = _joined(ema), _joined(raw), template_of(net)
-    names, unread = jax_rules(_unet(net), ema), idle(_unet(net), ema)
-    return Converted(
-        config,
-        rules.read(names, raw, template, unread),
-        rules.read(names, ema, template, unread),
-        step,
-    )
+    raw, ema, step = jax_state(path)
+    with reading(path, "checkpoint of this network"):
+        net = _unet(fitting_network(config, ema, spec))
+        names, unread, template = jax_rules(net, ema), idle(net, ema), template_of(net)
+        read = lambda weights: rules.read(names, weights, template, unread)  # noqa: E731
+        return Converted(config, read(raw), read(ema), step)
 
 
 def diffusers(path: Path, spec: str | None) -> Converted:
-    """Read a `UNet2DModel` that diffusers saved (`.safetensors`), its config.json and, if it is there, scheduler_config.json beside it."""
+    """Read a `UNet2DModel` that diffusers saved (`.safetensors`, or the older `.bin`).
+
+    Its config.json stands beside it, and scheduler_config.json too, if there is one.
+    """
     own = Path(spec) if spec else path.with_suffix(".config.json")
-    settings = _json(own if own.exists() else path.parent / "config.json")
+    own = own if own.exists() else path.parent / "config.json"
+    if not own.exists():
+        raise RunError(f"there is no {own}; name the network's config.json with --config")
+    settings = read_json(own)
     near = (
         path.parent / "scheduler_config.json",
         path.parent.parent / "scheduler" / "scheduler_config.json",
     )
-    scheduler = next((_json(file) for file in near if file.exists()), {})
-    net, found, config = (
-        unet2d.network(settings),
-        unet2d.process(settings, scheduler),
-        base_config(),
-    )
+    scheduler = next((file for file in near if file.exists()), None)
+    with reading(own, "configuration of a UNet2DModel"):
+        net = unet2d.network(settings)
+    with reading(scheduler or own, "configuration of a scheduler"):
+        found = unet2d.process(settings, read_json(scheduler) if scheduler else {})
+    config = base_config()
     shape, classes = net.pop("shape"), net.pop("num_classes")
     config.net, config.sde, config.train.conditional = net, found["sde"], classes > 0
     config.denoiser.update({**found["denoiser"], "sigma_data": 0.5})
     config.facts = {"shape": shape, "levels": 256, "num_classes": classes, "sd": 0.5}
     config.data = {"name": "Files", "path": placeholder(str)}
-    weights = unet2d.modern(read_safetensors(path))
-    if absent := idle_attention(weights, net):
-        config.net = {**net, "attn_up": "last"}
-    abstract = _unet(abstract_network(config))
-    names = unet2d.diffusers_rules(
-        abstract, settings.get("flip_sin_to_cos", True), settings.get("_no_label") is not None
-    )
-    params = rules.read(names, weights, template_of(abstract), absent)
-    return Converted(config, params, params, 0)
+    read = read_torch if path.suffix in (".bin", ".pt", ".pth") else read_safetensors
+    with reading(path, "file of weights"):
+        weights = unet2d.modern(checked_weights(read(path), "the file"))
+        if absent := idle_attention(weights, net):
+            config.net = {**net, "attn_up": "last"}
+        abstract = _unet(fitting_network(config, weights, own))
+        flip = settings.get("flip_sin_to_cos", True)
+        names = unet2d.diffusers_rules(abstract, flip, settings.get("_no_label") is not None)
+        params = rules.read(names, weights, template_of(abstract), absent)
+        return Converted(config, params, params, 0)
 
 
 def edm(path: Path, spec: str | None) -> Converted:
@@ -161,9 +179,11 @@ def edm(path: Path, spec: str | None) -> Converted:
     # 18 levels, and the last denoising is their Euler step to 0: 35 evaluations
     config.samplers.published = {"name": "Heun", "grid": "karras", "steps": 17, "end": 0.002 / 80}
     config.sampling.sampler = "published"
-    abstract = _unet(abstract_network(config))
-    params = rules.read(edm_rules(abstract), with_labels(weights, abstract), template_of(abstract))
-    return Converted(config, params, params, 0)
+    with reading(path, "network snapshot of EDM"):
+        abstract = _unet(fitting_network(config, weights, path))
+        labelled = with_labels(weights, abstract)
+        params = rules.read(edm_rules(abstract), labelled, template_of(abstract))
+        return Converted(config, params, params, 0)
 
 
 FORMATS: dict[str, Callable[[Path, str | None], Converted]] = {
@@ -172,12 +192,6 @@ FORMATS: dict[str, Callable[[Path, str | None], Converted]] = {
     "diffusers": diffusers,
     "edm": edm,
 }
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise RunError(f"there is no {path}; name the network's config.json with --config")
-    return json.loads(path.read_text())
 
 
 def _given(spec: str | None) -> str:
@@ -194,41 +208,3 @@ def _unet(net: nnx.Module) -> models.UNet:
             f"this format holds U-Nets, but the configuration names {type(net).__name__}; give config.net.name = 'UNet'"
         )
     return net
-
-
-def _pytorch_state(state: Any) -> tuple[Mapping, Mapping, int]:
-    """Return the weights, their moving average and the step of a training state.
-
-    The average is a list without names, in the order of the state dict, of what is trained: neither buffers nor Fourier frequencies.
-    """
-    try:
-        if isinstance(
-            state, list
-        ):  # the code of NCSNv2: model, optimizer, epoch, step and perhaps the average, by name
-            model, ema = (
-                {k.removeprefix("module."): v for k, v in state[i].items()}
-                for i in (0, 4 if len(state) > 4 else 0)
-            )
-            return model, {**model, **ema}, int(state[3])
-        model = {k.removeprefix("module."): v for k, v in state["model"].items()}
-        shadow, step = state["ema"]["shadow_params"], int(state["step"])
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise RunError(f"this is no training state of score_sde_pytorch: {error!r}") from error
-    trained = [k for k in model if k != "sigmas" and not (k == UNTRAINED and model[k].ndim == 1)]
-    if [model[k].shape for k in trained] != [s.shape for s in shadow]:
-        raise RunError(
-            f"the moving average has {len(shadow)} arrays, the network {len(trained)} that are trained; they do not match"
-        )
-    return model, {**model, **dict(zip(trained, shadow, strict=True))}, step
-
-
-def _joined(tree: Mapping, prefix: str = "") -> dict[str, np.ndarray]:
-    """Return nested dicts as one, names joined by dots."""
-    joined = {}
-    for name, value in tree.items():
-        joined |= (
-            _joined(value, f"{prefix}{name}.")
-            if isinstance(value, Mapping)
-            else {f"{prefix}{name}": value}
-        )
-    return joined

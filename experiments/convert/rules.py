@@ -29,6 +29,7 @@ class Rule(NamedTuple):
     ours: Path
     theirs: tuple[str, ...]
     layout: Layout
+    may_be_nan: bool = False  # a row that stands for what is not known
 
 
 def single(
@@ -86,7 +87,12 @@ def read(
                     f"holds {have}; {_dotted(rule.ours)} of the network has shape {shape}"
                 )
             else:
-                found[rule.ours] = np.ascontiguousarray(array, dtype=expected[rule.ours].dtype)
+                with np.errstate(over="ignore"):
+                    array = np.ascontiguousarray(array, dtype=expected[rule.ours].dtype)
+                found[rule.ours] = array
+                if not (np.isfinite(array).all() or rule.may_be_nan):
+                    names = ", ".join(rule.theirs)
+                    problems.append(f"holds numbers in {names} that are not finite")
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise RunError(

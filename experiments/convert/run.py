@@ -12,8 +12,11 @@ from ..checkpoint import Checkpoints, latest
 from ..errors import RunError
 from ..state import TrainState, init_state
 from ..train import CONVERTED
-from ..writing import write_json
+from ..writing import check_free, write_json
 from .formats import FORMATS, Converted
+from .reading import reading
+
+WRITTEN = ("config.json", CONVERTED, "checkpoints")
 
 
 def convert(source: str | Path, format: str, workdir: str | Path, config: str | None = None) -> Run:
@@ -39,7 +42,10 @@ def convert(source: str | Path, format: str, workdir: str | Path, config: str | 
         raise RunError(f"there is no file {source} to convert")
     if latest(workdir) is not None:
         raise RunError(f"{workdir} already holds a run; name another --workdir")
-    return write_run(FORMATS[format](source, config), workdir)
+    check_free(workdir, WRITTEN)
+    converted = FORMATS[format](source, config)
+    with reading(source, "checkpoint of a network that can be run"):
+        return write_run(converted, workdir)
 
 
 def write_run(converted: Converted, workdir: Path) -> Run:

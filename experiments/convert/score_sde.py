@@ -45,8 +45,9 @@ class Dialect(NamedTuple):
 
 
 PYTORCH = Dialect(
-    ("weight", OIHW), ("weight", OIHW), ("weight", TRANSPOSED), ("weight", SAME), "Conv"
+    ("weight", OIHW), ("weight", OIHW), ("weight", TRANSPOSED), ("weight", SAME), "Conv_0"
 )
+PYTORCH_OLD = PYTORCH._replace(combine="Conv")
 JAX = Dialect(("kernel", SAME), ("weight", SAME), ("kernel", SAME), ("scale", VECTOR), "Conv_0")
 
 # kind -> the class of score_sde's JAX networks; the kinds of `_classes` differ between its U-Nets.
@@ -89,12 +90,26 @@ def calls(net: UNet) -> Iterator[Call]:
 
 
 def pytorch_rules(net: UNet, first: int = 0) -> list[Rule]:
-    """Return the rules for a state dict of score_sde_pytorch whose list of modules begins with `first` that `net` has not."""
-    return [
-        rule
-        for i, call in enumerate(calls(net), first)
-        for rule in _rules(PYTORCH, net, f"all_modules.{i}", call)
-    ]
+    """Return the rules for a state dict of score_sde_pytorch whose list of modules begins with `first` that `net` has not.
+
+    In the published code, what changes the resolution of an image without parameters stands outside of the list.
+    """
+    listed = [call for call in calls(net) if not _is_idle_resampling(call)]
+    return _numbered(PYTORCH, net, listed, first)
+
+
+def old_pytorch_rules(net: UNet, first: int = 0) -> list[Rule]:
+    """Return the same for the code before 2021-03-18, where it has a place in the list."""
+    return _numbered(PYTORCH_OLD, net, list(calls(net)), first)
+
+
+def fitting_rules(net: UNet, weights: Weights, first: int = 0) -> list[Rule]:
+    """Return the rules for a state dict, by whichever of the two namings more of its names fit."""
+
+    def misfits(rules: list[Rule]) -> int:
+        return len({name for rule in rules for name in rule.theirs} ^ weights.keys())
+
+    return min(pytorch_rules(net, first), old_pytorch_rules(net, first), key=misfits)
 
 
 def jax_rules(net: UNet, weights: Weights) -> list[Rule]:
@@ -118,6 +133,18 @@ def idle(net: UNet, weights: Weights) -> list[str]:
     ]
     return random + [
         name for name in weights if name.startswith("all_modules.") and ".Dense_0." in name
+    ]
+
+
+def _is_idle_resampling(call: Call) -> bool:
+    return "merge" in call.path and call.kind in ("down", "up") and call.module.conv is None
+
+
+def _numbered(dialect: Dialect, net: UNet, listed: list[Call], first: int) -> list[Rule]:
+    return [
+        rule
+        for i, call in enumerate(listed, first)
+        for rule in _rules(dialect, net, f"all_modules.{i}", call)
     ]
 
 

@@ -7,9 +7,57 @@ from ml_collections.config_dict import placeholder
 
 from ..configs.common import base_config
 from ..errors import RunError
+from .expect import (
+    BLOCKS,
+    BOOLEAN,
+    CHANNELS,
+    COUNT,
+    DROPOUT,
+    KERNEL,
+    MOST,
+    MULTIPLIERS,
+    POSITIVE,
+    SIZE,
+    TEXT,
+    Expected,
+    check,
+    real,
+    several,
+    whole,
+)
+from .reading import LAST_STEP
 
 ACTIVATION = {"swish": "silu"}
-
+RATE = Expected("a number from 0 to below 1", lambda value: real(0.0).holds(value) and value < 1)
+# What is read of each section, and what it may be.
+SECTIONS: dict[str, dict[str, Expected]] = {
+    "data": {
+        "dataset": TEXT, "image_size": SIZE, "num_channels": CHANNELS, "centered": BOOLEAN, "random_flip": BOOLEAN,
+    },
+    "model": {
+        "name": TEXT, "nf": CHANNELS, "nonlinearity": TEXT, "sigma_min": POSITIVE, "sigma_max": POSITIVE,
+        "num_scales": COUNT, "ema_rate": RATE,
+    },
+    "optim": {"lr": POSITIVE, "warmup": whole(0, MOST), "grad_clip": real(-MOST)},
+    "training": {
+        "sde": TEXT, "continuous": BOOLEAN, "likelihood_weighting": BOOLEAN, "n_iters": whole(2, LAST_STEP),
+        "batch_size": COUNT,
+    },
+    "sampling": {"method": TEXT, "predictor": TEXT, "corrector": TEXT, "snr": POSITIVE, "n_steps_each": COUNT},
+}  # fmt: skip
+# of the section "model", by the kinds of networks and processes that read it
+UNET: dict[str, Expected] = {
+    "ch_mult": MULTIPLIERS, "num_res_blocks": BLOCKS, "attn_resolutions": several(SIZE, 64), "dropout": DROPOUT,
+    "resamp_with_conv": BOOLEAN, "scale_by_sigma": BOOLEAN, "conditional": BOOLEAN,
+}  # fmt: skip
+NCSNPP: dict[str, Expected] = {
+    "progressive": TEXT, "progressive_input": TEXT, "progressive_combine": TEXT, "resblock_type": TEXT,
+    "embedding_type": TEXT, "fir_kernel": KERNEL,
+}  # fmt: skip
+NCSNPP_FREE: dict[str, Expected] = {
+    "fir": BOOLEAN, "skip_rescale": BOOLEAN, "init_scale": real(0.0), "fourier_scale": POSITIVE,
+}  # fmt: skip
+VP: dict[str, Expected] = {"beta_min": POSITIVE, "beta_max": POSITIVE}
 
 # What sets the published RefineNets apart.
 REFINE = {
@@ -127,8 +175,33 @@ def process(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_score_sde(config: Any) -> None:
+    """Raise a RunError if a setting that is read is missing or is none that score_sde can have; it is named."""
+    sections = {name: Expected("a section of settings", _is_section) for name in SECTIONS}
+    check(config, {**sections, "seed": whole(0, LAST_STEP)})
+    for name, expected in SECTIONS.items():
+        check(config[name], expected, f"{name}.")
+    model = config["model"]
+    if model["name"] not in REFINE:
+        check(model, UNET, "model.")
+    if model["name"] == "ncsnpp":
+        check(model, NCSNPP, "model.")
+        check(model, {k: v for k, v in NCSNPP_FREE.items() if k in model}, "model.")
+    if config["training"]["sde"].lower() in ("vpsde", "subvpsde"):
+        check(model, VP, "model.")
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
 def from_score_sde(config: dict[str, Any]) -> ConfigDict:
-    """Return our configuration of a run of score_sde, with its published way of sampling."""
+    """Return our configuration of a run of score_sde, with its published way of sampling.
+
+    Raises:
+        RunError: a setting is missing or wrong, or has no counterpart here.
+    """
+    check_score_sde(config)
     ours, data, model, optim = base_config(), config["data"], config["model"], config["optim"]
     ours.net = network(config)
     found = process(config)

@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import pickle
-import zipfile
 
 import jax
 import numpy as np
@@ -15,6 +13,7 @@ import models
 from experiments.convert import FORMATS, rules
 from experiments.convert.score_sde import calls, jax_rules, pytorch_rules
 from experiments.errors import RunError
+from tests.experiments.convert.foreign_files import write_pth
 
 # What the reference's own float32 differs from its float64 by, about doubled; the Fourier phases of sigma = 0.01 reach 1e3 radians.
 TOLERANCE = {
@@ -199,7 +198,7 @@ def test_weights_of_another_width_are_no_flood_of_messages(networks, tmp_path):
 
 def test_a_file_that_is_no_training_state_is_refused(networks, tmp_path):
     (tmp_path / "state").write_bytes(msgpack_serialize({"step": 3}))
-    with pytest.raises(RunError, match="is no training state of score_sde: KeyError"):
+    with pytest.raises(RunError, match="state: this is no training state: it lacks 'optimizer'"):
         FORMATS["score_sde"](tmp_path / "state", str(networks / "ncsnpp_ve_nf8.config.json"))
     state = msgpack_restore((networks / "ncsnpp_ve_nf8.msgpack").read_bytes())
     del state["params_ema"]["Conv_0"]["bias"]
@@ -230,50 +229,6 @@ def test_a_configuration_without_counterpart_is_refused(
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match=message):
         FORMATS["score_sde_pytorch"](networks / "ddpmpp_vp.npz", str(tmp_path / "config.json"))
-
-
-def write_pth(path, state):
-    """Write `state` as torch.save does: a pickle that calls torch's functions, and the numbers beside it."""
-    numbers = []
-
-    class Tensor:
-        def __init__(self, array):
-            self.array = array
-
-    class Pickler(pickle._Pickler):  # the one in Python, whose opcodes can be written by hand
-        def save(self, obj, save_persistent_id=True):
-            if not isinstance(obj, Tensor):
-                return super().save(obj, save_persistent_id)
-            a = np.ascontiguousarray(obj.array)
-            self.write(b"ctorch._utils\n_rebuild_tensor_v2\n(")
-            self.write(b"(")
-            self.save("storage")
-            self.write(b"ctorch\nFloatStorage\n")
-            for part in (str(len(numbers)), "cpu", a.size):
-                self.save(part)
-            self.write(b"tQ")
-            strides = tuple(s // a.itemsize for s in a.strides)
-            for part in (0, a.shape, strides, False, {}):
-                self.save(part)
-            self.write(b"tR")
-            numbers.append(a.tobytes())
-
-    def wrapped(value):  # in the order given, which jax.tree.map does not keep
-        if isinstance(value, dict):
-            return {k: wrapped(v) for k, v in value.items()}
-        return (
-            [wrapped(v) for v in value]
-            if isinstance(value, list)
-            else Tensor(value)
-            if isinstance(value, np.ndarray)
-            else value
-        )
-
-    with zipfile.ZipFile(path, "w") as archive:
-        with archive.open("archive/data.pkl", "w") as file:
-            Pickler(file, 2).dump(wrapped(state))
-        for i, raw in enumerate(numbers):
-            archive.writestr(f"archive/data/{i}", raw)
 
 
 def test_a_training_state_of_pytorch_gives_weights_average_and_step(read, networks, tmp_path):

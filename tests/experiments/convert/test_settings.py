@@ -16,7 +16,8 @@ from experiments.convert.score_sde import pytorch_rules
 from experiments.convert.settings import from_score_sde, network
 from experiments.errors import RunError
 from experiments.sample import make_walk
-from tests.experiments.convert.test_score_sde import numbered, write_pth
+from tests.experiments.convert.foreign_files import write_pth
+from tests.experiments.convert.test_score_sde import numbered
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from experiments.convert.torch_file import LEGACY_MAGIC, Remains, read_pickle, read_torch, tensor
+from experiments.convert.plain import Remains
+from experiments.convert.torch_file import LEGACY_MAGIC, read_pickle, read_torch, tensor
 from experiments.errors import RunError
 
 
