@@ -4,20 +4,22 @@ A check fails where a number leaves what a sound model has by more than four of 
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from sde_lib import LogUniform
 
 from . import checkpoint, data, metrics
 from .build import Loaded, make_dataset
 from .devices import make_mesh, replicated
+from .errors import RunError
+from .evaluate import real_images
 from .health import at_level, fokker_planck, linear_denoiser, ratio
+from .health_report import judge, show
 from .messages import say, say_next
 from .pde import score_error
 from .sample import draw
@@ -25,20 +27,24 @@ from .state import init_state
 from .writing import write_json
 
 LEVELS, EXAMPLES, POINTS, SAMPLES = 12, 256, 64, 128
-
-
-class Check(NamedTuple):
-    """One finding: what was looked at, whether it is as it should be, and the number that says so."""
-
-    name: str
-    good: bool
-    finding: str
+LEAST = 8  # held-out examples: standard errors of fewer say nothing
+COMPARED = 5000  # examples of a split that distances are taken to
 
 
 def diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
-    """Run `--mode=diagnose`; return what is written."""
+    """Run `--mode=diagnose`; return what is written.
+
+    Raises:
+        RunError: a split has too few examples for what is compared with it.
+    """
     run, dataset = loaded.run, make_dataset(loaded.run.config)
     split = run.config.eval.split
+    for name, least in ((split, LEAST), (run.config.eval.train_split, LEAST)):
+        if (number := len(dataset.source(name))) < least:
+            raise RunError(
+                f"a health report takes {least} or more examples of each split, but {name!r} has {number}; "
+                "name a larger one in config.eval"
+            )
     size = min(EXAMPLES, len(dataset.source(split)))
     batch = next(data.batches(dataset, split, size, seed=run.config.seed, train=False))
     curves = measure(
@@ -54,10 +60,7 @@ def diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
         "split": split,
         "healthy": all(check.good for check in checks),
         "checks": [check._asdict() for check in checks],
-        "curves": {
-            name: [float(v) if np.isfinite(v) else None for v in values]
-            for name, values in curves.items()
-        },
+        "curves": {name: values.tolist() for name, values in curves.items()},
         "memorisation": memory,
     }
     write_json(workdir / "diagnose" / "report.json", report)
@@ -89,15 +92,8 @@ def measure(loaded: Loaded, dataset: data.DataSet, batch: dict, raw: Any) -> dic
     sde, key = loaded.sde, jax.random.key(1)
     cond = batch["label"] if loaded.run.config.train.conditional else None
     t = LogUniform(log_snr_min=-10.0).quantile(sde, (jnp.arange(LEVELS) + 0.5) / LEVELS)
-    source, width = (
-        dataset.source(loaded.run.config.eval.train_split),
-        0 if dataset.levels is None else 1,
-    )
-    rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), 10_000)).astype(int))
-    known = data.scale(np.stack([source[row]["x"] for row in rows]) + width / 2, dataset.levels)
-    linear = linear_denoiser(
-        known, 0.0 if dataset.levels is None else (2 / dataset.levels) ** 2 / 12
-    )
+    train_split = loaded.run.config.eval.train_split
+    linear = linear_denoiser(dataset, train_split)
 
     @eqx.filter_jit
     def levels(denoiser, raw, x, t):
@@ -129,161 +125,36 @@ def measure(loaded: Loaded, dataset: data.DataSet, batch: dict, raw: Any) -> dic
         curves[name], curves[f"{name}_error"] = ratio(top, bottom)
     curves["fokker_planck"] = np.sqrt(np.maximum(residual, 0) / scale)
     if len(dataset.shape) == 1 and dataset.shape[0] <= 2 and cond is None:
+        known = data.scale(
+            real_images(dataset, train_split) + (0 if dataset.levels is None else 0.5),
+            dataset.levels,
+        )
         curves["pde"] = score_error(loaded.denoiser, sde, known.astype(np.float64), np.asarray(t))
+    # elsewhere every denoiser knows all, or nothing
+    curves["judged"] = (curves["linear"] > 0.01) & (curves["linear"] < 0.95)
     return curves
 
 
 def memorisation(loaded: Loaded, dataset: data.DataSet) -> dict[str, float]:
-    """Return median distances to the nearest training example: of samples, and of held-out data, in raw values."""
+    """Return median distances to the nearest training example: of samples, of held-out data, and of training data, in raw values.
+
+    A copy is a sample that is nearer than a quarter of what training examples are to each other. Samples that are not finite are left out.
+    """
     run, config = loaded.run, loaded.run.config
     real, held_out = (
-        np.stack([source[i]["x"] for i in range(min(len(source), 5000))])
-        .reshape(-1, int(np.prod(run.facts.shape)))
-        .astype(np.float64)
-        for source in (dataset.source(config.eval.train_split), dataset.source(config.eval.split))
+        real_images(dataset, split, limit=COMPARED)
+        for split in (config.eval.train_split, config.eval.split)
     )
     name = "ddim" if "ddim" in config.samplers else config.sampling.sampler
     drawn = draw(run, loaded.denoiser, config.samplers[name], np.arange(SAMPLES)).x
-    fake = (
-        data.unscale(np.nan_to_num(drawn), run.facts.levels).reshape(SAMPLES, -1).astype(np.float64)
-    )
-    samples, others = (
-        metrics.nearest_distances(fake, real),
-        metrics.nearest_distances(real[: len(held_out)]),
-    )
+    finite = np.isfinite(drawn).reshape(SAMPLES, -1).all(1)
+    fake = data.unscale(drawn[finite], run.facts.levels)
+    samples = metrics.nearest_distances(fake, real) if finite.any() else np.zeros(0)
+    training = float(np.median(metrics.nearest_distances(real)))
     return {
-        "samples": float(np.median(samples)),
+        "samples": float(np.median(samples)) if finite.any() else np.nan,
         "held_out": float(np.median(metrics.nearest_distances(held_out, real))),
-        "training": float(np.median(others)),
-        "copies": float(np.mean(samples < 0.25 * np.median(others))),
-        "finite": bool(np.isfinite(drawn).all()),
+        "training": training,
+        "copies": float(np.mean(samples < 0.25 * training)) if finite.any() else 0.0,
+        "finite": bool(finite.all()),
     }
-
-
-def judge(curves: dict[str, np.ndarray], memory: dict[str, float]) -> list[Check]:
-    """Return the findings; bounds are what a short training of a small network meets, not what is perfect."""
-
-    def worst(name, low, high, text, where=None):
-        value, error = curves[name], curves.get(f"{name}_error", np.zeros_like(curves[name]))
-        where = np.ones(len(value), bool) if where is None else where
-        above = np.maximum(value - 4 * error - high, low - value - 4 * error)
-        above = np.where(
-            where & np.isfinite(value), above, np.where(np.isfinite(value), -np.inf, np.inf)
-        )
-        i = int(np.argmax(above))
-        return Check(
-            text,
-            bool(above[i] <= 0),
-            f"{value[i]:.3g} ± {error[i]:.2g} at sigma/alpha = {curves['level'][i]:.3g}, allowed {bounds(low, high)}",
-        )
-
-    def bounds(low, high):
-        return f"{low:g} to {high:g}" if np.isfinite(low) else f"up to {high:g}"
-
-    informed = (curves["linear"] > 0.01) & (
-        curves["linear"] < 0.95
-    )  # elsewhere every denoiser knows all, or nothing
-    nearest = memory["samples"] / max(memory["training"], 1e-12)
-    return [
-        worst("over_linear", -np.inf, 1.05, "loss over that of the best linear denoiser", informed),
-        worst(
-            "over_raw",
-            -np.inf,
-            1.1,
-            "loss of the averaged weights over that of the raw ones",
-            informed,
-        ),
-        worst("slope", 0.8, 1.25, "slope of the noise on its estimate", informed),
-        worst("calibration", 0.8, 1.5, "error over the error that the denoiser predicts", informed),
-        worst("asymmetry", -np.inf, 0.3, "asymmetry of the Jacobian", informed),
-        worst("fokker_planck", -np.inf, 1.0, "residual of the Fokker-Planck equation", informed),
-        Check(
-            "distance of samples to the training set",
-            bool(memory["finite"] and nearest > 0.5 and memory["copies"] < 0.1),
-            f"{nearest:.2f} times that of training examples to each other, {100 * memory['copies']:.0f} % copies"
-            + ("" if memory["finite"] else "; samples are not finite"),
-        ),
-    ]
-
-
-def show(
-    curves: dict[str, np.ndarray],
-    memory: dict[str, float],
-    checks: list[Check],
-    title: str,
-    path: Path,
-) -> None:
-    """Draw the report."""
-    figure = Figure(figsize=(13, 8), dpi=100)
-    axes = figure.subplots(2, 3)
-    level = curves["level"]
-
-    def panel(axis, text, names, target=None, log=False):
-        for name, label in names.items():
-            axis.errorbar(
-                level,
-                curves[name],
-                2 * curves.get(f"{name}_error", 0 * level),
-                label=label,
-                marker="o",
-                ms=3,
-            )
-        if target is not None:
-            axis.axhline(target, color="grey", lw=1, ls="--")
-        axis.set(xscale="log", xlabel="sigma / alpha", yscale="log" if log else "linear")
-        axis.set_title(text, fontsize=10)
-        axis.legend(fontsize=8)
-
-    panel(
-        axes[0, 0],
-        "error of the noise estimate",
-        {
-            "loss": "network",
-            "raw": "raw weights",
-            "linear": "best linear",
-            "predicted": "predicted",
-        },
-    )
-    panel(
-        axes[0, 1],
-        "loss over ... (healthy: at most 1)",
-        {"over_linear": "best linear", "over_raw": "raw weights"},
-        1.0,
-    )
-    panel(
-        axes[0, 2],
-        "calibration (healthy: 1)",
-        {"slope": "slope", "calibration": "error / predicted"},
-        1.0,
-    )
-    axes[0, 2].set_ylim(0, 2)  # at high noise the predicted error is a difference of ones
-    panel(
-        axes[1, 0], "asymmetry of the Jacobian (healthy: 0)", {"asymmetry": "|J - J'|^2 share"}, 0.0
-    )
-    solved = (
-        {"pde": "distance from a numerical solution"} if "pde" in curves else {}
-    )  # in one or two dimensions
-    panel(
-        axes[1, 1],
-        "Fokker-Planck residual / rate (healthy: 0)",
-        {"fokker_planck": "score"} | solved,
-        0.0,
-    )
-    axes[1, 2].bar(
-        ["samples", "training", "held out"],
-        [memory[k] for k in ("samples", "training", "held_out")],
-    )
-    axes[1, 2].set_title("median distance to the nearest training example", fontsize=10)
-    failed = [check for check in checks if not check.good]
-    verdict = (
-        "healthy" if not failed else "NOT healthy: " + "; ".join(check.name for check in failed)
-    )
-    figure.suptitle(
-        f"{title}: {verdict}",
-        fontsize=12,
-        color="darkgreen" if not failed else "darkred",
-        wrap=True,
-    )
-    figure.tight_layout(rect=(0, 0, 1, 0.96))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)

@@ -19,11 +19,17 @@ def evaluate(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     """Run `--mode=evaluate`; return what is written."""
     config = loaded.run.config
     dataset = make_dataset(config)
-    images = [
-        real_images(dataset, split)
-        for split in (config.eval.train_split, config.eval.split)
-        if config.eval.samplers
-    ]
+    images = []
+    if config.eval.samplers:
+        if config.eval.number < 2:
+            raise RunError(
+                f"samplers are compared by two or more samples, but config.eval.number is {config.eval.number}; raise it"
+            )
+        # the floor compares halves of the training split
+        images = [
+            real_images(dataset, config.eval.train_split, least=4),
+            real_images(dataset, config.eval.split),
+        ]
     report = {"checkpoint": loaded.step, "likelihood": measure(loaded, dataset), "samplers": {}}
     if images:
         real, held_out = images
@@ -49,7 +55,7 @@ def evaluate(loaded: Loaded, workdir: Path) -> dict[str, Any]:
 
 def compare(fake: np.ndarray, real: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:
     """Return two-sample scores of samples against training and held-out data, in raw values."""
-    a, b, c = (f.reshape(len(f), -1).astype(np.float64) for f in (fake, real, held_out))
+    a, b, c = fake, real, held_out
     n, m = min(len(a), len(b)), min(len(a), len(c))
     nearest = metrics.nearest_distances(a, b)
     return {
@@ -70,7 +76,7 @@ def floor(real: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:
     """Return the same scores of real data against real data: halves of the training set, and training against held-out."""
     order = np.random.default_rng(0).permutation(len(real))
     halves = real[order[: len(real) // 2]], real[order[len(real) // 2 : len(real) // 2 * 2]]
-    a, b, c, r = (f.reshape(len(f), -1).astype(np.float64) for f in (*halves, held_out, real))
+    (a, b), c, r = halves, held_out, real
     m = min(len(r), len(c))
     return {
         "one_nn_train": metrics.nearest_neighbour_accuracy(a, b)._asdict(),
@@ -109,15 +115,19 @@ def table(report: dict[str, Any]) -> str:
     )
 
 
-def real_images(dataset: data.DataSet, split: str, limit: int = 10_000) -> np.ndarray:
-    """Return the images of a split, the first ones of a large one, in raw values.
+def real_images(
+    dataset: data.DataSet, split: str, limit: int = 10_000, least: int = 2
+) -> np.ndarray:
+    """Return the images of a split, the first ones of a large one, in raw values as they are stored.
 
     Raises:
-        RunError: there are fewer than two.
+        RunError: there are fewer than `least`.
     """
-    source = dataset.source(split)
-    if len(source) < 2:
+    size = len(dataset.source(split))
+    if size < least:
+        needed = {2: "two", 4: "four"}[least]
         raise RunError(
-            f"samples are compared with two or more images, but split {split!r} has {len(source)}; name a larger one in config.eval"
+            f"samples are compared with {needed} or more images, but split {split!r} has {size}; name a larger one in config.eval"
         )
-    return np.stack([source[i]["x"] for i in range(min(len(source), limit))])
+    rows = np.arange(min(size, limit))
+    return np.concatenate([block.x for block in data.blocks(dataset, split, rows)])

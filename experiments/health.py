@@ -15,12 +15,18 @@ does not count as residual.
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from sde_lib import SDE, Gaussian, expand
+from sde_lib import SDE, Estimate, Gaussian, expand
+
+from . import data
+
+FULL = 4096  # dimensions, the most of which covariances are kept
+LEAST_VARIANCE = 1e-6
 
 
 class Level(NamedTuple):
@@ -36,17 +42,40 @@ class Level(NamedTuple):
     raw: Array  # loss of the raw, not averaged weights
 
 
-def linear_denoiser(x: np.ndarray, noise: float) -> Gaussian:
-    """Return the Gaussian with the moments of data (n, ...), and a variance `noise` more; above 4096 dimensions a diagonal one."""
-    x = x.reshape(len(x), -1).astype(np.float64)
-    cov = (
-        np.cov(x, rowvar=False).reshape(x.shape[1], -1) if x.shape[1] <= 4096 else np.diag(x.var(0))
-    )
-    return Gaussian(x.mean(0), cov + max(noise, 1e-6) * np.eye(x.shape[1]))
+class Coordinates(eqx.Module):
+    """The best linear denoiser of each coordinate by itself: data of dimensions whose covariances would fill the memory."""
+
+    mean: Array  # (d,)
+    variance: Array  # (d,)
+
+    def estimate(self, sde: SDE, x: Array, t: Array) -> Estimate:
+        """Return data and noise expected in `x` (batch, d) at times `t` (batch,)."""
+        alpha, sigma = sde.marginal(expand(t, x))
+        mean, variance = self.mean[None], self.variance[None]
+        noise = sigma * (x - alpha * mean) / (alpha**2 * variance + sigma**2)
+        return Estimate.from_noise(x, alpha, sigma, noise)
+
+
+def linear_denoiser(dataset: data.DataSet, split: str) -> Gaussian | Coordinates:
+    """Return the Gaussian with the moments of a split; above 4096 dimensions one without covariances."""
+    full = int(np.prod(dataset.shape)) <= FULL
+    found = data.moments(dataset, split, full=full)
+    mean, variance = found.mean.ravel(), found.variance.ravel()
+    least = max(0.0, LEAST_VARIANCE - float(variance.min()))
+    if found.covariance is None:
+        return Coordinates(mean=jnp.asarray(mean), variance=jnp.asarray(variance + least))
+    return Gaussian(mean, found.covariance + LEAST_VARIANCE * np.eye(len(mean)))
 
 
 def at_level(
-    denoise: Any, raw: Any, sde: SDE, linear: Gaussian, key: Array, x0: Array, cond: Any, t: Array
+    denoise: Any,
+    raw: Any,
+    sde: SDE,
+    linear: Gaussian | Coordinates,
+    key: Array,
+    x0: Array,
+    cond: Any,
+    t: Array,
 ) -> Level:
     """Return what an averaged and a raw denoiser do at time `t` with data `x0` (batch, ...)."""
     noise_key, v_key, w_key = jax.random.split(key, 3)

@@ -1,6 +1,7 @@
 """Writing files so that a reader never sees half of one."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON to `path` in one piece."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    """Write `value` as indented JSON to `path` in one piece: a number that is not finite, which JSON has not, is null."""
+    write_text(path, json.dumps(without_nan(value), indent=2, allow_nan=False) + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """Return nested containers with None for each number that is not finite, and plain numbers for those of NumPy."""
+    if isinstance(value, dict):
+        return {name: without_nan(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(part) for part in value]
+    number = value.item() if hasattr(value, "item") else value
+    if isinstance(number, float) and not math.isfinite(number):
+        return None
+    return number
 
 
 def check_free(folder: Path, names: tuple[str, ...]) -> None:

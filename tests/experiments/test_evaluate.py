@@ -214,6 +214,30 @@ def test_a_split_that_is_too_small_to_compare_with_is_named():
         evaluate.real_images(Normal(1), "test")
 
 
+@pytest.mark.parametrize(
+    "size, number, message",
+    [(3, 20, "four or more images, but split 'train' has 3"), (20, 1, "config.eval.number is 1")],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_computed(
+    size, number, message, tiny_config, monkeypatch, tmp_path
+):
+    config = tiny_config()
+    config.eval.train_split, config.eval.split = "train", "test"
+    loaded = exact_run(config, number=number)
+    monkeypatch.setattr(evaluate, "make_dataset", lambda config: Normal(size))
+    monkeypatch.setattr(evaluate, "measure", lambda *_: pytest.fail("something was computed"))
+    with pytest.raises(RunError, match=message):
+        evaluate.evaluate(loaded, tmp_path)
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_scores_of_the_smallest_splits_are_numbers(size):
+    real, held_out = Normal(size).x
+    for scores in (evaluate.floor(real, held_out), evaluate.compare(held_out[:2], real, held_out)):
+        for value in jax.tree.leaves(scores):
+            assert np.isfinite(value)
+
+
 def test_load_gives_the_averaged_weights_and_what_it_takes_to_use_them(
     trained, state_of, monkeypatch
 ):
