@@ -66,7 +66,7 @@ EXPECTED: dict[str, Expected] = {
     "downsample_padding": whole(0, 1), "downsample_type": TEXT, "upsample_type": TEXT, "dropout": DROPOUT, "act_fn": TEXT,
     "attention_head_dim": optional(CHANNELS), "norm_num_groups": optional(CHANNELS), "attn_norm_num_groups": optional(CHANNELS),
     "norm_eps": POSITIVE, "resnet_time_scale_shift": TEXT, "add_attention": BOOLEAN, "class_embed_type": optional(TEXT),
-    "num_class_embeds": optional(COUNT), "num_train_timesteps": ANYTHING,
+    "num_class_embeds": optional(whole(0, 100_000)), "num_train_timesteps": ANYTHING,
     "sample_size": optional(either(SIZE, several(SIZE, 2, least=2))), "_no_label": optional(whole(0, 100_000)),
 }  # fmt: skip
 EXPECTED_OF_SCHEDULERS: dict[str, Expected] = {

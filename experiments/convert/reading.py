@@ -77,8 +77,9 @@ def reading(path: Any, kind: str) -> Iterator[None]:
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {str(error)[:200]}"
-        raise RunError(f"{path} is no {kind}, or it is damaged ({reason})") from error
+        name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        reason = f"{name}{str(error)[:200]}"
+        raise RunError(f"{path} is no {kind}, or it is damaged: {reason}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ..errors import RunError
 from ..writing import write_bytes
 from .reading import reading, shown
 
@@ -33,10 +32,10 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     with reading(path, "intact safetensors file"):
         (length,) = struct.unpack("<Q", data[:8])
         if length > min(LONGEST_HEADER, len(data) - 8):
-            raise RunError(f"its header would be {length} bytes long; the file is damaged")
+            raise ValueError(f"its header would be {length} bytes long; the file is damaged")
         header = json.loads(data[8 : 8 + length])
         if not isinstance(header, dict):
-            raise RunError(f"its header is {shown(header)}, expected arrays by name")
+            raise ValueError(f"its header is {shown(header)}, expected arrays by name")
         header.pop("__metadata__", None)
         _check_places(header, len(data) - 8 - length)
         return {name: _array(entry, data, 8 + length) for name, entry in header.items()}
@@ -62,35 +61,35 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _check_places(header: dict[str, Any], size: int) -> None:
-    """Raise a RunError unless the arrays lie one behind the other in `size` bytes, with nothing between them or left over."""
+    """Raise a ValueError unless the arrays lie one behind the other in `size` bytes, with nothing between them or left over."""
     places = []
     for name, entry in header.items():
         if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
-            raise RunError(f"{shown(name)} is described by {shown(entry)}; the file is damaged")
+            raise ValueError(f"{shown(name)} is described by {shown(entry)}; the file is damaged")
         dtype, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(dtype, str) or dtype not in DTYPES:
-            raise RunError(
+            raise ValueError(
                 f"{shown(name)} is of type {shown(dtype)}, expected one of {', '.join(DTYPES)}"
             )
         if not _whole(shape) or not _whole(place) or len(place) != 2:
-            raise RunError(
+            raise ValueError(
                 f"{shown(name)} of shape {shown(shape)} lies at {shown(place)}; the file is damaged"
             )
         start, end = place
         if end - start != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
-            raise RunError(
+            raise ValueError(
                 f"{shown(name)} of shape {shown(shape)} cannot lie at bytes {start} to {end} of {size}"
             )
         places.append((start, end, name))
     reached = 0
     for start, end, name in sorted(places):
         if start != reached:
-            raise RunError(
+            raise ValueError(
                 f"{shown(name)} lies at byte {start}, expected {reached}; the file is damaged"
             )
         reached = end
     if reached != size:
-        raise RunError(f"the arrays take {reached} bytes, the file has {size}; it is cut off")
+        raise ValueError(f"the arrays take {reached} bytes, the file has {size}; it is cut off")
 
 
 def _whole(numbers: Any) -> bool:
