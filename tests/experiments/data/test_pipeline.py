@@ -176,6 +176,21 @@ def test_flips_mirror_about_half_of_the_images_and_nothing_else():
     assert abs(mirrored[readable].mean() - 0.5) < 5 * 0.5 / math.sqrt(readable.sum())
 
 
+def test_flips_are_independent_of_the_noise():
+    n = 1000
+    plain, flipped = (
+        next(batches(Numbered(n), "train", n, seed=2, train=True, flip=f))["x"]
+        for f in (False, True)
+    )
+    levels = unscale(plain, 16)
+    readable = (levels != levels[:, :, ::-1]).any((1, 2, 3))
+    mirrored = (levels != unscale(flipped, 16)).any((1, 2, 3))[readable]
+    noise = ((plain + 1) * 8 % 1)[readable]
+    for upper_half in (noise > 0.5).reshape(len(noise), -1).T:
+        # Binomial(n, 1/2): five standard deviations at 6 places, a false alarm once in 290,000 seeds
+        assert abs((upper_half == mirrored).mean() - 0.5) < 5 * 0.5 / math.sqrt(len(noise))
+
+
 def test_random_words_are_blocks_of_one_stream():
     whole = random_words(3, 1, 0, 10, 65)
     assert whole.shape == (10, 65) and whole.dtype == np.uint16
