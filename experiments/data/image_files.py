@@ -37,7 +37,9 @@ def list_images(folder: Path) -> Listing:
     others: list[str] = []
 
     def visit(place: Path, key: str, above: frozenset[tuple[int, int]]) -> None:
-        for entry in os.scandir(place):
+        with os.scandir(place) as scanned:
+            entries = list(scanned)
+        for entry in entries:
             if entry.name.startswith(".") or entry.name.lower() in LITTER:
                 continue
             name = f"{key}{entry.name}"

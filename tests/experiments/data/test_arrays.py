@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from experiments.data import Files, batches, statistics, unscale
+from experiments.data import Files, batches, statistics, streaming, unscale
 
 RNG = np.random.default_rng(0)
 FIELD = RNG.normal(size=(20, 4, 5, 2))
@@ -103,6 +103,26 @@ def test_what_is_not_finite_is_named_though_no_statistics_look_there(tmp_path, b
         Files(path=saved(tmp_path, x), value_range=(-9, 9))
 
 
+def test_rows_are_counted_through_all_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        streaming.parts, "__defaults__", (200,)
+    )  # five examples of FIELD in a block
+    x = FIELD.copy()
+    x[12, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="row 12 of .* holds nan"):
+        Files(path=saved(tmp_path, x))
+    grey = np.full((20, 8, 8), 35, np.uint8)
+    grey[17, 1, 2] = 41
+    with pytest.raises(ValueError, match="row 17 of .* holds 41, expected grey levels 0..39"):
+        Files(path=saved(tmp_path, grey), levels=40)
+
+
+def test_vectors_of_another_scale_are_refused(tmp_path):
+    for size in (30, 1e-3):
+        with pytest.raises(ValueError, match="should have a standard deviation of about 1"):
+            Files(path=saved(tmp_path, size * RNG.normal(size=(50, 3))))
+
+
 def test_float64_beyond_float32_is_refused_before_it_overflows(tmp_path):
     with pytest.raises(ValueError, match=r"holds floats in .*e\+200.*rescale them"):
         Files(path=saved(tmp_path, FIELD * 1e200))
@@ -119,6 +139,12 @@ def test_channels_first_are_refused_and_channels_last_are_not(tmp_path, channels
         Files(path=saved(tmp_path, first))
     data = Files(path=saved(tmp_path, np.moveaxis(first, 1, 3)))
     assert data.shape == (*size, channels)
+
+
+def test_images_of_two_rows_are_images(tmp_path):
+    for channels in (1, 3, 4):
+        path = saved(tmp_path, RNG.normal(size=(9, 2, 8, channels)))
+        assert Files(path=path).shape == (2, 8, channels)
 
 
 def test_features_of_many_channels_are_taken_where_it_is_said(tmp_path):
