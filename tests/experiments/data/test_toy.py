@@ -142,3 +142,13 @@ def test_densities_of_points_that_are_not_finite_or_no_points(name):
     np.testing.assert_array_equal(got, [np.nan, -np.inf, toy.log_prob(x[2]), -np.inf])
     with pytest.raises(ValueError, match=r"points have shape \(..., 2\), got \(3,\)"):
         toy.log_prob(np.zeros(3))
+
+
+def test_the_mixture_has_the_radius_and_the_width_that_are_stated():
+    x, label = points(Toy(density="mixture"), "train")
+    angle = 2 * np.pi * label / 8
+    offsets = x - 1.4 * np.stack([np.cos(angle), np.sin(angle)], -1)
+    n = offsets.size
+    # five standard errors each, so a false alarm once in 10^6 seeds
+    assert abs(offsets.mean()) < 5 * 0.2 / np.sqrt(n)
+    assert abs(offsets.std() - 0.2) < 5 * 0.2 / np.sqrt(2 * n)
