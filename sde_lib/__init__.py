@@ -4,16 +4,12 @@ import warnings
 
 import jax
 
+from .arrays import expand as expand
+from .arrays import in_float64 as in_float64
 from .base import SDE as SDE
-from .base import check_increasing as check_increasing
-from .base import expand as expand
-from .base import in_float64 as in_float64
+from .checks import check_increasing as check_increasing
 from .cosine import Cosine as Cosine
-from .denoiser import INPUTS as INPUTS
-from .denoiser import PREDICTIONS as PREDICTIONS
-from .denoiser import WEIGHTINGS as WEIGHTINGS
 from .denoiser import Denoiser as Denoiser
-from .denoiser import check_name as check_name
 from .discrete import Discrete as Discrete
 from .edm import EDM as EDM
 from .estimate import Estimate as Estimate
@@ -26,9 +22,12 @@ from .exact import ExactDenoiser as ExactDenoiser
 from .exact import Gaussian as Gaussian
 from .exact import GaussianMixture as GaussianMixture
 from .exact import Moments as Moments
+from .inputs import INPUTS as INPUTS
+from .names import check_name as check_name
 from .objectives import OBJECTIVES as OBJECTIVES
 from .objectives import denoising_loss as denoising_loss
 from .objectives import sliced_loss as sliced_loss
+from .predictions import PREDICTIONS as PREDICTIONS
 from .rectified import Rectified as Rectified
 from .retimed import Retimed as Retimed
 from .sub_vp import SubVP as SubVP
@@ -45,6 +44,7 @@ from .uncertainty import balanced as balanced
 from .uncertainty import uncertainty as uncertainty
 from .ve import VE as VE
 from .vp import VP as VP
+from .weightings import WEIGHTINGS as WEIGHTINGS
 
 if jax.lib.__version__ == "0.10.2":  # pyright: ignore[reportPrivateImportUsage]
     warnings.warn(

@@ -13,61 +13,19 @@ Sampling goes from t to s with s <= t. The state is one array of shape (batch, .
 """
 
 import abc
-from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
+from .arrays import as_state, at_least_float32, expand_time, precision
+from .checks import check_numbers, known
 from .estimate import Estimate, Number
 
-
-def expand(t: ArrayLike, like: Array) -> Array:
-    """Append axes to a time of shape () or (batch,) so that it broadcasts against `like` (batch, ...).
-
-    Raises:
-        ValueError: `t` has another shape.
-    """
-    t = jnp.asarray(t, like.dtype)
-    if t.shape not in ((), like.shape[:1]):
-        raise ValueError(
-            f"a time has shape () or (batch,) = {like.shape[:1]}, got {t.shape}; pass one time, or one per sample"
-        )
-    return t.reshape(t.shape + (1,) * (like.ndim - 1)) if t.ndim else t
-
-
-def in_float64(fn: Callable, *args: Any) -> Any:
-    """Evaluate `fn(*args)` in float64 NumPy while tracing if nothing in it is traced; otherwise just trace it.
-
-    Solver coefficients lose 3 % in float32 at a thousand steps; a grid or schedule that is being learned must stay traced.
-    """
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((fn, args))):
-        return fn(*args)
-    with (
-        jax.ensure_compile_time_eval(),
-        jax.enable_x64(True),
-        np.errstate(all="ignore"),
-    ):  # infinite log-SNRs are for callers to refuse
-        wide = jax.tree.map(
-            lambda a: np.asarray(a, np.float64) if eqx.is_inexact_array_like(a) else a, args
-        )
-        return jax.tree.map(np.asarray, fn(*wide))
-
-
-def check_increasing(**values: Any) -> None:
-    """Raise a ValueError unless the named values grow strictly from above 0; traced values pass."""
-    numbers = tuple(values.values())
-    if any(isinstance(v, Tracer) for v in numbers):
-        return
-    if not all(low < high for low, high in zip((0, *numbers), numbers, strict=False)):
-        raise ValueError(
-            f"need 0 < {' < '.join(values)}, got {' and '.join(str(v) for v in numbers)}"
-        )
+# A signal below the rounding of 1 in float64 is none: cos(pi / 2) is 6e-17 there, and -4e-8 in float32.
+NO_SIGNAL = 2.3e-16
 
 
 class SDE(eqx.Module):
@@ -80,8 +38,7 @@ class SDE(eqx.Module):
     t_min: float = eqx.field(default=1e-5, kw_only=True)
 
     def __check_init__(self):
-        if not isinstance(self.t_min, Tracer) and not 0 <= self.t_min < 1:
-            raise ValueError(f"need 0 <= t_min < 1, got {self.t_min}")
+        check_numbers("0 <= t_min < 1", lambda t: 0 <= t < 1, self.t_min)
 
     @abc.abstractmethod
     def marginal(self, t: Array) -> tuple[Array, Array]:
@@ -89,26 +46,37 @@ class SDE(eqx.Module):
 
     def marginal_rate(self, t: Array) -> tuple[Array, Array]:
         """Return the time derivatives of `alpha` and `sigma` at `t`, elementwise."""
-        t = jnp.asarray(t, jnp.result_type(float))
+        t = at_least_float32(t)
         return jax.jvp(self.marginal, (t,), (jnp.ones_like(t),))[1]
 
     def coefficients(self, t: Array) -> tuple[Array, Array]:
-        """Return drift `f` and diffusion `g` at `t`, elementwise (Song et al. 2021, arXiv:2011.13456, eq. 29 inverted)."""
-        (alpha, sigma), (alpha_rate, sigma_rate) = self.marginal(t), self.marginal_rate(t)
-        f = alpha_rate / alpha
+        """Return drift `f` and diffusion `g` at `t`, elementwise (Song et al. 2021, arXiv:2011.13456, eq. 29 inverted).
+
+        Both are infinite where no signal is left.
+        """
+        t = at_least_float32(t)
+        alpha, sigma = self.marginal(t)
+        alpha_rate, sigma_rate = self.marginal_rate(t)
+        f = alpha_rate / jnp.where(alpha > NO_SIGNAL, alpha, 0.0)
         return f, jnp.sqrt(2 * sigma * (sigma_rate - f * sigma))
 
     def log_snr(self, t: Array) -> Array:
-        """Return the log signal-to-noise ratio 2 log(alpha / sigma), elementwise; it falls with t."""
-        alpha, sigma = self.marginal(t)
-        return 2 * (jnp.log(alpha) - jnp.log(sigma))
+        """Return the log signal-to-noise ratio 2 log(alpha / sigma), elementwise; it falls with t.
+
+        It is infinite, and its gradient 0, where no noise or no signal is there; an alpha that rounding leaves at or below 0 is no signal.
+        """
+        alpha, sigma = self.marginal(at_least_float32(t))
+        return 2 * (_log(alpha, NO_SIGNAL) - _log(sigma, 0.0))
 
     def time(self, log_snr: Array) -> Array:
         """Return the t in [0, 1] of a log-SNR, elementwise; values out of range give the nearer end.
 
         It can be differentiated in the log-SNR and in the parameters of the process, as a grid or a schedule that is learned needs.
         """
-        return _time(self, jnp.asarray(log_snr, jnp.result_type(float)))
+        log_snr = at_least_float32(log_snr)
+        if known(self, log_snr):
+            return jnp.clip(self.inverse(log_snr), 0.0, 1.0)  # no derivative is wanted
+        return _time(self, log_snr)
 
     def inverse(self, log_snr: Array) -> Array:
         """Return the t of a log-SNR, elementwise, for `time`: by bisection, which a closed form may replace. It need pass no gradient."""
@@ -130,7 +98,7 @@ class SDE(eqx.Module):
         Unless the process has a table of its own: its marginal at the times 1/n, 2/n .. 1.
         """
         alpha, sigma = self.marginal(jnp.arange(1, n + 1) / n)
-        return jnp.log(alpha), sigma
+        return _log(alpha, NO_SIGNAL), sigma
 
     def label(self, t: Array) -> Array:
         """Return the number of the noise level at `t`, elementwise; only `Discrete` has any."""
@@ -140,12 +108,13 @@ class SDE(eqx.Module):
         )
 
     def perturb(
-        self, key: Key[Array, ""], x0: Float[Array, "batch ..."], t: ArrayLike
+        self, key: Key[Array, ""], x0: Shaped[Array, "batch ..."], t: ArrayLike
     ) -> tuple[Array, Array]:
-        """Draw x_t given x0; return it with the standard normal noise it contains."""
-        noise = jax.random.normal(key, x0.shape, x0.dtype)
-        alpha, sigma = self.marginal(expand(t, x0))
-        return alpha * x0 + sigma * noise, noise
+        """Draw x_t given x0; return it with the standard normal noise it contains, both in the type of x0."""
+        x0 = as_state(x0)
+        noise = jax.random.normal(key, x0.shape, precision(x0)).astype(x0.dtype)
+        alpha, sigma = self.marginal(expand_time(t, x0))
+        return (alpha * x0 + sigma * noise).astype(x0.dtype), noise
 
     def prior_std(self) -> Number:
         """Return the standard deviation of the prior at t = 1, sigma(1) unless the process says otherwise."""
@@ -155,15 +124,18 @@ class SDE(eqx.Module):
         """Draw from the prior N(0, prior_std^2), from which sampling starts at t = 1."""
         return self.prior_std() * jax.random.normal(key, shape)
 
-    def prior_log_prob(self, x1: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
+    def prior_log_prob(self, x1: Shaped[Array, "batch ..."]) -> Float[Array, " batch"]:
         """Return the log-density of the prior, in nats, for each sample."""
-        std, axes = self.prior_std(), tuple(range(1, x1.ndim))
+        x1 = as_state(x1)
+        std = jnp.asarray(self.prior_std(), precision(x1))
+        axes = tuple(range(1, x1.ndim))
         return jnp.sum(-0.5 * (x1 / std) ** 2 - jnp.log(std) - 0.5 * jnp.log(2 * jnp.pi), axes)
 
     def velocity(self, t: ArrayLike, estimate: Estimate) -> Array:
         """Return the probability-flow velocity dx/dt = alpha' x0 + sigma' noise, finite where f and g are not."""
-        alpha_rate, sigma_rate = self.marginal_rate(expand(t, estimate.x0))
-        return alpha_rate * estimate.x0 + sigma_rate * estimate.noise
+        x0 = as_state(estimate.x0)
+        alpha_rate, sigma_rate = self.marginal_rate(expand_time(t, x0))
+        return (alpha_rate * x0 + sigma_rate * estimate.noise).astype(x0.dtype)
 
     def reverse(
         self, x: Array, t: ArrayLike, score: Array, eta: Number = 1.0
@@ -173,8 +145,27 @@ class SDE(eqx.Module):
         dx = [f x - (1 + eta^2)/2 g^2 score] dt + eta g dw: eta = 1 is the reverse SDE (arXiv:2011.13456, eq. 6),
         eta = 0 the probability flow (eq. 13). The diffusion has the shape of `t`, broadcastable against `x`.
         """
-        f, g = self.coefficients(expand(t, x))
-        return f * x - 0.5 * (1 + eta**2) * g**2 * score, eta * g
+        x = as_state(x)
+        f, g = self.coefficients(expand_time(t, x))
+        drift = f * x - 0.5 * (1 + eta**2) * g**2 * score
+        return drift.astype(x.dtype), eta * g
+
+
+def _log(values: Array, least: float) -> Array:
+    """Return the logarithm of what is above `least`, and minus infinity with gradient 0 of the rest."""
+    nothing = values <= least
+    return jnp.where(nothing, -jnp.inf, jnp.log(jnp.where(nothing, 1.0, values)))
+
+
+def check_process(user: str, sde: SDE) -> None:
+    """Raise a ValueError that names the remedy unless `sde` is a process."""
+    if isinstance(sde, SDE):
+        return
+    if isinstance(sde, type) and issubclass(sde, SDE):
+        raise ValueError(
+            f"{user} needs a process, got the class {sde.__name__}; build it: {sde.__name__}()"
+        )
+    raise ValueError(f"{user} needs a process such as VP(), got {sde!r}")
 
 
 @eqx.filter_custom_jvp

@@ -9,9 +9,9 @@ infinite there. As :math:`\varphi_0 + a = \pi/2`, cosines of :math:`\varphi_t` a
 
 import jax.numpy as jnp
 from jax import Array
-from jax.core import Tracer
 
 from .base import SDE
+from .checks import check_numbers
 
 
 class Cosine(SDE):
@@ -20,8 +20,7 @@ class Cosine(SDE):
     s: float = 0.008
 
     def __check_init__(self):
-        if not isinstance(self.s, Tracer) and not 0 <= self.s < 1:
-            raise ValueError(f"need 0 <= s < 1, got {self.s}")
+        check_numbers("0 <= s < 1", lambda s: 0 <= s < 1, self.s)
 
     def _angles(self) -> tuple[Array, Array]:
         a = 0.5 * jnp.pi / (1 + jnp.asarray(self.s))

@@ -13,9 +13,10 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 
-from .base import SDE, in_float64
+from .arrays import at_least_float32, in_float64
+from .base import SDE, check_process
+from .checks import known
 from .estimate import Number
 
 
@@ -31,12 +32,13 @@ class Discrete(SDE):
         Raises:
             ValueError: fewer than two levels, or one without signal, such as a rectified flow's last.
         """
-        if n < 2:
-            raise ValueError(f"need at least two noise levels, got n = {n}")
-        self.sde, self.n = sde, n
+        check_process("Discrete", sde)
+        if not isinstance(n, int | np.integer) or n < 2:
+            raise ValueError(f"need at least two noise levels, a whole number, got n = {n!r}")
+        self.sde, self.n = sde, int(n)
         self.t_min = 1 / n if t_min is None else t_min
         log_alpha = self.tables()[0]
-        if not isinstance(log_alpha, Tracer) and not np.all(np.isfinite(log_alpha)):
+        if known(log_alpha) and not np.all(np.isfinite(log_alpha)):
             which = (
                 f"{type(sde).__name__} at n = {n} levels has a step that leaves no signal, A = 0"
             )
@@ -55,7 +57,7 @@ class Discrete(SDE):
         return log_alpha[i], variance[i], log_alpha[i + 1] - log_alpha[i], spread[i], self.n * t - i
 
     def marginal(self, t: Array) -> tuple[Array, Array]:
-        log_alpha, variance, log_a, spread, part = self._at(jnp.asarray(t, jnp.result_type(float)))
+        log_alpha, variance, log_a, spread, part = self._at(at_least_float32(t))
         still = log_a == 0
         grown = jnp.where(
             still, part, jnp.expm1(2 * part * log_a) / jnp.expm1(jnp.where(still, 1.0, 2 * log_a))
@@ -65,14 +67,14 @@ class Discrete(SDE):
         )
 
     def coefficients(self, t: Array) -> tuple[Array, Array]:
-        _, _, log_a, spread, _ = self._at(jnp.asarray(t, jnp.result_type(float)))
+        _, _, log_a, spread, _ = self._at(at_least_float32(t))
         still = log_a == 0
         rate = jnp.where(still, 1.0, 2 * log_a / jnp.expm1(jnp.where(still, 1.0, 2 * log_a)))
         return self.n * log_a, jnp.sqrt(self.n * spread * rate)
 
     def label(self, t: Array) -> Array:
         """Return the number that networks know a level by, 0 for the cleanest and n - 1 for the noisiest; between levels a fraction."""
-        label = jnp.maximum(self.n * t - 1, 0.0)
+        label = jnp.maximum(self.n * at_least_float32(t) - 1, 0.0)
         whole = jnp.round(label)
         return jnp.where(
             jnp.abs(label - whole) < 1e-3, whole, label

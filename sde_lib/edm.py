@@ -9,7 +9,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax import Array
 
-from .base import SDE, check_increasing
+from .base import SDE
+from .checks import check_increasing
 
 
 class EDM(SDE):
@@ -25,10 +26,12 @@ class EDM(SDE):
         check_increasing(sigma_max=self.sigma_max)
 
     def marginal(self, t: Array) -> tuple[Array, Array]:
-        return jnp.ones_like(t), self.sigma_max * t
+        sigma = self.sigma_max * t
+        return jnp.ones_like(sigma), sigma
 
     def coefficients(self, t: Array) -> tuple[Array, Array]:
-        return jnp.zeros_like(t), self.sigma_max * jnp.sqrt(2 * t)
+        g = self.sigma_max * jnp.sqrt(2 * t)
+        return jnp.zeros_like(g), g
 
     def inverse(self, log_snr: Array) -> Array:
         return jnp.exp(-0.5 * log_snr) / self.sigma_max

@@ -4,11 +4,18 @@ With :math:`x = \alpha x_0 + \sigma \epsilon`, knowing any combination :math:`F 
 
 .. math:: \Delta = b \alpha - a \sigma, \qquad x_0 = (b x - \sigma F) / \Delta, \qquad \epsilon = (\alpha F - a x) / \Delta,
 
-and the score is :math:`-\epsilon / \sigma`.
+and the score is :math:`-\epsilon / \sigma`. Where :math:`\Delta = 0`, as for a network that predicts noise where no signal is left, or
+clean data where no noise is there, F says nothing that x does not say. Then the smallest estimate that adds up to x is taken,
+
+.. math:: x_0 = \frac{\alpha x}{\alpha^2 + \sigma^2}, \qquad \epsilon = \frac{\sigma x}{\alpha^2 + \sigma^2},
+
+that is :math:`x_0 = 0` (the middle of centred data) and :math:`\epsilon = x / \sigma` without signal, :math:`x_0 = x / \alpha` and
+:math:`\epsilon = 0` without noise: what a perfect network's estimates tend to.
 """
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax import Array
 
 Number = Array | float
@@ -26,14 +33,21 @@ class Estimate(NamedTuple):
     ) -> "Estimate":
         """Return the estimate in which a x0 + b noise = value."""
         det = b * alpha - a * sigma
-        return cls((b * x - sigma * value) / det, (alpha * value - a * x) / det)
+        rounding = jnp.finfo(x.dtype).eps * jnp.hypot(a, b) * jnp.hypot(alpha, sigma)
+        blind = jnp.abs(det) <= rounding
+        divisor = jnp.where(blind, 1.0, det)
+        power = alpha**2 + sigma**2
+        return cls(
+            x0=jnp.where(blind, alpha * x / power, (b * x - sigma * value) / divisor),
+            noise=jnp.where(blind, sigma * x / power, (alpha * value - a * x) / divisor),
+        )
 
     @classmethod
     def from_x0(cls, x: Array, alpha: Number, sigma: Number, x0: Array) -> "Estimate":
-        """Return the estimate whose clean data is `x0`."""
+        """Return the estimate whose clean data is `x0`; it needs some noise, sigma > 0."""
         return cls(x0, (x - alpha * x0) / sigma)
 
     @classmethod
     def from_noise(cls, x: Array, alpha: Number, sigma: Number, noise: Array) -> "Estimate":
-        """Return the estimate whose noise is `noise`."""
+        """Return the estimate whose noise is `noise`; it needs some signal, alpha > 0."""
         return cls((x - sigma * noise) / alpha, noise)

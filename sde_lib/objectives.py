@@ -16,38 +16,43 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Key, Shaped
 
-from .base import expand
-from .denoiser import WEIGHTINGS, Denoiser, check_name
+from .arrays import as_state, expand_time, precision
+from .denoiser import Denoiser
+from .names import check_name
+from .weightings import WEIGHTINGS, determinant
 
 
 def denoising_loss(
     key: Key[Array, ""],
     denoiser: Denoiser,
-    x0: Float[Array, "batch ..."],
-    t: Float[Array, " batch"],
+    x0: Shaped[Array, "batch ..."],
+    t: ArrayLike,
     cond: Any = None,
     weighting: str = "prediction",
 ) -> Float[Array, " batch"]:
-    """Return the denoising score-matching loss of each sample, a mean over its dimensions.
+    """Return the denoising score-matching loss of each sample, a mean over its dimensions; `t` has shape () or (batch,).
 
     A constant weight 1 under prediction "edm" is EDM's loss; "noise" is DDPM's and score_sde's, "likelihood" that of arXiv:2101.09258.
     """
     check_name("weighting", weighting, WEIGHTINGS)
-    sde, time = denoiser.sde, expand(t, x0)
+    x0 = as_state(x0)
+    sde, time = denoiser.sde, expand_time(t, x0)
     x, noise = sde.perturb(key, x0, t)
-    (alpha, sigma), (a, b) = sde.marginal(time), denoiser.combination(time)
-    weight = WEIGHTINGS[weighting](sde, time, b * alpha - a * sigma)
-    error = denoiser.output(x, t, cond) - (a * x0 + b * noise)
+    a, b = denoiser.combination(time)
+    weight = WEIGHTINGS[weighting](sde, time, determinant(sde, time, a, b))
+    target = a * x0.astype(precision(x0)) + b * noise.astype(precision(x0))
+    error = denoiser.output(x, t, cond) - target
     return jnp.mean(weight * error**2, axis=tuple(range(1, x0.ndim)))
 
 
 def sliced_loss(
     key: Key[Array, ""],
     denoiser: Denoiser,
-    x0: Float[Array, "batch ..."],
-    t: Float[Array, " batch"],
+    x0: Shaped[Array, "batch ..."],
+    t: ArrayLike,
     cond: Any = None,
     weighting: str = "noise",
 ) -> Float[Array, " batch"]:
@@ -57,12 +62,13 @@ def sliced_loss(
     takes a derivative in one Rademacher direction, about twice the price.
     """
     check_name("weighting", weighting, WEIGHTINGS)
+    x0 = as_state(x0)
     noise_key, slice_key = jax.random.split(key)
-    sde, time = denoiser.sde, expand(t, x0)
+    sde, time = denoiser.sde, expand_time(t, x0)
     x, _ = sde.perturb(noise_key, x0, t)
-    (alpha, sigma), (a, b) = sde.marginal(time), denoiser.combination(time)
-    det = b * alpha - a * sigma
-    weight = WEIGHTINGS[weighting](sde, time, det) * (det / alpha) ** 2
+    _, sigma = sde.marginal(time)
+    det = determinant(sde, time, *denoiser.combination(time))
+    weight = WEIGHTINGS[weighting](sde, time, det) / WEIGHTINGS["noise"](sde, time, det)
     v = jax.random.rademacher(slice_key, x.shape, x.dtype)
     noise, slope = jax.jvp(lambda x: denoiser(x, t, cond).noise, (x,), (v,))
     return jnp.mean(weight * (noise**2 - 2 * sigma * v * slope), axis=tuple(range(1, x0.ndim)))

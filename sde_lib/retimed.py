@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from .base import SDE, expand
+from .arrays import as_state, expand, expand_time
+from .base import SDE, check_process
 from .estimate import Estimate
 
 
@@ -31,9 +32,14 @@ class Retimed(eqx.Module):
     trained: SDE
     sde: SDE
 
+    def __check_init__(self):
+        check_process("Retimed", self.trained)
+        check_process("Retimed", self.sde)
+
     def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
         """Return the estimate of `denoise` at the same noise level; `t` has shape () or (batch,)."""
-        t = jnp.asarray(t, x.dtype)
-        there = self.trained.time(self.sde.log_snr(t)).astype(x.dtype)
+        x = as_state(x)
+        t = jnp.reshape(expand_time(t, x), jnp.shape(t))
+        there = self.trained.time(self.sde.log_snr(t)).astype(t.dtype)
         scale = jnp.hypot(*self.trained.marginal(there)) / jnp.hypot(*self.sde.marginal(t))
-        return self.denoise(expand(scale, x) * x, there, cond)
+        return self.denoise((expand(scale, x) * x).astype(x.dtype), there, cond)

@@ -8,7 +8,8 @@ so that :math:`\sigma_t = 1 - \alpha_t^2`, without a square root.
 import jax.numpy as jnp
 from jax import Array
 
-from .base import SDE, check_increasing
+from .base import SDE
+from .checks import check_increasing
 from .vp import log_alpha, time_of
 
 

@@ -14,14 +14,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
-from .base import SDE, in_float64
+from .arrays import in_float64
+from .base import SDE, check_process
+from .checks import check_numbers, known
+
+# What a distribution of times must have between the ends of a process; float32 resolves probabilities to 1e-7.
+SMALLEST_MASS = 1e-4
 
 
 class TimeDistribution(eqx.Module):
-    """Where in [t_min, 1] training times fall."""
+    """Where in [t_min, 1] training times fall.
+
+    In float32 the largest quantiles may round to 1, where every weight and every network's time signal is finite.
+    """
 
     @abc.abstractmethod
     def quantile(self, sde: SDE, u: Array) -> Array:
@@ -30,6 +37,12 @@ class TimeDistribution(eqx.Module):
     def correction(self, u: Array) -> Array:
         """Return the factor on the loss at the time of `u`, elementwise: 1 unless where times fall is to leave the expected loss alone."""
         return jnp.ones_like(u)
+
+
+def check_distribution(distribution: Any) -> None:
+    """Raise a ValueError unless `distribution` is a distribution of times."""
+    if not isinstance(distribution, TimeDistribution):
+        raise ValueError(f"need a distribution of times such as Uniform(), got {distribution!r}")
 
 
 class Uniform(TimeDistribution):
@@ -48,11 +61,24 @@ class LogUniform(TimeDistribution):
 
     log_snr_min: float = -math.inf
 
+    def __check_init__(self):
+        check_numbers(
+            "log_snr_min below infinity",
+            lambda least: least < math.inf,
+            self.log_snr_min,
+            infinite=True,
+        )
+
     def quantile(self, sde: SDE, u: Array) -> Array:
         ends = in_float64(lambda sde: sde.log_snr(jnp.asarray([sde.t_min, 1.0])), sde)
         clean, noisy = ends[0], jnp.maximum(ends[1], self.log_snr_min)
-        if not isinstance(ends, Tracer) and not np.all(
-            np.isfinite([ends[0], max(ends[1], self.log_snr_min)])
+        if known(ends, self.log_snr_min) and self.log_snr_min >= ends[0]:
+            raise ValueError(
+                f"need log_snr_min below the log-SNR {ends[0]:g} that {type(sde).__name__} has at t_min = {sde.t_min}, "
+                f"got {self.log_snr_min}; noisy times have negative ones, -10, say"
+            )
+        if known(ends, self.log_snr_min) and not np.all(
+            np.isfinite([clean, max(ends[1], self.log_snr_min)])
         ):
             raise ValueError(
                 f"the log-SNR of {type(sde).__name__} runs from {ends[0]:g} at t_min = {sde.t_min} to {ends[1]:g} at 1, where nothing is "
@@ -68,7 +94,24 @@ class LogNormal(TimeDistribution):
     mean: float = -1.2
     std: float = 1.2
 
+    def __check_init__(self):
+        check_numbers("a finite mean", lambda mean: mean < math.inf, self.mean)
+        check_numbers("std > 0 and finite", lambda std: std > 0, self.std)
+
+    def _check_meets(self, sde: SDE) -> None:
+        """Raise a ValueError if hardly any of the distribution lies at noise levels of the process: all times would fall on one end."""
+        if not known(self, sde):
+            return
+        low, high = -0.5 * in_float64(lambda sde: sde.log_snr(jnp.asarray([sde.t_min, 1.0])), sde)
+        within = np.diff([_normal_cdf((level - self.mean) / self.std) for level in (low, high)])[0]
+        if not within > SMALLEST_MASS:
+            raise ValueError(
+                f"need a LogNormal at noise levels of the process: log(sigma / alpha) of {type(sde).__name__} runs from {low:g} "
+                f"to {high:g}, of which mean = {self.mean} and std = {self.std} meet {within:.1e}; move the mean between them"
+            )
+
     def quantile(self, sde: SDE, u: Array) -> Array:
+        self._check_meets(sde)
         ends = -0.5 * sde.log_snr(jnp.asarray([sde.t_min, 1.0], u.dtype))
         low, high = jax.scipy.stats.norm.cdf((ends - self.mean) / self.std)
         level = self.mean + self.std * jax.scipy.stats.norm.ppf(low + u * (high - low))
@@ -100,12 +143,13 @@ class Binned(TimeDistribution):
             ValueError: a weight that is not above 0.
         """
         weights = jnp.asarray(weights, float)
-        if not isinstance(weights, Tracer) and not (
-            weights.ndim == 1 and bool(jnp.all(weights > 0))
-        ):
-            raise ValueError(
-                f"need a vector of weights > 0, got {weights}; add a little to parts that are never to be left out"
-            )
+        check_distribution(base)
+        check_numbers(
+            "a vector of weights > 0",
+            lambda weights: weights.ndim == 1 and weights.size > 0 and np.all(weights > 0),
+            weights,
+            remedy="add a little to parts that are never to be left out",
+        )
         self.base, self.weights = base, weights / jnp.mean(weights)
 
     def _part(self, u: Array) -> tuple[Array, Array]:
@@ -116,7 +160,7 @@ class Binned(TimeDistribution):
 
     def quantile(self, sde: SDE, u: Array) -> Array:
         k, part = self._part(u)
-        return self.base.quantile(sde, (k + part) / len(self.weights))
+        return self.base.quantile(sde, _inside(k, part, len(self.weights)))
 
     def correction(self, u: Array) -> Array:
         return 1 / self.weights[self._part(u)[0]]
@@ -142,7 +186,21 @@ def draw_quantiles(
 ) -> Float[Array, " batch"]:
     """Draw numbers u in [0, 1) for `TimeDistribution.quantile`: one in each of `batch` equal parts, or independently."""
     u = jax.random.uniform(key, (batch,))
-    return (jnp.arange(batch) + u) / batch if stratified else u
+    return _inside(jnp.arange(batch), u, batch) if stratified else u
+
+
+def _inside(part: Array, fraction: Array, parts: int) -> Array:
+    """Return the number in [0, 1) that lies a `fraction` of the way through one of `parts` equal parts, and never in the next one.
+
+    In float32 the sum of a part's number and a fraction below 1 may round to the number of the next part.
+    """
+    end = jnp.asarray((part + 1) / parts, fraction.dtype)
+    below = 1 - 2 * jnp.finfo(fraction.dtype).eps  # the end itself may have been rounded up
+    return jnp.minimum((part + fraction) / parts, end * below)
+
+
+def _normal_cdf(value: float) -> float:
+    return 0.5 * math.erfc(-value / math.sqrt(2))
 
 
 def draw_times(
@@ -153,4 +211,6 @@ def draw_times(
     stratified: bool = True,
 ) -> Float[Array, " batch"]:
     """Draw one time a sample; stratified draws put one in each of `batch` equal parts of the distribution, which cuts the variance."""
+    check_process("draw_times", sde)
+    check_distribution(distribution)
     return distribution.quantile(sde, draw_quantiles(key, batch, stratified))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .arrays import at_least_float32
 from .base import SDE
 
 FEATURES = 64
@@ -19,6 +20,7 @@ FEATURES = 64
 
 def features(sde: SDE, t: Float[Array, " batch"]) -> Float[Array, "batch features"]:
     """Return the features of times `t`: a constant, then cosines of frequencies and phases that are drawn once and for all."""
+    t = at_least_float32(t)
     rng = np.random.default_rng(0)
     frequency, phase = (
         jnp.asarray(v, t.dtype)

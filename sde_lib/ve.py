@@ -8,7 +8,8 @@ The marginal has standard deviation :math:`\sigma_t`, also at t = 0, where it is
 import jax.numpy as jnp
 from jax import Array
 
-from .base import SDE, check_increasing
+from .base import SDE
+from .checks import check_increasing
 
 
 class VE(SDE):
@@ -25,7 +26,8 @@ class VE(SDE):
 
     def marginal(self, t: Array) -> tuple[Array, Array]:
         low, high = jnp.log(self.sigma_min), jnp.log(self.sigma_max)
-        return jnp.ones_like(t), jnp.exp(low + t * (high - low))
+        sigma = jnp.exp(low + t * (high - low))
+        return jnp.ones_like(sigma), sigma
 
     def inverse(self, log_snr: Array) -> Array:
         low, high = jnp.log(self.sigma_min), jnp.log(self.sigma_max)

@@ -9,7 +9,8 @@ so that :math:`\log \alpha_t = -\tfrac14 t^2 (\beta_{\max} - \beta_{\min}) - \tf
 import jax.numpy as jnp
 from jax import Array
 
-from .base import SDE, check_increasing
+from .base import SDE
+from .checks import check_increasing
 
 
 def log_alpha(t: Array, beta_min: float, beta_max: float) -> Array:

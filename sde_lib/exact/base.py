@@ -19,9 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
-from ..base import SDE, expand
+from ..arrays import as_state, at_least_float32, check_time, expand
+from ..base import SDE, check_process
+from ..checks import known
 from ..estimate import Estimate
 from ..evaluations import evaluated
 
@@ -43,11 +45,16 @@ class Marginal(NamedTuple):
 
 
 def compiled(method: Callable) -> Callable:
-    """Jit a method (self, sde, x, times) in the precision of x, with times as arrays: a Python number would be part of the program."""
+    """Jit a method (self, sde, x, times) in the precision of x, float32 at least, with times as arrays.
+
+    A Python number would be part of the program.
+    """
     jitted = eqx.filter_jit(method)
 
     @functools.wraps(method)
     def call(self, sde, x, *times, **named):
+        x = at_least_float32(as_state(x))
+        times, named = jax.tree.map(check_time, (times, named))
         self, times, named = jax.tree.map(lambda a: jnp.asarray(a, x.dtype), (self, times, named))
         return jitted(self, sde, x, *times, **named)
 
@@ -69,33 +76,37 @@ class DataDistribution(eqx.Module):
         """Return the mean and covariance of the data."""
 
     @abc.abstractmethod
-    def marginal(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Marginal:
+    def marginal(self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike) -> Marginal:
         """Return everything known of p_t at `x`, for a time of shape () or (batch,)."""
 
     @compiled
     def log_prob(
-        self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike
+        self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike
     ) -> Float[Array, " batch"]:
         """Return log p_t(x) in nats. At t = 0, if sigma is 0 there, that is the data's own density, nan if they have none."""
         return self.marginal(sde, x, t).log_prob
 
     @compiled
-    def score(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Float[Array, "batch d"]:
+    def score(self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike) -> Float[Array, "batch d"]:
         """Return the gradient of log p_t at `x`."""
         return self.marginal(sde, x, t).score
 
     @compiled
     def divergence(
-        self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike
+        self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike
     ) -> Float[Array, " batch"]:
         """Return the divergence of the score, the trace of the Hessian of log p_t, at `x`."""
         return self.marginal(sde, x, t).divergence
 
     @compiled
-    def estimate(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Estimate:
-        """Return the posterior means of clean data and noise given `x`."""
+    def estimate(self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike) -> Estimate:
+        """Return the posterior means of clean data and noise given `x`; without noise, where sigma is 0, x is the clean data."""
         at = self.marginal(sde, x, t)
-        return Estimate(at.x0, -sde.marginal(expand(t, x))[1] * at.score)
+        alpha, sigma = sde.marginal(expand(t, x))
+        return Estimate(
+            x0=jnp.where(sigma > 0, at.x0, x / jnp.where(sigma > 0, 1.0, alpha)),
+            noise=jnp.where(sigma > 0, -sigma * at.score, 0.0),
+        )
 
     def denoiser(self, sde: SDE) -> "ExactDenoiser":
         """Return the perfect denoiser, for use wherever a trained one is."""
@@ -103,8 +114,10 @@ class DataDistribution(eqx.Module):
 
     def moments(self, sde: SDE, t: ArrayLike) -> Moments:
         """Return the mean (d,) and covariance (d, d) of p_t at one time, of shape ()."""
+        if jnp.ndim(t):
+            raise ValueError(f"need one time, of shape (), got shape {jnp.shape(t)}; map over them")
         mean, cov = self.data_moments()
-        alpha, sigma = sde.marginal(jnp.asarray(t, mean.dtype))
+        alpha, sigma = sde.marginal(jnp.asarray(check_time(t), mean.dtype))
         return Moments(alpha * mean, alpha**2 * cov + sigma**2 * jnp.eye(len(mean)))
 
 
@@ -114,20 +127,25 @@ class ExactDenoiser(eqx.Module):
     data: DataDistribution
     sde: SDE
 
+    def __check_init__(self):
+        check_process("an exact denoiser", self.sde)
+
     @property
     def sigma_data(self) -> Array:
         """The standard deviation of the data, a root mean square over the coordinates; 1 where the data are a single point."""
         variance = jnp.mean(jnp.diagonal(self.data.data_moments().cov))
         return jnp.where(variance > 0, jnp.sqrt(variance), 1.0)
 
-    def __call__(self, x: Float[Array, "batch d"], t: ArrayLike, cond: Any = None) -> Estimate:
+    def __call__(self, x: Shaped[Array, "batch d"], t: ArrayLike, cond: Any = None) -> Estimate:
         """Return the exact estimate at `x` and time `t`, of shape () or (batch,); `cond` is ignored."""
         evaluated()
-        return self.data.estimate(self.sde, x, t)
+        x = as_state(x)
+        return jax.tree.map(lambda a: a.astype(x.dtype), self.data.estimate(self.sde, x, t))
 
 
 def check_state(x: Array, d: int) -> Array:
-    """Return `x` if its shape is (batch, d), else raise a ValueError."""
+    """Return `x` (batch, d) in float32 at least; raise a ValueError if it has another shape."""
+    x = at_least_float32(as_state(x))
     if x.shape[1:] != (d,):
         raise ValueError(
             f"need x of shape (batch, {d}), got {x.shape}; flatten each sample into a row"
@@ -137,11 +155,16 @@ def check_state(x: Array, d: int) -> Array:
 
 def finite(name: str, value: npt.ArrayLike, axes: int) -> np.ndarray:
     """Return `value` in float64 if it is finite and has so many axes, else raise a ValueError."""
+    if not known(value):
+        raise ValueError(
+            f"{name} must be known, not traced: build the distribution outside of the transformed function"
+        )
     array = np.asarray(value, np.float64)
     if array.ndim != axes or not array.size or not np.all(np.isfinite(array)):
         kind = "finite" if np.all(np.isfinite(array)) else "not finite"
         raise ValueError(
-            f"need {name} finite, non-empty and with {axes} axes, got shape {array.shape}, {kind}"
+            f"need {name} finite, non-empty and with {axes} axes, got shape {array.shape}, {kind}: "
+            f"{np.array2string(array, threshold=8, edgeitems=2)}"
         )
     return array
 

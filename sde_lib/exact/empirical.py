@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
-from ..base import SDE, expand
+from ..arrays import expand_time
+from ..base import SDE
 from .base import DataDistribution, Marginal, Moments, check_state, finite, matmul
 
 
@@ -45,10 +46,11 @@ class Empirical(DataDistribution):
         centred = points - mean[None]
         return Moments(mean, matmul(centred.T, centred) / len(points))
 
-    def marginal(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Marginal:
-        points = jnp.asarray(self.points, check_state(x, self.points.shape[1]).dtype)
+    def marginal(self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike) -> Marginal:
+        x = check_state(x, self.points.shape[1])
+        points = jnp.asarray(self.points, x.dtype)
         n, d = points.shape
-        alpha, sigma = (jnp.reshape(value, (-1, 1)) for value in sde.marginal(expand(t, x)))
+        alpha, sigma = (jnp.reshape(value, (-1, 1)) for value in sde.marginal(expand_time(t, x)))
         distance = _squared_distances(x, alpha, points)
         joint = -0.5 * distance / sigma**2
         r = jax.nn.softmax(joint, axis=1)

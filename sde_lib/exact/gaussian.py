@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
-from ..base import SDE, expand
+from ..arrays import expand_time
+from ..base import SDE
 from .base import DataDistribution, Marginal, Moments, check_state, compiled, finite, matmul
 
 
@@ -52,14 +53,14 @@ class Gaussian(DataDistribution):
     def data_moments(self) -> Moments:
         return Moments(jnp.asarray(self.mean), covariance(self.basis, self.variances))
 
-    def marginal(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Marginal:
+    def marginal(self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike) -> Marginal:
         return gaussian_marginal(
             sde, check_state(x, len(self.mean)), t, self.mean, self.basis, self.variances
         )
 
     @compiled
     def flow(
-        self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike, s: ArrayLike
+        self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike, s: ArrayLike
     ) -> Float[Array, "batch d"]:
         """Move `x` along the exact probability flow from time `t` to time `s`, earlier or later; singular only where h = 0."""
         at, to = (
@@ -72,7 +73,7 @@ class Gaussian(DataDistribution):
 
     @compiled
     def model_log_prob(
-        self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike
+        self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike
     ) -> Float[Array, " batch"]:
         """Return the log-density at `x`, time `t`, of the flow that starts from the SDE's prior at t = 1, in nats.
 
@@ -105,7 +106,7 @@ class Frame(NamedTuple):
         variances: ArrayLike,
     ) -> "Frame":
         (alpha, sigma), m, c = (
-            sde.marginal(expand(t, x)),
+            sde.marginal(expand_time(t, x)),
             jnp.asarray(mean, x.dtype),
             jnp.asarray(variances, x.dtype),
         )
@@ -125,7 +126,7 @@ def gaussian_marginal(
     z, h, gain = (
         at.whiten(x),
         at.h,
-        sde.marginal(expand(t, x))[0] * jnp.asarray(variances, x.dtype)[None],
+        sde.marginal(expand_time(t, x))[0] * jnp.asarray(variances, x.dtype)[None],
     )
     log_prob = -jnp.sum(0.5 * z**2 + jnp.log(h) + 0.5 * jnp.log(2 * jnp.pi), -1)
     x0 = jnp.asarray(mean, x.dtype)[None] + matmul(gain * z / h, at.basis.T)

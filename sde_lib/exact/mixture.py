@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
 from ..base import SDE
 from .base import DataDistribution, Marginal, Moments, check_state, finite, matmul
@@ -71,8 +71,8 @@ class GaussianMixture(DataDistribution):
         )
         return Moments(mean, within + matmul(centred.T * weights[None], centred))
 
-    def marginal(self, sde: SDE, x: Float[Array, "batch d"], t: ArrayLike) -> Marginal:
-        check_state(x, self.means.shape[1])
+    def marginal(self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike) -> Marginal:
+        x = check_state(x, self.means.shape[1])
         components = tuple(
             jnp.asarray(a, x.dtype) for a in (self.means, self.bases, self.variances)
         )

@@ -104,6 +104,23 @@ def test_a_new_network_says_nothing_and_is_steered_by_nothing():
     )
 
 
+def test_a_new_network_starts_with_the_published_scales():
+    """arXiv:2212.09748 and its code: normal of 0.02 for what embeds the noise level, Xavier's uniform elsewhere.
+
+    Of n numbers a standard deviation is known to 1 / sqrt(2 n); the bounds are 6 of them, passed less than once in 1e8 times.
+    """
+    net = models.DiT((4, 4, 4), width=64, depth=1, heads=2, num_classes=99, rngs=nnx.Rngs(0))
+    for layer in (net.conditioning.dense0, net.conditioning.dense1):
+        kernel = np.asarray(layer.kernel[...])
+        np.testing.assert_allclose(kernel.std(), 0.02, rtol=6 / np.sqrt(2 * kernel.size))
+    block = net.blocks[0]
+    for layer in (net.dense_in, block.qkv, block.out, block.dense0, block.dense1):
+        kernel = np.asarray(layer.kernel[...])
+        size = np.sqrt(6 / sum(kernel.shape))
+        np.testing.assert_allclose(kernel.std(), size / np.sqrt(3), rtol=6 / np.sqrt(kernel.size))
+        assert np.abs(kernel).max() <= size
+
+
 def test_what_is_dropped_is_what_the_last_map_sees():
     """Where that map is the identity, each number is zero or 1 / (1 - rate) times what it is without dropout."""
     block = DiTBlock(8, 2, 1.0, 0.5, None, rngs=nnx.Rngs(0))

@@ -26,6 +26,7 @@ from samplers import (
     SASolver,
     UniPC,
 )
+from tests.processes import DOCUMENTED, EXPORTED
 
 # What cannot be built without arguments.
 PAIRS = [
@@ -97,11 +98,7 @@ def label(sampler) -> str:
 # Compiling takes seconds a pair: three processes meet every sampler in every test; the others every sampler in test_processes.py,
 # every grid, the adaptive flow and the likelihood.
 SDES = [sde_lib.SubVP(), sde_lib.VE(), sde_lib.VP()]
-OTHERS = [
-    c()
-    for c in concrete(sde_lib, sde_lib.SDE)
-    if c is not sde_lib.Discrete and c not in map(type, SDES)
-]
+OTHERS = [c() for c in [*EXPORTED, *DOCUMENTED] if c not in map(type, SDES)]
 SAMPLERS = [s for c in concrete(samplers, samplers.Sampler) for s in built(c)] + VARIANTS
 
 

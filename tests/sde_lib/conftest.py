@@ -1,10 +1,9 @@
-"""Every SDE that `sde_lib` exports, and one as a user would write it: a test that asks for `sde` meets them all."""
-
-import inspect
+"""Every SDE that `sde_lib` exports or the documents show, and one more: a test that asks for `sde` meets them all."""
 
 import pytest
 
 import sde_lib
+from tests.processes import DOCUMENTED, EXPORTED
 
 
 class Straight(sde_lib.SDE):
@@ -14,16 +13,6 @@ class Straight(sde_lib.SDE):
         return 1 - t, t * 1.0
 
 
-def plain(cls):
-    """Tell whether `cls` is a process that needs no argument; `Discrete`, which wraps one, has tests of its own."""
-    return (
-        issubclass(cls, sde_lib.SDE) and not inspect.isabstract(cls) and cls is not sde_lib.Discrete
-    )
-
-
-EXPORTED = [c for _, c in inspect.getmembers(sde_lib, inspect.isclass) if plain(c)]
-
-
-@pytest.fixture(params=[*EXPORTED, Straight], ids=lambda c: c.__name__)
+@pytest.fixture(params=[*EXPORTED, *DOCUMENTED, Straight], ids=lambda c: c.__name__)
 def sde(request):
     return request.param()

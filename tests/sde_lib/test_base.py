@@ -8,9 +8,14 @@ import pytest
 from sde_lib import VE, VP, expand, in_float64
 
 
-def test_expand_appends_axes_and_takes_the_precision_of_the_state():
+def test_expand_appends_axes_and_takes_the_precision_of_the_state_but_float32_at_least():
     x = jnp.ones((3, 2, 5), jnp.bfloat16)
-    assert expand(0.5, x).shape == () and expand(0.5, x).dtype == jnp.bfloat16
+    assert expand(0.5, x).shape == () and expand(0.5, x).dtype == jnp.float32
+    for kind in (jnp.int32, jnp.uint8, jnp.bool_, jnp.float16, jnp.float32):
+        assert expand(0.5, x.astype(kind)).dtype == jnp.float32
+    with jax.enable_x64(True):
+        assert expand(0.5, x.astype(jnp.float64)).dtype == jnp.float64
+        assert expand(np.float64(0.5), x.astype(jnp.float32)).dtype == jnp.float32
     assert expand(np.array([0.1, 0.2, 0.3]), x).shape == (3, 1, 1)
 
 
@@ -50,6 +55,22 @@ def test_in_float64_traces_what_is_being_learned():
     np.testing.assert_allclose(
         schedule, (sigma(0.3, 20 + step) - sigma(0.3, 20 - step)) / (2 * step), rtol=1e-5
     )
+
+
+def test_in_float64_knows_its_result_inside_any_transformation(sde):
+    """Also through a function with a derivative of its own, which `time` is."""
+    expected = np.asarray(in_float64(sde.time, -1.0))
+
+    def known(x):
+        t = in_float64(sde.time, -1.0)
+        assert type(t) is np.ndarray and t.dtype == np.float64
+        np.testing.assert_array_equal(t, expected)
+        return x * float(t)
+
+    x = jnp.arange(3.0)
+    for transformed in (jax.vmap(known), jax.jit(known), jax.vmap(jax.grad(known))):
+        transformed(x)
+    jax.lax.map(known, x)
 
 
 def test_in_float64_keeps_whole_numbers_whole():

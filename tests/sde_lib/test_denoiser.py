@@ -141,6 +141,7 @@ def test_published_networks_are_told_their_own_time(sde):
 
 def test_a_network_of_images_in_the_unit_range_is_fed_and_understood_in_its_own_units():
     """Of x in [-1, 1] at sigma, it gets (x + 1) / 2 at sigma / 2, and its score is minus the noise over that."""
+
     sde, t, noise = VE(0.02, 100.0), jnp.array([0.1, 0.9]), jnp.array([[1.0, -2.0], [0.5, 3.0]])
     sigma = in_float64(sde.marginal, t)[1].astype(np.float32)
     x = 0.25 + sigma[:, None] * noise
@@ -152,6 +153,14 @@ def test_a_network_of_images_in_the_unit_range_is_fed_and_understood_in_its_own_
 
     estimate = Denoiser(net, sde, "unit_score", "unit_sigma")(x, t)
     np.testing.assert_allclose(estimate.noise, noise, rtol=1e-5)
+
+
+@pytest.mark.parametrize("inputs", [name for name in INPUTS if name.startswith("unit_")])
+def test_every_network_of_images_in_the_unit_range_is_fed_such_images(inputs):
+    seen, x = [], jnp.array([[-1.0, 0.0, 1.0], [0.5, 3.0, -7.0]])
+    sde = Discrete(VE(0.02, 100.0), 50)
+    Denoiser(lambda x, s, cond: seen.append(x) or x, sde, "unit_score", inputs)(x, 0.4)
+    np.testing.assert_allclose(seen[-1], (x + 1) / 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("inputs", INPUTS)

@@ -23,6 +23,12 @@ def test_it_has_the_levels_of_the_table_and_data_at_zero(table):
     assert table.t_min == 1 / N and np.all(np.diff(found) > 0)
 
 
+def test_it_ends_in_the_prior_of_its_process(table):
+    np.testing.assert_allclose(table.prior_std(), table.sde.prior_std(), rtol=1e-6)
+    alpha, sigma = in_float64(table.marginal, np.array(1.0))
+    np.testing.assert_allclose(table.prior_std(), np.hypot(alpha, sigma), rtol=0.01)
+
+
 def test_published_tables():
     # DDPM: alpha_bar_N = 4.036e-5 at N = 1000, where exp(-integral) is 4.32e-5; first level sqrt(1e-4). SMLD: both sigmas included.
     alpha, sigma = in_float64(Discrete(VP(), 1000).marginal, np.array([0.001, 1.0]))
@@ -70,7 +76,7 @@ def test_labels_number_the_levels_upwards_and_downwards():
     np.testing.assert_array_equal(seen[0], np.arange(1000))
     np.testing.assert_array_equal(seen[1], np.arange(1000)[::-1])
     np.testing.assert_allclose(
-        table.label(jnp.array([0.0, 0.0005, 0.0035])), [0, 0, 2.5], atol=1e-3
+        table.label(jnp.array([0.0, 0.0005, 0.0035, 0.00305])), [0, 0, 2.5, 2.05], atol=1e-3
     )
 
 

@@ -216,6 +216,15 @@ def test_at_time_zero_it_is_the_density_of_the_data():
         np.testing.assert_array_equal(at.noise, 0)
 
 
+def test_without_noise_every_state_is_its_clean_data(data):
+    for known in (data, Gaussian([1.0, 0.0], np.zeros((2, 2)))):
+        x = jnp.array([[0.3, -0.7], [0.5, 0.4]])
+        at = known.denoiser(VP())(x, jnp.array([0.0, 0.5]))
+        np.testing.assert_allclose(at.x0[0], x[0], atol=1e-6)
+        np.testing.assert_array_equal(at.noise[0], 0)
+        assert np.all(np.isfinite(at))
+
+
 def test_points_are_a_mixture_without_width(sde):
     with jax.enable_x64(True):
         narrow = GaussianMixture(np.full(5, 0.2), POINTS, np.zeros((5, 2, 2)))

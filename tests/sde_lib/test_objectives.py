@@ -7,6 +7,7 @@ import pytest
 
 from sde_lib import (
     PREDICTIONS,
+    VE,
     VP,
     WEIGHTINGS,
     Denoiser,
@@ -163,3 +164,26 @@ def test_the_learned_uncertainty_has_its_minimum_at_the_log_of_the_loss():
         uncertainty(weights, sde, t), jnp.log(loss), atol=1e-3
     )  # it can be any function of the level
     assert np.all(np.isfinite(features(Rectified(), jnp.array([0.0, 1.0]))))
+
+
+def test_the_features_of_the_uncertainty_are_those_of_a_gaussian_kernel_in_the_level():
+    """Products of features are, but for their being 64, exp(-(2 pi d)^2 / 2) at levels log(sigma / alpha) / 4 that differ by d."""
+    sde = Rectified()
+    level = jnp.linspace(-1.5, 1.5, 200)
+    here = np.asarray(features(sde, sde.time(-8 * level)), np.float64)
+    np.testing.assert_allclose(np.sum(here**2, 1).mean(), 1, atol=0.02)
+    for distance in (0.05, 0.1, 0.2):
+        there = np.asarray(features(sde, sde.time(-8 * (level + distance))), np.float64)
+        kernel = np.exp(-((2 * np.pi * distance) ** 2) / 2)
+        np.testing.assert_allclose(np.sum(here * there, 1).mean(), kernel, atol=0.1)
+
+
+def test_the_uncertainty_tells_levels_apart_up_to_the_stated_ones_and_none_beyond():
+    """As far as log(sigma / alpha) = +-12."""
+    sde = VE(1e-7, 1e7)
+    row = features(sde, sde.time(2 * jnp.array([-16.0, -12.5, -11.5, -10.0, 10.0, 11.5, 12.5])))
+    distance = np.linalg.norm(np.diff(np.asarray(row), axis=0), axis=1)
+    assert distance[0] == 0 and np.all(distance[2:5] > 0.1) and distance[1] > 0.1
+    np.testing.assert_array_equal(
+        features(sde, sde.time(jnp.array([25.0])))[0], features(sde, sde.time(jnp.array([30.0])))[0]
+    )

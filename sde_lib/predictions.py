@@ -1,0 +1,70 @@
+r"""What a network predicts: its output F estimates :math:`a x_0 + b \epsilon`, and each row of `PREDICTIONS` gives (a, b).
+
+With :math:`\alpha, \sigma` the marginal at t, :math:`s` the standard deviation of the data and :math:`h = \sqrt{\sigma^2 + \alpha^2 s^2}`
+that of :math:`x_t`. `Estimate.solve` turns F back into clean data and noise.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from .base import SDE
+from .estimate import Number
+
+Combination = tuple[Number, Number]
+
+# Where alpha or sigma is 0, quotients take their limits with this in its place; below it float32 has no signal beside noise of size 1.
+FLOOR = 1e-8
+# Rates are taken no earlier: those of sigma = sqrt(t) are infinite at t = 0.
+EARLIEST_RATE = 1e-12
+
+
+def rates(sde: SDE, t: Array) -> tuple[Array, Array]:
+    """Return the rates of alpha and sigma, finite at t = 0 too."""
+    return sde.marginal_rate(jnp.maximum(t, EARLIEST_RATE))
+
+
+def _edm(sde: SDE, t: Array, sd: ArrayLike) -> Combination:
+    alpha, sigma = sde.marginal(t)
+    h = jnp.hypot(sigma, alpha * sd)
+    return sigma / (sd * h), -alpha * sd / h
+
+
+def _v(sde: SDE, t: Array, sd: ArrayLike) -> Combination:
+    alpha, sigma = sde.marginal(t)
+    length = jnp.hypot(alpha, sigma)
+    return -sigma / length, alpha / length
+
+
+def _x0(sde: SDE, t: Array, sd: ArrayLike) -> Combination:
+    return 1.0, 0.0
+
+
+def _noise(sde: SDE, t: Array, sd: ArrayLike) -> Combination:
+    return 0.0, 1.0
+
+
+def _score(sde: SDE, t: Array, sd: ArrayLike) -> Combination:
+    return 0.0, -1 / jnp.maximum(sde.marginal(t)[1], FLOOR)
+
+
+def _unit_score(sde: SDE, t: Array, sd: ArrayLike) -> Combination:
+    return 0.0, -2 / jnp.maximum(sde.marginal(t)[1], FLOOR)
+
+
+def _velocity(sde: SDE, t: Array, sd: ArrayLike) -> Combination:
+    return rates(sde, t)
+
+
+# name -> (sde, t, sd) -> (a, b), the combination a x0 + b noise that the network predicts.
+PREDICTIONS: dict[str, Callable[[SDE, Array, ArrayLike], Combination]] = {
+    "edm": _edm,  # = -v on data scaled to unit variance (Karras et al. 2022, arXiv:2206.00364)
+    "v": _v,  # normalised, so bounded for VE too (Salimans and Ho 2022, arXiv:2202.00512)
+    "x0": _x0,
+    "noise": _noise,
+    "score": _score,
+    "unit_score": _unit_score,  # the score of (x + 1) / 2, whose noise is half as large
+    "velocity": _velocity,  # flow matching (Lipman et al. 2023, arXiv:2210.02747)
+}
