@@ -13,6 +13,7 @@ Sampling goes from t to s with s <= t. The state is one array of shape (batch, .
 """
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -157,7 +158,7 @@ def _log(values: Array, least: float) -> Array:
     return jnp.where(nothing, -jnp.inf, jnp.log(jnp.where(nothing, 1.0, values)))
 
 
-def check_process(user: str, sde: SDE) -> None:
+def check_process(user: str, sde: Any) -> None:
     """Raise a ValueError that names the remedy unless `sde` is a process."""
     if isinstance(sde, SDE):
         return

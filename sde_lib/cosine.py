@@ -10,6 +10,7 @@ infinite there. As :math:`\varphi_0 + a = \pi/2`, cosines of :math:`\varphi_t` a
 import jax.numpy as jnp
 from jax import Array
 
+from .arrays import at_least_float32
 from .base import SDE
 from .checks import check_numbers
 
@@ -34,6 +35,7 @@ class Cosine(SDE):
         return jnp.sin(a * (1 - t)) / jnp.sin(a), jnp.sqrt(variance) / jnp.sin(a)
 
     def coefficients(self, t: Array) -> tuple[Array, Array]:
+        t = at_least_float32(t)
         a, _ = self._angles()
         f = -a / jnp.tan(a * (1 - t))  # the general form is 0 / 0 at t = 0
         return f, jnp.sqrt(-2 * f)

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax import Array
 
+from .arrays import at_least_float32
 from .base import SDE
 from .checks import check_increasing
 
@@ -30,6 +31,7 @@ class EDM(SDE):
         return jnp.ones_like(sigma), sigma
 
     def coefficients(self, t: Array) -> tuple[Array, Array]:
+        t = at_least_float32(t)
         g = self.sigma_max * jnp.sqrt(2 * t)
         return jnp.zeros_like(g), g
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .arrays import at_least_float32
 from .base import SDE
 
 
@@ -20,6 +21,7 @@ class Rectified(SDE):
         return 1.0 - t, 1.0 * t
 
     def coefficients(self, t: Array) -> tuple[Array, Array]:
+        t = at_least_float32(t)
         return -1 / (1 - t), jnp.sqrt(2 * t / (1 - t))
 
     def inverse(self, log_snr: Array) -> Array:

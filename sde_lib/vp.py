@@ -9,6 +9,7 @@ so that :math:`\log \alpha_t = -\tfrac14 t^2 (\beta_{\max} - \beta_{\min}) - \tf
 import jax.numpy as jnp
 from jax import Array
 
+from .arrays import at_least_float32
 from .base import SDE
 from .checks import check_increasing
 
@@ -40,6 +41,7 @@ class VP(SDE):
         )  # expm1: 1 - exp loses 0.6 % at t = 1e-5
 
     def coefficients(self, t: Array) -> tuple[Array, Array]:
+        t = at_least_float32(t)
         beta = self.beta_min + t * (
             self.beta_max - self.beta_min
         )  # the general form is 0 / 0 at t = 0
