@@ -64,7 +64,7 @@ class SDE(eqx.Module):
     def log_snr(self, t: Array) -> Array:
         """Return the log signal-to-noise ratio 2 log(alpha / sigma), elementwise; it falls with t.
 
-        It is infinite, and its gradient 0, where no noise or no signal is there; an alpha that rounding leaves at or below 0 is no signal.
+        It is infinite, with a finite gradient, where there is no noise or no signal; rounding may leave an alpha at or below 0 then.
         """
         alpha, sigma = self.marginal(at_least_float32(t))
         return 2 * (_log(alpha, NO_SIGNAL) - _log(sigma, 0.0))

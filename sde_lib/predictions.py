@@ -17,13 +17,19 @@ Combination = tuple[Number, Number]
 
 # Where alpha or sigma is 0, quotients take their limits with this in its place; below it float32 has no signal beside noise of size 1.
 FLOOR = 1e-8
-# Rates are taken no earlier: those of sigma = sqrt(t) are infinite at t = 0.
-EARLIEST_RATE = 1e-12
+# Quotients and rates are taken no earlier: the rate of sigma = sqrt(t) is infinite at t = 0.
+EARLIEST = 1e-12
 
 
 def rates(sde: SDE, t: Array) -> tuple[Array, Array]:
     """Return the rates of alpha and sigma, finite at t = 0 too."""
-    return sde.marginal_rate(jnp.maximum(t, EARLIEST_RATE))
+    return sde.marginal_rate(jnp.maximum(t, EARLIEST))
+
+
+def floored_marginal(sde: SDE, t: Array) -> tuple[Array, Array]:
+    """Return alpha and sigma, none below `FLOOR`, with which every quotient has its limit."""
+    alpha, sigma = sde.marginal(jnp.maximum(t, EARLIEST))
+    return jnp.maximum(alpha, FLOOR), jnp.maximum(sigma, FLOOR)
 
 
 def _edm(sde: SDE, t: Array, sd: ArrayLike) -> Combination:
@@ -47,11 +53,11 @@ def _noise(sde: SDE, t: Array, sd: ArrayLike) -> Combination:
 
 
 def _score(sde: SDE, t: Array, sd: ArrayLike) -> Combination:
-    return 0.0, -1 / jnp.maximum(sde.marginal(t)[1], FLOOR)
+    return 0.0, -1 / floored_marginal(sde, t)[1]
 
 
 def _unit_score(sde: SDE, t: Array, sd: ArrayLike) -> Combination:
-    return 0.0, -2 / jnp.maximum(sde.marginal(t)[1], FLOOR)
+    return 0.0, -2 / floored_marginal(sde, t)[1]
 
 
 def _velocity(sde: SDE, t: Array, sd: ArrayLike) -> Combination:

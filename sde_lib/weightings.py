@@ -18,13 +18,7 @@ from jax import Array
 
 from .base import SDE
 from .estimate import Number
-from .predictions import FLOOR, rates
-
-
-def floored_marginal(sde: SDE, t: Array) -> tuple[Array, Array]:
-    """Return alpha and sigma, none below `FLOOR`, with which every quotient has its limit."""
-    alpha, sigma = sde.marginal(t)
-    return jnp.maximum(alpha, FLOOR), jnp.maximum(sigma, FLOOR)
+from .predictions import floored_marginal, rates
 
 
 def determinant(sde: SDE, t: Array, a: Number, b: Number) -> Array:

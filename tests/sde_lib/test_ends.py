@@ -172,7 +172,7 @@ def test_losses_and_their_gradients_are_finite_at_both_ends(sde):
                     jax.random.key(0), denoiser, X, BOTH_ENDS, weighting=weighting
                 )
         denoiser = Denoiser(lambda *a: scale * net(*a), sde, sigma_data=SD)
-        found["sliced"] = sliced_loss(jax.random.key(0), denoiser, X, BOTH_ENDS)
+        found["sliced", "noise"] = sliced_loss(jax.random.key(0), denoiser, X, BOTH_ENDS)
         return found
 
     for values in jax.jvp(losses, (1.0,), (1.0,)):
@@ -180,7 +180,7 @@ def test_losses_and_their_gradients_are_finite_at_both_ends(sde):
             assert np.all(np.isfinite(loss)), (row, loss)
 
 
-def test_the_log_snr_without_signal_is_minus_infinity_with_gradient_zero():
+def test_the_log_snr_without_signal_is_minus_infinity_with_a_finite_gradient():
     class Circle(SDE):
         """A process whose signal at t = 1 rounding makes -4e-8 in float32 and 6e-17 in float64."""
 
@@ -190,7 +190,7 @@ def test_the_log_snr_without_signal_is_minus_infinity_with_gradient_zero():
     for x64 in (False, True):
         with jax.enable_x64(x64):
             for sde in (Circle(), Rectified(), Cosine()):
-                assert sde.log_snr(1.0) == -np.inf and jax.grad(sde.log_snr)(1.0) == 0
+                assert sde.log_snr(1.0) == -np.inf and np.isfinite(jax.grad(sde.log_snr)(1.0))
                 assert sde.time(-np.inf) == pytest.approx(1, abs=1e-6)
     assert np.all(np.isinf(Circle().coefficients(1.0)))
     steep = 20.0  # a signal of e^-20 is small, but one
