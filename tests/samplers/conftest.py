@@ -26,7 +26,7 @@ from samplers import (
     SASolver,
     UniPC,
 )
-from tests.processes import DOCUMENTED, EXPORTED
+from tests.processes import EXPORTED
 
 # What cannot be built without arguments.
 PAIRS = [
@@ -98,7 +98,7 @@ def label(sampler) -> str:
 # Compiling takes seconds a pair: three processes meet every sampler in every test; the others every sampler in test_processes.py,
 # every grid, the adaptive flow and the likelihood.
 SDES = [sde_lib.SubVP(), sde_lib.VE(), sde_lib.VP()]
-OTHERS = [c() for c in [*EXPORTED, *DOCUMENTED] if c not in map(type, SDES)]
+OTHERS = [c() for c in EXPORTED if c not in map(type, SDES)]
 SAMPLERS = [s for c in concrete(samplers, samplers.Sampler) for s in built(c)] + VARIANTS
 
 
