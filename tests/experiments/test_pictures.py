@@ -175,3 +175,15 @@ def test_pictures_change_no_setting_of_matplotlib():
     """A script that imports the package and then pyplot gets the backend of its own choice."""
     for file in Path(experiments.__file__).parent.rglob("*.py"):
         assert "pyplot" not in file.read_text() and "MPLBACKEND" not in file.read_text(), file
+
+
+def test_an_animation_of_points_is_framed_by_its_last_state(tmp_path, monkeypatch):
+    limits = []
+
+    def recorded(x, levels, limit):
+        limits.append(limit)
+        return np.zeros((4, 4, 3), np.uint8)
+
+    monkeypatch.setattr("experiments.pictures.picture", recorded)
+    save_gif(tmp_path / "a.gif", np.array([[[100.0, 0.0]], [[1.0, -2.0]]]), None)
+    assert limits == [pytest.approx(3.3), pytest.approx(3.3)]  # 1.65 times the largest coordinate
