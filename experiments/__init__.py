@@ -4,11 +4,15 @@ import os
 from importlib.util import find_spec
 from typing import Any
 
+from .packages import check_packages
+
 # One package stands for the extra; asking for each of them would take as long as importing some.
 if find_spec("ml_collections") is None:
     raise ModuleNotFoundError(
         "experiments needs packages of an extra of this project: pip install -e .[experiments]"
     )
+
+check_packages()
 
 # Without it XLA writes 5 kB of alarm for every program that it finds in the compilation cache: the cache notes settings of the code
 # generator among the abilities of the machine. Read when JAX is imported, so it has to be here; the environment has the last word.

@@ -1,19 +1,15 @@
 """From a configuration to objects: each section `{name, **settings}` becomes the public object of that name.
 
-A name is looked up in the package that exports it; there is no registry. `load` opens a run directory that training left behind.
+`load` opens a run directory that training left behind. Only what every command needs is imported with this module.
 """
 
-import inspect
-import json
 import warnings
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
@@ -23,11 +19,16 @@ import sde_lib
 from sde_lib import SDE, Denoiser
 from sde_lib.uncertainty import FEATURES
 
-from . import checkpoint, data
-from .configs.common import base_config
-from .devices import make_mesh, replicated
-from .errors import RunError
-from .state import init_state, make_optimizer
+from .objects import make as make
+from .objects import naming
+from .optimizers import make_optimizer
+from .saved import read_saved
+from .saved import with_defaults as with_defaults
+
+if TYPE_CHECKING:
+    import optax
+
+    from . import data
 
 UNCERTAINTY = "learned_uncertainty"  # its place among the parameters
 
@@ -60,7 +61,7 @@ class Run(NamedTuple):
     facts: Facts
     sde: SDE
     split: models.Split
-    tx: optax.GradientTransformation
+    tx: "optax.GradientTransformation"
 
     def parameters(self) -> dict[str, Any]:
         """Return what training starts from: the network's parameters, and beside them those of the learned uncertainty, if there is one."""
@@ -75,52 +76,22 @@ class Run(NamedTuple):
         return Denoiser(Network(graphdef, params, dropout), self.sde, **self.config.denoiser)
 
 
-def make(package: ModuleType, section: Any, kind: type, **extra: Any) -> Any:
-    """Build the `kind` of object of `package` that a section names, from the section's settings, sections themselves or not, and `extra`.
-
-    Raises:
-        ValueError: no such name, or a setting that it does not have; the message lists the choices.
-    """
-    settings = {k: v for k, v in section.items() if v is not None}  # None: not given
-    name = settings.pop("name", None)
-    public = {
-        n: c
-        for n, c in vars(package).items()
-        if inspect.isclass(c) and issubclass(c, kind) and not inspect.isabstract(c)
-    }
-    if name not in public:
-        raise ValueError(
-            f"{package.__name__} has no {kind.__name__} {name!r}; choose one of {', '.join(sorted(public))}"
-        )
-    parameters = inspect.signature(public[name].__init__).parameters.values()
-    known = {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-    known.pop("self", None)
-    takes_any = public[name].__init__ is not object.__init__ and any(
-        p.kind == p.VAR_KEYWORD for p in parameters
-    )
-    unknown = sorted(settings.keys() - known.keys())
-    if unknown and not takes_any:
-        raise ValueError(
-            f"{name} has no setting {', '.join(unknown)}; it takes {', '.join(k for k in known if k not in extra) or 'none'}"
-        )
-    given = {*settings, *extra}
-    if missing := [k for k, p in known.items() if p.default is p.empty and k not in given]:
-        raise ValueError(f"{name} needs a value for {', '.join(missing)}")
-    for key, value in settings.items():
-        if isinstance(value, list):
-            settings[key] = tuple(value)
-        elif isinstance(value, ConfigDict | dict):
-            settings[key] = make(package, value, kind)
-    return public[name](**settings, **extra)
-
-
-def make_dataset(config: ConfigDict) -> data.DataSet:
+def make_dataset(config: ConfigDict) -> "data.DataSet":
     """Return the data set of a configuration."""
-    return make(data, config.data, data.DataSet)
+    from . import (
+        data,
+    )  # with the libraries that read them, which a dry run of declared facts does not need
+
+    with naming("config.data"):
+        return make(data, config.data, data.DataSet)
 
 
-def measure(config: ConfigDict, dataset: data.DataSet) -> Facts:
+def measure(config: ConfigDict, dataset: "data.DataSet") -> Facts:
     """Measure the training data; warn where they contradict what the configuration declares."""
+    from . import data
+
+    with naming("config.train.split"):
+        dataset.source(config.train.split)
     found = data.statistics(dataset, config.train.split)
     facts = Facts(dataset.shape, dataset.levels, dataset.num_classes, found.sd)
     for name, value in config.facts.items():
@@ -155,33 +126,44 @@ def build(config: ConfigDict, facts: Facts | None = None, *, abstract: bool = Fa
             raise ValueError(
                 "the configuration declares no facts about its data; measure them first"
             )
+        if missing := [name for name in Facts._fields if name not in config.facts]:
+            raise ValueError(
+                f"config.facts lacks {', '.join(missing)}; declare all or none of them"
+            )
         facts = Facts(**{**config.facts, "shape": tuple(config.facts.shape)})
     config = ConfigDict(config).unlock()
     config.facts = facts._asdict()
     config.denoiser.sigma_data = config.denoiser.sigma_data or facts.sd
-    sde = make(sde_lib, config.sde, SDE)
-    classes = facts.num_classes if config.train.conditional else 0
-    if config.train.conditional and not classes:
+    with naming("config.sde"):
+        sde = make(sde_lib, config.sde, SDE)
+    if config.train.conditional and not facts.num_classes:
         raise ValueError("config.train.conditional is set, but the data have no labels")
+    tx = make_optimizer(**config.optim)
+    with naming("config.net"):
+        split = models.split(nnx.eval_shape(lambda: _make_net(config, facts)))
+    run = Run(config.lock(), facts, sde, split, tx)
+    return run if abstract else with_parameters(run)
 
-    def make_net():
-        return make(
-            models,
-            config.net,
-            nnx.Module,
-            shape=facts.shape,
-            num_classes=classes,
-            rngs=nnx.Rngs(config.seed),
-        )
 
-    split = models.split(nnx.eval_shape(make_net))
-    if not abstract:  # one program, not one for every shape; it runs once, so that a fast compilation counts for more than a fast program
-        draw = jax.jit(
-            lambda: models.split(make_net()).params,
-            compiler_options={"xla_backend_optimization_level": 0},
-        )
-        split = split._replace(params=draw())
-    return Run(config.lock(), facts, sde, split, make_optimizer(**config.optim))
+def with_parameters(run: Run) -> Run:
+    """Return a run that was built abstractly with the parameters that training starts from."""
+    # one program, not one for every shape; it runs once, so that a fast compilation counts for more than a fast program
+    draw = jax.jit(
+        lambda: models.split(_make_net(run.config, run.facts)).params,
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
+    return run._replace(split=run.split._replace(params=draw()))
+
+
+def _make_net(config: ConfigDict, facts: Facts) -> nnx.Module:
+    return make(
+        models,
+        config.net,
+        nnx.Module,
+        shape=facts.shape,
+        num_classes=facts.num_classes if config.train.conditional else 0,
+        rngs=nnx.Rngs(config.seed),
+    )
 
 
 def flops(run: Run) -> float:
@@ -208,31 +190,28 @@ class Loaded(NamedTuple):
     step: int
 
 
-def load(workdir: str | Path, step: int | None = None) -> Loaded:
+def load(workdir: str | Path, step: int | None = None, *, trust: bool = False) -> Loaded:
     """Open a run directory: the SDE, the denoiser with the averaged (EMA) weights of a checkpoint (default: the newest), the config.
 
+    Args:
+        trust: import the classes of one's own that the run names by their path, "package.module:Class". Importing executes them, so a
+            directory that somebody sent is never allowed to do so unasked.
+
     Raises:
-        RunError: no run directory, or no complete and undamaged checkpoint in it.
+        RunError: no run directory, no complete and undamaged checkpoint in it, or one that names foreign code without `trust`.
     """
-    workdir = Path(workdir)
-    if not (workdir / "config.json").exists():
-        raise RunError(
-            f"{workdir} is no run directory: it has no config.json. Train one with --mode=train --workdir={workdir}"
-        )
-    run = build(with_defaults(json.loads((workdir / "config.json").read_text())), abstract=True)
+    return restore_run(build(read_saved(Path(workdir), trust=trust), abstract=True), workdir, step)
+
+
+def restore_run(run: Run, workdir: str | Path, step: int | None = None) -> Loaded:
+    """Return a run with the averaged weights of a checkpoint (default: the newest)."""
+    from . import checkpoint  # with Orbax, which a dry run does not need
+    from .devices import make_mesh, replicated
+    from .state import init_state
+
     state = jax.eval_shape(
         lambda params: init_state(jax.random.key(0), params, run.tx), run.parameters()
     )
     template = checkpoint.template_of(state, replicated(make_mesh(1, 1)))
-    restored = checkpoint.restore(workdir, template, step).state
+    restored = checkpoint.restore(Path(workdir), template, step).state
     return Loaded(run.sde, run.denoiser(restored.ema), run.config, run, int(restored.step))
-
-
-def with_defaults(saved: dict) -> ConfigDict:
-    """Return a saved configuration; settings that are newer than it take their defaults."""
-    for section, defaults in base_config().items():
-        if isinstance(defaults, ConfigDict) and "name" not in defaults and section != "samplers":
-            saved[section] = {**json.loads(defaults.to_json()), **saved.get(section, {})}
-    for section in ("objective", "optim"):  # they have a name, and yet defaults that fit any
-        saved[section] = {**json.loads(base_config()[section].to_json()), **saved[section]}
-    return ConfigDict(saved)

@@ -8,6 +8,7 @@ import numpy as np
 from . import data, metrics
 from .benchmarks import latency
 from .build import Loaded, make_dataset
+from .dequantise import restore_dequantiser
 from .errors import RunError
 from .likelihood import measure, sentence
 from .messages import say, say_next
@@ -30,7 +31,9 @@ def evaluate(loaded: Loaded, workdir: Path) -> dict[str, Any]:
             real_images(dataset, config.eval.train_split, least=4),
             real_images(dataset, config.eval.split),
         ]
-    report = {"checkpoint": loaded.step, "likelihood": measure(loaded, dataset), "samplers": {}}
+    redraw = restore_dequantiser(loaded, workdir) if config.eval.dequantise else None
+    bits = measure(loaded, dataset, redraw=redraw)
+    report = {"checkpoint": loaded.step, "likelihood": bits, "samplers": {}}
     if images:
         real, held_out = images
         report["floor"] = floor(real, held_out)

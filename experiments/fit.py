@@ -77,6 +77,10 @@ def with_fits(loaded: Loaded, workdir: Path) -> Loaded:
     asked = {config.sampling.sampler, *config.eval.samplers}
     for path in sorted((workdir / "fits").glob("*.json")):
         name, kept = path.stem, json.loads(path.read_text())
+        if kept["setting"].get("name") != "FewSteps":  # the only one that --mode=fit writes
+            raise RunError(
+                f"{path} holds no fitted sampler; remove it, or fit anew with --mode=fit"
+            )
         config.samplers[name] = kept["setting"]
         if name not in asked:
             continue

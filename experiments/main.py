@@ -1,63 +1,64 @@
 """Command line of the toolkit.
 
     python -m experiments.main --config=experiments/configs/digits.py:vp --workdir=runs/digits --mode=train
-    python -m experiments.main --config=... --workdir=runs/digits --mode=sample --config.sampling.number=256
-    python -m experiments.main --workdir=runs/digits --mode=evaluate
-    python -m experiments.main --workdir=runs/digits --mode=likelihood    # also diagnose, dequantise
+    python -m experiments.main --workdir=runs/digits --mode=sample --config.sampling.number=256
+    python -m experiments.main --workdir=runs/digits --mode=evaluate    # also likelihood, diagnose, dequantise, fit
 
-Every setting of a configuration can be overridden: --config.train.steps=10000. --dry_run prints the resolved configuration and stops.
+Every setting of a configuration can be overridden: --config.train.steps=10000. --dry_run prints the resolved configuration and stops;
+--help lists modes, configurations and settings. Libraries are imported when they are needed, so that a mistake is answered at once.
 """
 
 import contextlib
 import sys
+import tempfile
 import traceback
 from pathlib import Path
+from typing import Any
 
-import jax
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
-
-from .build import Loaded, build, flops, load, make_dataset, measure
-from .check import check_run, check_settings
-from .dequantise import dequantise
-from .devices import set_up_jax
-from .diagnose import diagnose
+from .command import Command, parse
 from .errors import RunError
-from .evaluate import evaluate
-from .fit import fit, with_fits
-from .likelihood import likelihood
-from .sample import sample, with_settings
-from .train import FREE, train
+from .help import help_text
+from .modes import MODES, function_of
 
-FLAGS = flags.FLAGS
-MODES = {
-    f.__name__: f for f in (sample, evaluate, likelihood, diagnose, dequantise, fit)
-}  # all but training
-config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "Configuration file, with a variant after a colon: experiments/configs/digits.py:ve.",
-    lock_config=False,  # so that a section {name, **settings} can be given more settings; `check_settings` finds the misspelt ones
-    accept_new_attributes=True,
-)
-flags.DEFINE_string(
-    "workdir", None, "Run directory: checkpoints, logs and results; made if missing."
-)
-flags.DEFINE_enum("mode", "train", ["train", *MODES], "What to do.")
-flags.DEFINE_bool(
-    "dry_run",
-    False,
-    "Print the resolved configuration, the number of parameters and of operations per image, then stop.",
-)
+INTERRUPTED = 130  # the exit code of a program that SIGINT ended, by the shell's convention
+LONGEST_NAME = 255  # bytes of a file name, on every common file system
 
 
-def dry_run() -> None:
-    """Print what a run would use."""
-    config = FLAGS.config
+def execute(command: Command) -> None:
+    """Do what a command says."""
+    if command.help:
+        return print(help_text())
+    workdir = _workdir(command)
+    from .resolve import resolve
+    from .switches import check_switches
+
+    converted = workdir is not None and _is_converted(workdir)
+    config, notes, other_data = resolve(command, converted=converted)
+    if workdir is None and not command.dry_run:
+        raise RunError("name a run directory with --workdir=runs/...")
+    from .schema import check_settings
+
     check_settings(config)
-    run = build(
-        config, None if config.facts else measure(config, make_dataset(config)), abstract=True
-    )
+    check_switches(config, command.overrides)
+    _set_up()
+    if command.dry_run:
+        return dry_run(config)
+    if command.mode == "train":
+        return function_of("train")(config, workdir)
+    for note in notes:
+        print(note, file=sys.stderr)
+    _work_with_a_run(command, config, workdir, other_data)
+
+
+def dry_run(config: Any) -> None:
+    """Print what a run would use."""
+    import jax
+
+    from .build import build, flops, make_dataset, measure
+    from .check import check_run
+
+    facts = None if config.facts else measure(config, make_dataset(config))
+    run = build(config, facts, abstract=True)
     check_run(run)
     print(run.config)
     count = sum(p.size for p in jax.tree.leaves(run.split.params))
@@ -66,74 +67,104 @@ def dry_run() -> None:
     )
 
 
-def execute() -> None:
-    """Do what the flags say."""
-    if FLAGS.mode == "train" or FLAGS.dry_run:
-        if FLAGS.config is None:
-            raise RunError(
-                "--mode=train and --dry_run need --config, such as --config=experiments/configs/digits.py:vp"
-            )
-    if FLAGS.dry_run:
-        return dry_run()
-    if not FLAGS.workdir:
-        raise RunError("name a run directory with --workdir=runs/...")
-    workdir = Path(FLAGS.workdir)
-    if FLAGS.mode == "train":
-        return train(FLAGS.config, workdir)
-    loaded = load(workdir)
-    free = FREE if knows_its_data(loaded, FLAGS.config) else (*FREE, "data")
-    loaded = with_fits(with_settings(loaded, FLAGS.config, free), workdir)
+def _work_with_a_run(command: Command, config: Any, workdir: Any, other_data: bool) -> None:
+    """Open a run with the configuration of a command, check it, and do what the mode says."""
+    from .build import build, make_dataset, restore_run
+    from .check import check_data, check_run
+    from .fit import with_fits
+    from .schema import check_settings
+
+    run = build(config, abstract=True)
+    if MODES[command.mode].needs_data:
+        check_data(run, make_dataset(config), other=other_data)
+    loaded = with_fits(restore_run(run, workdir), workdir)
     check_settings(loaded.config)
     check_run(loaded.run)
-    MODES[FLAGS.mode](loaded, workdir)
+    function_of(command.mode)(loaded, workdir)
 
 
-def knows_its_data(loaded: Loaded, config: ConfigDict | None) -> bool:
-    """Tell whether a run says which data it is about; a converted one need not, and takes those of `config`, the command line's.
+def _set_up() -> None:
+    from absl import logging
 
-    Raises:
-        RunError: they have another shape.
-    """
-    missing = "path" in loaded.config.data and loaded.config.data.path is None
-    if missing and config is not None and config.data.get("path", "") is not None:
-        have, want = make_dataset(config).shape, loaded.run.facts.shape
-        if have != want:
-            raise RunError(
-                f"the network takes data of shape {want}, those of --config have {have}; resample them, or name others"
-            )
-    return not missing
+    from .devices import set_up_jax
 
-
-def parse(argv: list[str]) -> list[str]:
-    """Parse the flags; end in one message where a configuration file or an override is wrong."""
-    try:
-        others = app.parse_flags_with_usage(argv)
-        if FLAGS.config is not None:
-            FLAGS.config.items()  # a file that could not be read is an error only when it is used
-        return others
-    except (RunError, OSError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error.args[0]).split()) if isinstance(error, KeyError) else error
-        print(f"error: cannot use this --config or an override of it: {reason}", file=sys.stderr)
-        sys.exit(1)
-
-
-def main(argv: list[str]) -> None:
-    """Run; what a user can mend ends in one message, with the traceback kept beside the run."""
-    if len(argv) > 1:
-        raise app.UsageError(
-            f"unexpected argument {argv[1]!r}; settings are given as --config.section.name=value"
-        )
     set_up_jax()
     logging.set_verbosity(logging.FATAL)  # what libraries log as errors they raise as well
+
+
+def _workdir(command: Command) -> Path | None:
+    """Return the run directory that a command names, without making it.
+
+    Raises:
+        RunError: a name that no file system takes, or that of a file.
+    """
+    if command.workdir is None:
+        return None
+    if "://" in command.workdir:
+        raise RunError(
+            f"--workdir={command.workdir} is an address; run directories are folders of this machine: mount it and name the folder"
+        )
+    workdir = Path(command.workdir)
+    for part in workdir.parts:
+        if len(part.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
+            raise RunError(
+                f"--workdir={command.workdir}: a name of {len(part)} characters is too long for a folder; take at most {LONGEST_NAME}"
+            )
+    for place in (workdir, *workdir.parents):
+        if place.exists() and not place.is_dir():
+            raise RunError(
+                f"--workdir={workdir}: {place} is a file; name a folder, which is made if it is missing"
+            )
+    return workdir
+
+
+def _is_converted(workdir: Path) -> bool:
+    """Tell whether a run directory is one that experiments.convert made, so that its data are for the user to name."""
+    return (workdir / "converted.json").exists()
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line and return the exit code; what a user can mend ends in one message, with the traceback kept beside the run."""
+    command = None
     try:
-        execute()
+        command = parse(arguments)
+        execute(command)
     except (RunError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        if FLAGS.workdir and Path(FLAGS.workdir).is_dir():
-            with contextlib.suppress(OSError):  # the disk may be what is wrong
-                (Path(FLAGS.workdir) / "error.txt").write_text(traceback.format_exc())
-        sys.exit(1)
+        _keep_traceback(command)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what is saved", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:  # nothing that a user is shown ends in a traceback
+        place = _keep_traceback(command, always=True)
+        text = " ".join(str(error).split())
+        print(
+            f"error: unexpected {type(error).__name__}: {text[:500]} (traceback in {place})",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def _keep_traceback(command: Command | None, *, always: bool = False) -> Path | None:
+    """Write the traceback of the error that is being handled beside the run, or with `always`, if there is no run, to a temporary file."""
+    workdir = Path(command.workdir) if command and command.workdir else None
+    with contextlib.suppress(OSError, ValueError):  # the disk may be what is wrong
+        if workdir is not None and workdir.is_dir():
+            (workdir / "error.txt").write_text(traceback.format_exc())
+            return workdir / "error.txt"
+        if always:
+            place = Path(tempfile.mkdtemp(prefix="score-sde-")) / "error.txt"
+            place.write_text(traceback.format_exc())
+            return place
+    return None
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    main()

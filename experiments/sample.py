@@ -4,47 +4,30 @@
 of the walk, `walk.npz` and `walk.gif`.
 """
 
-import inspect
 import io
 import itertools
 import json
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-import samplers
-from samplers import (
-    FewSteps,
-    Sampler,
-    dpm_adaptive,
-    draw_prior,
-    grids,
-    probability_flow,
-    recommended,
-    reverse_sde,
-)
+from samplers import draw_prior
 from samplers import sample as walk
-from sde_lib import SDE, Denoiser, check_name
+from sde_lib import Denoiser, check_name
 
 from . import data, pictures
-from .build import Loaded, Run, make
+from .build import Loaded, Run
 from .devices import fitting_mesh, replicate, share
 from .errors import RunError
 from .messages import progress, say, say_next
+from .walks import ADAPTIVE as ADAPTIVE
+from .walks import make_walk as make_walk
 from .writing import write_bytes, write_json
-
-GRIDS = ("uniform", "quadratic", "log_snr", "centred", "karras")
-ADAPTIVE = {
-    "probability_flow": probability_flow,
-    "dpm_adaptive": dpm_adaptive,
-    "reverse_sde": reverse_sde,
-}  # they own no grid
 
 
 class Drawn(NamedTuple):
@@ -90,51 +73,6 @@ def _draw(run, denoiser, setting, index, keep, report):
     return walk(
         key, sampler, denoiser, run.sde, ts, x, cond=cond, index=index, keep=keep, progress=report
     )
-
-
-def make_walk(setting: Any, sde: SDE) -> tuple[Any, Any]:
-    """Return the sampler of one entry of `config.samplers` and its time grid, those recommended, or an adaptive walk and None.
-
-    Raises:
-        ValueError: no such sampler or grid, or a setting that it does not have.
-    """
-    settings = dict(setting)
-    if (adaptive := ADAPTIVE.get(settings.get("name", ""))) is not None:
-        name, parameters = settings.pop("name"), inspect.signature(adaptive).parameters
-        known = [
-            k
-            for k, p in parameters.items()
-            if p.kind == p.KEYWORD_ONLY and k not in ("cond", "index")
-        ]
-        if unknown := sorted(settings.keys() - set(known)):
-            raise ValueError(
-                f"{name} has no setting {', '.join(unknown)}; it takes {', '.join(known)}"
-            )
-        return partial(adaptive, **settings), None
-    if settings.get("name") == "recommended":
-        del settings["name"]
-        known = ("nfe", "stochastic")
-        if unknown := sorted(settings.keys() - set(known)):
-            raise ValueError(
-                f"recommended has no setting {', '.join(unknown)}; it takes {', '.join(known)}"
-            )
-        return recommended(sde, **settings)
-    if settings.get("name") == "FewSteps":
-        return FewSteps(
-            *(cast(Any, np.asarray(settings[k])) for k in ("levels", "asked", "weights"))
-        ), None
-    if missing := [k for k in ("grid", "steps", "end") if k not in settings]:
-        raise ValueError(
-            f"the sampler {settings.get('name')!r} needs a value for {', '.join(missing)}"
-        )
-    grid, steps, start, end = (
-        settings.pop("grid"),
-        settings.pop("steps"),
-        settings.pop("start", 1.0),
-        settings.pop("end"),
-    )
-    check_name("grid", grid, GRIDS)
-    return make(samplers, settings, Sampler), getattr(grids, grid)(sde, steps, start=start, end=end)
 
 
 def labels(run: Run, index: Any) -> Any:

@@ -20,15 +20,16 @@ from models.embedding import with_no_label
 
 from . import data, pictures
 from .adaptive import AdaptiveTimes
-from .build import Run, build, make_dataset, measure, with_defaults
+from .build import Run, build, make_dataset, measure, with_defaults, with_parameters
 from .callbacks import Callback, Snapshot, call
-from .check import check_run, check_settings
+from .check import check_data, check_devices, check_run, check_settings
 from .checkpoint import Checkpoints, last_good, latest, restore, template_of
 from .devices import describe, make_mesh, replicated, share
 from .errors import RunError
 from .log import Log
 from .losses import make_held_out_loss, make_loss, make_losses
 from .messages import Pace, progress, quoted, say, say_next
+from .resolve import DECIDED
 from .sample import draw
 from .signals import StopSignals
 from .state import init_state, make_train_step
@@ -47,17 +48,14 @@ FREE_TRAIN = (
 )
 
 CONVERTED = "converted.json"  # beside a checkpoint that experiments.convert made: its step
-DECIDED = (
-    "net",
-    "sde",
-    "denoiser",
-)  # what such a checkpoint decides; data and training are for the user to choose
 
 _norm = jax.jit(optax.tree.norm)
 
 
 def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, data.DataSet]:
     """Measure the data, build the objects and save the resolved configuration in `workdir`.
+
+    Whatever is wrong is found before anything is written: a command that is refused leaves no folder behind.
 
     Raises:
         RunError: `workdir` is a file, or holds a run of another configuration.
@@ -68,8 +66,10 @@ def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, data.DataSet]:
         )
     check_settings(config)
     dataset = make_dataset(config)
-    run = build(config, measure(config, dataset))
+    run = build(config, measure(config, dataset), abstract=True)
     check_run(run)
+    check_data(run, dataset, training=True)
+    check_devices(run)
     saved, resolved = workdir / "config.json", json.loads(run.config.to_json_best_effort())
     if saved.exists() and latest(workdir) is not None:
         before = with_defaults(json.loads(saved.read_text()))  # of the settings newer than it
@@ -83,7 +83,7 @@ def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, data.DataSet]:
             )
     with _stopping_well(workdir):
         write_json(saved, resolved)
-    return run, dataset
+    return with_parameters(run), dataset
 
 
 def is_converted(workdir: Path) -> bool:

@@ -18,6 +18,7 @@ from jax import Array
 
 from .computing import compute_type, run
 from .embedding import SINUSOIDS, Conditioning, check_inputs, waves
+from .settings import check_above, check_at_least, check_dropout
 
 xavier = nnx.initializers.xavier_uniform()
 SINUSOIDS_OF_NOISE = 256  # whatever the width, as published
@@ -99,6 +100,10 @@ class DiT(nnx.Module):
             raise ValueError(
                 f"images of shape {tuple(shape)} cannot be cut into squares of {patch} pixels; choose a divisor as patch"
             )
+        check_at_least(1, width=width, heads=heads)
+        check_at_least(0, depth=depth)
+        check_above(0, mlp_ratio=mlp_ratio)
+        check_dropout(dropout)
         if width % heads or width % 4:
             raise ValueError(
                 f"need a width that is a multiple of 4 and of heads, got width {width} and {heads} heads"

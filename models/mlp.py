@@ -17,6 +17,7 @@ from jax import Array
 
 from .embedding import Conditioning, check_inputs
 from .layers import BRANCH_END, kernel_init
+from .settings import check_at_least, check_dropout
 
 OMEGA = np.array(
     [1, 2, 4, 8], np.float32
@@ -60,6 +61,9 @@ class MLP(nnx.Module):
             raise ValueError(
                 f"MLP needs shape (dimensions,), got {tuple(shape)}; use UNet for images"
             )
+        check_at_least(1, width=width, dimensions=shape[0])
+        check_at_least(0, depth=depth)
+        check_dropout(dropout)
         self.shape, self.num_classes = tuple(shape), num_classes
         self.conditioning = Conditioning(
             width,

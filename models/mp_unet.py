@@ -20,6 +20,7 @@ from jax import Array
 from .computing import compute_type, run
 from .embedding import FOURIER, check_inputs
 from .resample import conv_of_upsampled, resampler, upsample
+from .settings import check_at_least, check_attention, check_dropout, check_widths
 from .unet import Level, check_shape
 
 LIMIT = 256.0  # activations are clipped here, for narrow types
@@ -163,6 +164,10 @@ class MPUNet(nnx.Module):
     ):
         levels = len(ch_mult)
         check_shape(tuple(shape), levels)
+        check_widths(nf, ch_mult)
+        check_at_least(1, num_res_blocks=num_res_blocks, head_features=head_features)
+        check_dropout(dropout)
+        check_attention(attn_resolutions, [shape[0] >> level for level in range(levels)])
         if embedding not in FOURIER:
             raise ValueError(f"unknown embedding {embedding!r}; choose one of {', '.join(FOURIER)}")
         if num_classes < 0:

@@ -26,6 +26,7 @@ from .computing import compute_type, run
 from .embedding import check_inputs, sigma_of
 from .layers import ACTIVATIONS, widened
 from .resample import downsample
+from .settings import check_at_least, check_sigmas, check_widths
 
 EPS = 1e-5
 POOL = {"window_shape": (5, 5), "strides": (1, 1), "padding": "SAME"}
@@ -251,6 +252,9 @@ class NCSN(nnx.Module):
             raise ValueError(
                 f"need two or more stages, the first with ch_mult 1, and a dilation for each, got {ch_mult} and {dilations}"
             )
+        check_widths(nf, ch_mult)
+        check_sigmas(sigmas)
+        check_at_least(1, **{f"dilations[{i}]": d for i, d in enumerate(dilations)})
         factor = 2 ** sum(d == 1 for d in dilations[1:])
         if shape[0] % factor or shape[1] % factor:
             raise ValueError(

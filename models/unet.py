@@ -19,6 +19,14 @@ from .computing import compute_type, run
 from .embedding import Conditioning, check_inputs, sigma_of
 from .layers import ACTIVATIONS, ResBlock, Style, kernel_init, widened
 from .pyramids import InputResidual, InputSkip, OutputResidual, OutputSkip, resample_with
+from .settings import (
+    check_above,
+    check_at_least,
+    check_attention,
+    check_dropout,
+    check_sigmas,
+    check_widths,
+)
 
 CHOICES = {
     "nonlinearity": tuple(ACTIVATIONS),
@@ -127,8 +135,21 @@ class UNet(nnx.Module):
                 )
         levels = len(ch_mult)
         check_shape(tuple(shape), levels)
-        if num_res_blocks < 1:
-            raise ValueError(f"need num_res_blocks >= 1, got {num_res_blocks}")
+        check_widths(nf, ch_mult)
+        check_at_least(1, num_res_blocks=num_res_blocks)
+        check_dropout(dropout)
+        check_at_least(0, groups=groups, attention_groups=attention_groups, init_scale=init_scale)
+        check_at_least(0, attn_up_groups=attn_up_groups, head_features=head_features)
+        check_above(0, eps=eps, fourier_scale=fourier_scale)
+        if middle_rescale is not None:
+            check_above(0, middle_rescale=middle_rescale)
+        if middle_groups is not None:
+            check_at_least(0, middle_groups=middle_groups)
+        if fir and (not fir_kernel or not sum(fir_kernel)):
+            raise ValueError(f"need a fir_kernel whose sum is not 0, got {tuple(fir_kernel)}")
+        check_sigmas(sigmas)
+        heights = [shape[0] >> level for level in range(levels)]
+        check_attention((*attn_resolutions, *(attn_up_resolutions or ())), heights)
         if embedding == "none" and num_classes:
             raise ValueError(
                 "a network without embedding takes no labels; name an embedding, or build it with num_classes=0"

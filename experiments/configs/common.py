@@ -1,5 +1,7 @@
 """What all configurations share: the sections and their defaults. A configuration states only what it changes."""
 
+from collections.abc import Iterable
+
 from ml_collections import ConfigDict
 
 from experiments.errors import RunError
@@ -118,5 +120,17 @@ def choose_sde(config: ConfigDict, variant: str, others: tuple[str, ...] = ()) -
         raise RunError(
             f"unknown variant {unknown[0]!r}; choose from {', '.join([*SDES, *others])}, joined by commas"
         )
-    config.sde = SDES[next((word for word in words if word in SDES), "vp")]
+    config.sde = SDES[choose(words, SDES, "vp")]
     return words
+
+
+def choose(words: list[str], choices: Iterable[str], default: str) -> str:
+    """Return the word of a variant that is one of `choices`, or the default.
+
+    Raises:
+        RunError: two different ones, of which only one could hold.
+    """
+    given = list(dict.fromkeys(word for word in words if word in choices))
+    if len(given) > 1:
+        raise RunError(f"a variant names one of {', '.join(choices)}, got {' and '.join(given)}")
+    return given[0] if given else default

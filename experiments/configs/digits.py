@@ -15,7 +15,7 @@ the test set (297 images; standard errors 0.014 to 0.018), trained on the other 
 Six minutes of training, 2.5 of the dequantiser and 1.2 of each likelihood, on 2 CPU cores.
 """
 
-from experiments.configs.common import base_config, choose_sde
+from experiments.configs.common import base_config, choose, choose_sde
 
 NETS = {
     "edm2": {
@@ -42,8 +42,8 @@ def get_config(variant: str = "vp"):
         "attn_resolutions": (4,),
     }
     config.objective.times = {"name": "LogNormal", "mean": -1.2, "std": 1.4}
-    for word in NETS.keys() & set(words):
-        config.net = dict(NETS[word])
+    if network := choose(words, NETS, ""):
+        config.net = dict(NETS[network])
     if "likelihood" in words:
         config.objective.update({"weighting": "noise"})
         config.objective.times = {"name": "LogUniform", "log_snr_min": -20.0}

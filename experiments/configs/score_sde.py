@@ -30,7 +30,7 @@ published weights, which cannot be downloaded where this was written.
 
 from ml_collections.config_dict import placeholder
 
-from experiments.configs.common import base_config
+from experiments.configs.common import base_config, choose
 from experiments.errors import RunError
 
 # data set -> (pixels, sigma_max of [0, 1], signal-to-noise ratio of the corrector, batch, steps of sampling with VE)
@@ -47,6 +47,15 @@ DATA = {
 SDES = ("ve", "vp", "subvp")
 NETWORKS = ("ncsnpp", "ddpmpp", "ddpm", "ncsnv2", "ncsn")
 OTHERS = ("deep", "discrete", "unconditional", "124", "5", "1245")
+# network -> the words of OTHERS that change something about it, or that it was only published with
+OF_UNETS = ("deep", "discrete", "unconditional")
+UNDERSTOOD = {
+    "ncsnpp": OF_UNETS,
+    "ddpmpp": OF_UNETS,
+    "ddpm": OF_UNETS,
+    "ncsnv2": ("discrete",),
+    "ncsn": ("discrete", "124", "5", "1245"),
+}
 # data set -> (pixels, sigma_max of [0, 1], levels, Langevin steps a level, their snr, moving average) of NCSNv2
 REFINED = {
     "cifar10": (32, 50.0, 232, 5, 0.176, 0.999),
@@ -64,9 +73,13 @@ def get_config(variant: str = "ve,ncsnpp"):
         known = f"join an SDE of {SDES}, a network of {NETWORKS}, a data set of {tuple(DATA)}, and words of {OTHERS}"
         raise RunError(f"unknown variant {sorted(unknown)[0]!r}; {known}")
     sde, network, data = (
-        next((w for w in words if w in choices), choices[0])
-        for choices in (SDES, NETWORKS, tuple(DATA))
+        choose(words, choices, choices[0]) for choices in (SDES, NETWORKS, tuple(DATA))
     )
+    unused = [word for word in OTHERS if word in words and word not in UNDERSTOOD[network]]
+    if unused:
+        raise RunError(
+            f"{unused[0]!r} says nothing about {network}, which understands {', '.join(UNDERSTOOD[network])}"
+        )
     pixels, sigma_max, snr, batch, steps = DATA[data]
     if network in ("ncsn", "ncsnv2"):
         return _refinenet(network, sde, data, words)

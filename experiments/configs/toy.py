@@ -5,7 +5,7 @@
 Variants: one of the densities, and vp, ve or subvp: "moons,ve".
 """
 
-from experiments.configs.common import base_config, choose_sde
+from experiments.configs.common import base_config, choose, choose_sde
 
 DENSITIES = ("checkerboard", "swiss_roll", "mixture", "moons")
 
@@ -15,7 +15,7 @@ def get_config(variant: str = "checkerboard"):
     words = choose_sde(config, variant, DENSITIES)
     config.data = {
         "name": "Toy",
-        "density": next((word for word in words if word in DENSITIES), "checkerboard"),
+        "density": choose(words, DENSITIES, "checkerboard"),
     }
     config.net = {"name": "MLP", "width": 128, "depth": 4}
     config.optim.update({"lr": 2e-3, "warmup": 100, "decay_steps": 5000})

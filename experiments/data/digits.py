@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from sklearn.datasets import load_digits
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 
@@ -118,6 +117,8 @@ def _torn(directory: Path, error: Exception) -> ValueError:
 
 
 def _write(directory: Path) -> None:
+    from sklearn.datasets import load_digits  # a second and a half, for what is needed once
+
     directory.mkdir()
     x, labels = load_digits(return_X_y=True)
     images = np.asarray(x).astype(np.uint8).reshape(-1, *Digits.shape)

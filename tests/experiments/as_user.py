@@ -4,13 +4,10 @@ import os
 import resource
 import sys
 
-from absl import app
-
 from experiments import main
 
 for number, path in ((1, OUT), (2, ERR)):  # noqa: F821  (OUT, ERR, ARGV and LIMIT are handed over by the fixture)
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
 if LIMIT:  # noqa: F821
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))  # noqa: F821
-sys.argv = ["experiments.main", *ARGV]  # noqa: F821
-app.run(main.main, flags_parser=main.parse)
+sys.exit(main.run(ARGV))  # noqa: F821

@@ -14,10 +14,12 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import main
 from experiments.build import build, load, make_dataset, measure
 from experiments.checkpoint import restore, template_of
 from experiments.configs import toy
 from experiments.devices import make_mesh, replicated
+from experiments.modes import MODES
 from experiments.state import init_state
 from experiments.train import train
 
@@ -129,11 +131,25 @@ class Command:
         )
 
 
+@pytest.fixture
+def in_process(monkeypatch, capfd):
+    """Return the function (*flags) -> Finished that runs the command line in this process, without its settings of JAX."""
+    monkeypatch.setattr(main, "_set_up", lambda: None)
+
+    def run(*flags) -> Finished:
+        capfd.readouterr()
+        code = main.run([str(flag) for flag in flags])
+        return Finished(code, *capfd.readouterr())
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def start(tmp_path_factory):
     """Return the function (*flags, limit=0) -> Command that starts the command line."""
     context, number = multiprocessing.get_context("forkserver"), itertools.count()
-    context.set_forkserver_preload(["experiments.main"])
+    modes = [f"experiments.{name}" for name in MODES]
+    context.set_forkserver_preload(["experiments.main", "experiments.check", *modes])
     home = tmp_path_factory.mktemp("commands")
     environment = pytest.MonkeyPatch()
     if cache := jax.config.jax_compilation_cache_dir:

@@ -13,13 +13,15 @@ from ml_collections import ConfigDict
 
 import experiments
 import models
-from experiments.build import Run
+from experiments.build import Run, make_dataset
+from experiments.check import check_data
+from experiments.command import parse
 from experiments.configs import files
 from experiments.configs.toy import get_config
 from experiments.convert import FORMATS, Converted, convert, write_run
 from experiments.convert.__main__ import main
 from experiments.errors import RunError
-from experiments.main import knows_its_data
+from experiments.resolve import resolve
 from experiments.sample import make_walk, sample, with_settings
 from experiments.train import train
 from tests.models.networks import filled
@@ -80,22 +82,29 @@ def test_samples_are_drawn_with_the_published_sampler(workdir, tmp_path):
 
 
 def test_a_converted_run_is_told_its_data_on_the_command_line(workdir, tmp_path):
-    loaded = experiments.load(workdir)
-    config = files.get_config("ve")
-    assert not knows_its_data(loaded, None) and not knows_its_data(loaded, config)
     for size in (16, 8):
         np.save(
             tmp_path / f"{size}.npy",
             np.random.default_rng(0).integers(0, 256, (20, size, size, 3), np.uint8),
         )
-    config.data.path = str(tmp_path / "16.npy")
-    assert not knows_its_data(loaded, config)
-    assert knows_its_data(with_settings(loaded, config, ("data",)), config)
-    config.data.path = str(tmp_path / "8.npy")
+
+    def resolved(*flags):
+        given = ("--mode=likelihood", f"--workdir={workdir}", "--config.eval.split=validation")
+        return resolve(parse([*given, *flags]), converted=True)
+
+    run = experiments.load(workdir).run
+    with pytest.raises(ValueError, match="Files needs a value for path"):
+        make_dataset(resolved().config)
+    file = f"--config={files.__file__}:ve"
+    for flags in (["--config.data.image_size=None"], [file]):
+        config, _, other = resolved(*flags, f"--config.data.path={tmp_path}/16.npy")
+        assert other and config.sde == run.config.sde and config.net == run.config.net
+        check_data(run._replace(config=config), make_dataset(config), other=other)
+    config, _, other = resolved(file, f"--config.data.path={tmp_path}/8.npy")
     with pytest.raises(
         RunError, match=r"takes data of shape \(16, 16, 3\), those of --config have \(8, 8, 3\)"
     ):
-        knows_its_data(loaded, config)
+        check_data(run._replace(config=config), make_dataset(config), other=other)
 
 
 def test_a_run_is_not_overwritten_and_what_is_wrong_is_said(workdir, networks, tmp_path):

@@ -1,0 +1,62 @@
+"""Checks of a network's settings: one message with the value and what was expected, before anything is built."""
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+
+
+def check_at_least(low: float, **settings: float) -> None:
+    """Raise a ValueError unless each of the named settings is a finite number of at least `low`."""
+    for name, value in settings.items():
+        if not low <= value < math.inf:
+            raise ValueError(f"need {name} >= {low:g}, got {value}")
+
+
+def check_above(low: float, **settings: float) -> None:
+    """Raise a ValueError unless each of the named settings is a finite number above `low`."""
+    for name, value in settings.items():
+        if not low < value < math.inf:
+            raise ValueError(f"need {name} > {low:g}, got {value}")
+
+
+def check_dropout(dropout: float) -> None:
+    """Raise a ValueError unless `dropout` is a fraction; 1 would leave nothing."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"need 0 <= dropout < 1, got {dropout}")
+
+
+def check_widths(nf: int, ch_mult: Sequence[float]) -> None:
+    """Raise a ValueError unless every level has at least one channel."""
+    if nf < 1 or not all(0 < m < math.inf and round(nf * m) >= 1 for m in ch_mult):
+        raise ValueError(
+            f"need nf >= 1 and a multiple of it above 0 for each level, got nf = {nf} and ch_mult = {tuple(ch_mult)}"
+        )
+
+
+def check_attention(resolutions: Iterable[int], heights: Sequence[int]) -> None:
+    """Check the heights at which attention is asked for.
+
+    Those of larger images, or of levels that this network does not have, are passed over, so that one setting serves several. One that
+    halving this image never gives has no effect, and a warning says so.
+
+    Raises:
+        ValueError: a height below 1.
+    """
+    for height in resolutions:
+        check_at_least(1, attn_resolutions=height)
+        halved = {heights[0] >> level for level in range(heights[0].bit_length())}
+        if height <= heights[0] and height not in halved:
+            warnings.warn(
+                f"attn_resolutions has {height}, but the levels have heights {', '.join(map(str, heights))}: no attention is added there",
+                stacklevel=3,
+            )
+
+
+def check_sigmas(sigmas: Sequence[float] | None) -> None:
+    """Raise a ValueError unless `sigmas` = (first, last, number) names a geometric sequence, or is None."""
+    if sigmas is None:
+        return
+    if len(sigmas) != 3 or not all(0 < s < math.inf for s in sigmas) or sigmas[2] < 2:
+        raise ValueError(
+            f"need sigmas = (first, last, number), above 0 and with two or more of them, got {tuple(sigmas)}"
+        )
