@@ -36,7 +36,7 @@ def read_config_file(name: str) -> ConfigDict:
     if variant is not None and not inspect.signature(get_config).parameters:
         raise RunError(f"{path} has no variants, got {variant!r}; leave out what follows the colon")
     try:
-        config = get_config() if variant is None else get_config(variant)
+        config: Any = get_config() if variant is None else get_config(variant)
     except RunError as error:
         raise RunError(f"cannot use --config={name}: {error}") from error
     except (Exception, SystemExit) as error:  # whatever a user's file comes up with

@@ -71,9 +71,7 @@ def _given(command: Command) -> ConfigDict | None:
     return config
 
 
-def merge(
-    command: Command, run: ConfigDict, given: ConfigDict | None, *, converted: bool = False
-) -> Resolved:
+def merge(command: Command, run: ConfigDict, given: Any, *, converted: bool = False) -> Resolved:
     """Return a run's configuration with what a command may change of it; `given` is that of the file that it names, or None."""
     mode, merged, notes = MODES[command.mode], copied(run), []
     if given is None:
