@@ -15,6 +15,7 @@ import numpy as np
 
 from samplers import log_likelihood, prior_mismatch, variational_bound
 from samplers.base import sample_keys
+from samplers.bound import check_draws
 
 from . import data
 from .build import Loaded, make_dataset
@@ -50,9 +51,14 @@ def measure(
     Grey levels are dequantised uniformly, or by `redraw`, see `dequantise.restore_dequantiser`.
 
     Raises:
-        RunError: a solve that did not finish.
+        RunError: a number of draws that the bound refuses, or a solve that did not finish.
     """
     run, settings, start = loaded.run, loaded.run.config.eval, time.perf_counter()
+    if settings.bound_draws:
+        try:
+            check_draws(settings.bound_draws)
+        except ValueError as error:
+            raise RunError(f"config.eval.bound_draws: {error}, or 0 for no bound") from None
     source = dataset.source(settings.split)
     size = min(settings.batch_size, len(source))
     if folder is not None:

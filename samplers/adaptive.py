@@ -10,26 +10,36 @@ size, and time increases, as diffrax's solvers with space-time Levy area need. E
 own key, so it does not depend on its batch; the whole batch is evaluated until its slowest member is done, which is what `nfe` counts.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jax.core import Tracer
+from jax.typing import ArrayLike
+from jaxtyping import Array, Int, Key
 
 from sde_lib import SDE
 
-from .base import Counted, Denoise, Samples, sample_keys
+from .base import Samples, sample_keys
+from .checks import check_batch, check_key, check_problem, check_span, check_tolerance
+from .counted import Counted, Denoise, evaluations
+from .data_size import data_sd, end_time, start_time
+from .dpm_adaptive import check_levels
+
+DTMIN = 1e-3  # shortest step in log-SNR, of which a walk covers about 20
 
 
-class UnitNoise(diffrax.AbstractTerm):
-    """The term dB_r, one independent Brownian motion a coordinate."""
+class TimedNoise(diffrax.AbstractTerm):
+    """The term G(tau) dB, one independent Brownian motion a coordinate."""
 
+    size: Callable  # tau -> G
     path: diffrax.AbstractBrownianPath
 
     def vf(self, t, y, args):
-        return jnp.ones_like(y)
+        return jnp.full_like(y, self.size(t))
 
     def contr(self, t0, t1, **kwargs):
         return self.path.evaluate(t0, t1, **kwargs)
@@ -38,66 +48,87 @@ class UnitNoise(diffrax.AbstractTerm):
         return vf * control
 
 
-@eqx.filter_jit
 def reverse_sde(
     key: Key[Array, ""],
     denoise: Denoise,
     sde: SDE,
-    x: Float[Array, "batch ..."],
+    x: Array,
     *,
-    start: float = 1.0,
-    end: float = 1e-3,
+    start: ArrayLike | None = None,
+    end: ArrayLike | None = None,
+    sd: ArrayLike | None = None,
     cond: Any = None,
     index: Int[Array, " batch"] | None = None,
-    rtol: float | Array = 0.03,
+    rtol: ArrayLike = 0.03,
     max_steps: int = 4096,
 ) -> Samples:
-    """Carry `x` from time `start` down to time `end` along the reverse SDE, and denoise it there.
+    """Carry `x` (batch, ...) from time `start` down to time `end` along the reverse SDE, and denoise it there.
 
     Args:
         key: draws the Brownian path of each sample from its `index` (default 0, 1, ...).
+        start: by default 1, or earlier where no signal is left at 1.
+        end: by default near data, at 1e-3 or earlier where noise is above a hundredth of the data.
+        sd: standard deviation of the data, which says where to start and end; by default the denoiser's `sigma_data`, else 1.
         rtol: error of a step relative to w, which data and noise make up; its root mean square over the dimensions counts. The default
             took the slowest of 2048 samples of a mixture in the plane 155 steps; a walk of fixed steps, see `recommended`, is cheaper.
 
     Returns:
-        Samples; a sample that did not arrive within `max_steps` steps is NaN.
+        Samples in the floating type of `x`; a sample that did not arrive within `max_steps` steps is NaN.
+
+    Raises:
+        ValueError: times that do not fall, no signal or no noise at one of them, an impossible tolerance or state.
     """
-    if not sde.t_min <= end < start <= 1:
-        raise ValueError(
-            f"the reverse SDE runs from start down to end, both between t_min = {sde.t_min} and 1, got {start} and {end}"
-        )
-    denoise = Counted(denoise)
-    (alpha, sigma), (alpha_s, sigma_s) = (
-        sde.marginal(jnp.asarray(t, x.dtype)) for t in (start, end)
-    )
-    first, last = (alpha / sigma) ** 2, (alpha_s / sigma_s) ** 2
-    keys = sample_keys(key, jnp.arange(len(x)) if index is None else index)
+    check_key(key)
+    check_problem(denoise, sde)
+    sd = data_sd(denoise, sd)
+    start = start_time(sde, sd) if start is None else start
+    end = end_time(sde, sd) if end is None else end
+    check_span(sde, start, end)
+    check_tolerance(rtol, 0.0, max_steps)
+    if not any(isinstance(t, Tracer) for t in (start, end)):
+        check_levels(sde, start, end)
+    x, index, dtype = check_batch(x, cond, index)
+    numbers = (jnp.asarray(v, x.dtype) for v in (start, end, sd, rtol))
+    found = _solve(sample_keys(key, index), Counted(denoise), sde, x, *numbers, cond, max_steps)
+    return found._replace(x=found.x.astype(dtype))
 
-    def drift(r, w, cond):
-        t = sde.time(jnp.log(r)).astype(x.dtype)
+
+@eqx.filter_jit
+def _solve(keys, denoise, sde, x, start, end, sd, rtol, cond, max_steps):
+    first, last = sde.log_snr(start), sde.log_snr(end)
+    controller = diffrax.PIDController(rtol=0.0, atol=rtol, dtmin=DTMIN)
+
+    def scale(t):
         alpha, sigma = sde.marginal(t)
-        return denoise((sigma**2 / alpha * w)[None], t, cond).x0[0]
+        return jnp.hypot(sd * alpha, sigma)
 
-    def alone(key, w, cond):
+    def signal(tau):
+        return jax.nn.sigmoid(tau + 2 * jnp.log(sd))  # q / (1 + q)
+
+    def drift(tau, u, cond):
+        t = sde.time(tau).astype(x.dtype)
+        x0 = denoise((scale(t) * u)[None], t, cond).x0[0]
+        return jnp.sqrt(signal(tau)) * x0 / sd - 0.5 * (1 + signal(tau)) * u
+
+    def alone(key, u, cond):
         path = diffrax.VirtualBrownianTree(
             first,
             last,
-            0.01 * first,
-            jax.ShapeDtypeStruct(w.shape, w.dtype),
+            0.25 * DTMIN,
+            jax.ShapeDtypeStruct(u.shape, u.dtype),
             key,
             levy_area=diffrax.SpaceTimeLevyArea,
         )
+        noise = TimedNoise(lambda tau: jnp.sqrt(1 - signal(tau)), path)
         solution = diffrax.diffeqsolve(
-            diffrax.MultiTerm(diffrax.ODETerm(drift), UnitNoise(path)),
+            diffrax.MultiTerm(diffrax.ODETerm(drift), noise),
             diffrax.ShARK(),
             t0=first,
             t1=last,
-            dt0=first,
-            y0=w,
+            dt0=0.1,
+            y0=u,
             args=jax.tree.map(lambda a: a[None], cond),
-            stepsize_controller=diffrax.PIDController(
-                rtol=rtol, atol=1e-3 * rtol * jnp.sqrt(first), dtmin=0.1 * first
-            ),
+            stepsize_controller=controller,
             max_steps=max_steps,
             throw=False,
         )
@@ -105,6 +136,7 @@ def reverse_sde(
         arrived = solution.result == diffrax.RESULTS.successful
         return jnp.where(arrived, end, jnp.nan), solution.stats["num_steps"]
 
-    w, steps = jax.vmap(alone)(keys, alpha / sigma**2 * x, cond)
-    x = sigma_s**2 / alpha_s * w
-    return Samples(denoise(x, jnp.asarray(end, x.dtype), cond).x0, 1 + 2 * jnp.max(steps), None)
+    u, steps = jax.vmap(alone)(keys, x / scale(start), cond)
+    x = scale(end) * u
+    calls = 1 + 2 * jnp.max(steps)  # ShARK calls the drift twice a step
+    return Samples(denoise(x, end, cond).x0, calls * evaluations(denoise, x, cond), None)

@@ -17,9 +17,12 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key
 
-from sde_lib import SDE, Estimate, counting, evaluated, in_float64
+from sde_lib import SDE, counting, in_float64
 
-Denoise = Callable[[Array, ArrayLike, Any], Estimate]
+from .checks import check_batch, check_count, check_index, check_key, check_problem
+from .counted import Counted as Counted
+from .counted import Denoise as Denoise
+
 _START = 0xFFFFFFFF  # the "step" of the prior draw; steps count up from 0
 
 
@@ -27,6 +30,9 @@ class Sampler(eqx.Module):
     """A way back from noise to data along a decreasing time grid. The fields of a sampler are its hyper-parameters."""
 
     order: ClassVar[int]  # (weak) order of convergence in the step size
+    stays: ClassVar[bool] = (
+        False  # whether a step ends at the time where it starts, as a corrector's does
+    )
 
     @property
     def stochastic(self) -> bool:
@@ -81,10 +87,15 @@ def draw_prior(
     key: Key[Array, ""], sde: SDE, shape: tuple[int, ...], index: Int[Array, " batch"] | None = None
 ) -> Array:
     """Draw the start x (batch, ...) of `shape` for the samples `index` (default 0, 1, ...) of the run `key`."""
-    keys = fold(
-        sample_keys(key, jnp.arange(shape[0]) if index is None else index), np.uint32(_START)
-    )
-    return jax.vmap(lambda k: sde.prior(k, shape[1:]))(keys)
+    check_key(key)
+    if not isinstance(sde, SDE):
+        raise ValueError(f"sde is a process such as VP(), got {sde!r}")
+    if not isinstance(shape, tuple | list) or not shape:
+        raise ValueError(f"need a shape (batch, ...) such as (16, 32, 32, 3), got {shape!r}")
+    for size in shape:
+        check_count(shape=size)
+    keys = fold(sample_keys(key, check_index(index, shape[0])), np.uint32(_START))
+    return jax.vmap(lambda k: sde.prior(k, tuple(shape[1:])))(keys)
 
 
 def sample(
@@ -107,6 +118,7 @@ def sample(
         key: the key of the run; draw the start with `draw_prior` from the same key.
         denoise: a callable (x, t, cond) -> Estimate, such as a `Denoiser`.
         ts: decreasing times (steps + 1,), see `samplers.grids`.
+        x: the start (batch, ...). The walk computes in float32 at least and returns the floating type of `x`.
         cond: a pytree of conditions with leading axis `batch`, handed to `denoise`.
         index: the number (batch,) of each sample in its run; default 0, 1, ...
         keep: how many of the last states to return as `path`; None for all steps + 1.
@@ -115,23 +127,22 @@ def sample(
         progress: called between chunks of steps with the number of steps done and their total.
 
     Raises:
-        ValueError: the grid does not decrease or leaves the range [t_min, 1] of the SDE, the sampler has no finite coefficients on it, or
-            the index does not fit the batch.
+        ValueError: the grid does not decrease or leaves the range [t_min, 1] of the SDE, the sampler has no finite coefficients on it, the
+            state is not finite, or the conditions or the index do not fit the batch.
     """
+    check_key(key)
+    check_problem(denoise, sde)
+    check_sampler(sampler)
+    x, index, dtype = check_batch(x, cond, index)
     grid = check_grid(sde, ts)
-    index = jnp.arange(x.shape[0]) if index is None else index
-    if index.shape != x.shape[:1]:
-        raise ValueError(
-            f"index numbers each of the {x.shape[0]} samples, so it has shape {x.shape[:1]}, got {index.shape}"
-        )
     steps, denoise = len(grid) - 1, Counted(denoise)
+    if keep is not None:
+        check_count(0, keep=keep)
+    kept = min(steps + 1 if keep is None else keep, steps + 1)
     plan = check_plan(sampler, sde, in_float64(sampler.plan, sde, grid))
     rows = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), plan)
-    kept = min(steps + 1 if keep is None else keep, steps + 1)
-    carry, nfe = (
-        (x, sampler.init(x), jnp.broadcast_to(x, (kept, *x.shape))),
-        jnp.zeros((), jnp.int32),
-    )
+    carry = (x, sampler.init(x), jnp.broadcast_to(x, (kept, *x.shape)))
+    nfe = jnp.zeros((), jnp.int32)
     for start, stop in _chunks(steps, progress is not None):
         carry, spent = _walk(key, sampler, denoise, rows, carry, cond, index, start, stop)
         nfe += spent
@@ -142,21 +153,35 @@ def sample(
     if denoise_last and not _is_clean(sde, grid):
         x, spent = _final(denoise, x, jnp.asarray(grid[-1], x.dtype), cond)
         nfe += spent
-    return Samples(x, nfe, path if kept else None)
+    return Samples(x.astype(dtype), nfe, path.astype(dtype) if kept else None)
+
+
+def check_sampler(sampler: Any) -> None:
+    """Raise a ValueError unless `sampler` is one."""
+    if not isinstance(sampler, Sampler):
+        raise ValueError(f"need a sampler such as DDIM() or Heun(churn=20.0), got {sampler!r}")
 
 
 def check_grid(sde: SDE, ts: ArrayLike) -> Any:
-    """Return the grid as an array; raise a ValueError if it is concrete and does not fall from at most 1 to at least t_min."""
-    if isinstance(ts, Tracer):
+    """Return the grid as an array.
+
+    Raises:
+        ValueError: it is not a vector of times that fall from at most 1 to at least t_min, as far as it is concrete.
+    """
+    traced = any(isinstance(t, Tracer) for t in jax.tree.leaves(ts))
+    ts = jnp.asarray(ts) if traced else np.asarray(ts, np.float64)
+    if ts.ndim == 0:
+        raise ValueError(f"ts is a grid of times, such as grids.log_snr(sde, 20), got {ts}")
+    if ts.ndim != 1 or len(ts) < 2:
+        raise ValueError(f"a grid is a vector of at least two strictly decreasing times, got {ts}")
+    if traced:
         return ts
-    ts = np.asarray(ts, np.float64)
-    if ts.ndim != 1 or len(ts) < 2 or not np.all(np.diff(ts) < 0):
+    if not np.all(np.diff(ts) < 0):
         raise ValueError(
             f"a grid is a vector of at least two strictly decreasing times, got {np.array2string(ts, threshold=8)}"
         )
-    low = (
-        0.0 if isinstance(sde.t_min, Tracer) else float(sde.t_min) * (1 - 1e-6)
-    )  # a grid may have been rounded to float32
+    # A grid may have been rounded to float32.
+    low = 0.0 if isinstance(sde.t_min, Tracer) else float(sde.t_min) * (1 - 1e-6)
     if ts[0] > 1 + 1e-6 or ts[-1] < low:
         raise ValueError(
             f"the grid runs from {ts[0]:g} to {ts[-1]:g}; this SDE covers times from 1 down to t_min = {sde.t_min}"
@@ -180,18 +205,6 @@ def _is_clean(sde: SDE, grid: Any) -> bool:
     """Tell whether the grid is known to end where sigma is 0."""
     sigma = in_float64(lambda sde, t: sde.marginal(t)[1], sde, grid[-1])
     return not isinstance(sigma, Tracer) and not np.any(sigma)
-
-
-class Counted(eqx.Module):
-    """A denoise function whose every call counts at least one evaluation, also when it does not say so itself."""
-
-    denoise: Denoise
-
-    def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
-        with counting() as tally:
-            estimate = self.denoise(x, t, cond)
-        evaluated(max(tally.total, 1))
-        return estimate
 
 
 def _chunks(steps: int, reporting: bool) -> list[tuple[Any, Any]]:

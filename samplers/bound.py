@@ -15,16 +15,19 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
 from sde_lib import SDE, expand
 
-from .base import Counted, Denoise, fold, normal, sample_keys
+from .base import fold, normal, sample_keys
+from .checks import check_batch, check_count, check_key, check_problem
+from .counted import Counted, Denoise, evaluations
+from .data_size import data_sd
 from .ode import check_noisy
 
-LOG_SNR_MIN = (
-    -20.0
-)  # where a process without signal at t = 1 is left: a part e^-20 of the signal's power
+# Where a process without signal at t = 1 is left, for data of unit size: a part e^-20 of the signal's power.
+LOG_SNR_MIN = -20.0
 
 
 class Bound(NamedTuple):
@@ -35,14 +38,14 @@ class Bound(NamedTuple):
     nfe: Int[Array, ""]
 
 
-@eqx.filter_jit
 def variational_bound(
     key: Key[Array, ""],
     denoise: Denoise,
     sde: SDE,
-    x: Float[Array, "batch ..."],
+    x: Array,
     *,
     draws: int = 64,
+    sd: ArrayLike | None = None,
     cond: Any = None,
     index: Int[Array, " batch"] | None = None,
 ) -> Bound:
@@ -51,35 +54,50 @@ def variational_bound(
     Args:
         key: draws times and noise of each sample from its `index`.
         draws: times a sample, an even number; the standard error compares neighbours, which errs on the side of caution.
+        sd: standard deviation of the data, by default the denoiser's `sigma_data`, else 1. It says where a process without signal at
+            t = 1 is left; any value gives the same bound.
 
     Raises:
-        ValueError: an odd number of draws, or fewer than two, or sigma = 0 at t_min.
+        ValueError: an odd number of draws, or fewer than two, sigma = 0 at t_min, or an impossible state.
     """
-    if draws < 2 or draws % 2:
-        raise ValueError(f"need an even number of draws, at least 2, got {draws}")
+    check_key(key)
+    check_problem(denoise, sde)
+    check_draws(draws)
     check_noisy(sde)
-    keys, size = sample_keys(key, jnp.arange(len(x)) if index is None else index), x[0].size
-    axes = tuple(range(1, x.ndim))
-    clean, noisy = (
-        sde.log_snr(jnp.asarray(sde.t_min, x.dtype)),
-        jnp.maximum(sde.log_snr(jnp.ones((), x.dtype)), LOG_SNR_MIN),
-    )
-    denoise = Counted(denoise)
+    sd = data_sd(denoise, sd)
+    x, index, _ = check_batch(x, cond, index)
+    sd = jnp.asarray(sd, x.dtype)
+    return _bound(sample_keys(key, index), Counted(denoise), sde, x, sd, cond, draws)
+
+
+def check_draws(draws: int) -> None:
+    """Raise a ValueError unless the times of a bound come in pairs."""
+    check_count(draws=draws)
+    if draws % 2:
+        raise ValueError(f"need an even number of draws, at least 2, got {draws}")
+
+
+@eqx.filter_jit
+def _bound(keys, denoise, sde, x, sd, cond, draws):
+    size, axes = x[0].size, tuple(range(1, x.ndim))
+    clean = sde.log_snr(jnp.asarray(sde.t_min, x.dtype))
+    noisy = jnp.maximum(sde.log_snr(jnp.ones((), x.dtype)), LOG_SNR_MIN - 2 * jnp.log(sd))
 
     def at(i):
         time_keys, noise_keys = fold(fold(keys, i), 0), fold(fold(keys, i), 1)
         u = jax.vmap(lambda k: jax.random.uniform(k, (), x.dtype))(time_keys)
-        t = sde.time(clean + (i + u) / draws * (noisy - clean))
+        t = sde.time(clean + (i + u) / draws * (noisy - clean)).astype(x.dtype)
         alpha, sigma = sde.marginal(expand(t, x))
         noise = normal(noise_keys, x)
         return jnp.sum((noise - denoise(alpha * x + sigma * noise, t, cond).noise) ** 2, axes)
 
     parts = 0.5 * (clean - noisy) * jax.lax.map(at, jnp.arange(draws))  # (draws, batch)
     std_error = jnp.sqrt(jnp.sum((parts[::2] - parts[1::2]) ** 2, 0)) / draws
-    (alpha, sigma), std = sde.marginal(sde.time(noisy)), sde.prior_std()
+    alpha, sigma = sde.marginal(sde.time(noisy).astype(x.dtype))
+    std = sde.prior_std()
     ratio = (sigma / std) ** 2
-    divergence = 0.5 * size * (ratio - 1 - jnp.log(ratio)) + 0.5 * jnp.sum(
-        (alpha * x / std) ** 2, axes
-    )
+    signal = jnp.sum((alpha * x / std) ** 2, axes)
+    divergence = 0.5 * size * (ratio - 1 - jnp.log(ratio)) + 0.5 * signal
     last = 0.5 * size * (jnp.log(2 * jnp.pi) + 1 - clean)
-    return Bound(-(divergence + jnp.mean(parts, 0) + last), std_error, jnp.asarray(draws))
+    nfe = jnp.asarray(draws * evaluations(denoise, x, cond))
+    return Bound(-(divergence + jnp.mean(parts, 0) + last), std_error, nfe)

@@ -6,9 +6,16 @@ seen by data of unit size.
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
+
+from sde_lib import SDE, in_float64
+
+LATEST_END = 1e-3  # where VP and sub-VP are published to end (arXiv:2011.13456, appendix C)
+END_LEVEL = 0.01  # noise over data at the end: denoising there loses 1e-4 of their variance
+START_LEVEL = 200.0  # noise over data where a walk without signal at t = 1 may start
 
 
 def data_sd(denoise: Any, sd: ArrayLike | None = None) -> ArrayLike:
@@ -24,8 +31,33 @@ def data_sd(denoise: Any, sd: ArrayLike | None = None) -> ArrayLike:
     value = getattr(denoise, "sigma_data", 1.0) if sd is None else sd
     if isinstance(value, Tracer):
         return value
-    if np.ndim(value) or not 0 < value < np.inf:
+    if np.ndim(value) or not 0 < float(value) < np.inf:
         raise ValueError(
             f"need one sd > 0, the standard deviation of the data over all coordinates, got {value}"
         )
     return value
+
+
+def start_time(sde: SDE, sd: ArrayLike) -> float:
+    """Return the time at which a walk in the signal-to-noise ratio starts from the prior: 1, or earlier where no signal is left at 1.
+
+    There a state of pure noise is as good a start at noise level 200. Where noise grows instead, as in VE, it is not.
+    """
+    alpha = in_float64(sde.marginal, np.asarray(1.0))[0]
+    if isinstance(alpha, Tracer) or isinstance(sd, Tracer) or np.all(alpha > 1e-3):
+        return 1.0
+    return float(in_float64(_time_of_level, sde, START_LEVEL * float(sd)))
+
+
+def end_time(sde: SDE, sd: ArrayLike) -> Any:
+    """Return the time at which a walk to data of standard deviation `sd` ends: 1e-3, or earlier if noise is felt there, from t_min on."""
+
+    def time(sde, level):
+        return jnp.maximum(jnp.minimum(_time_of_level(sde, level), LATEST_END), sde.t_min)
+
+    end = in_float64(time, sde, END_LEVEL * (sd if isinstance(sd, Tracer) else float(sd)))
+    return end if isinstance(end, Tracer) else float(end)
+
+
+def _time_of_level(sde: SDE, level: ArrayLike) -> Any:
+    return sde.time(-2 * jnp.log(level))

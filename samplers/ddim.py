@@ -11,6 +11,7 @@ from jax import Array
 
 from sde_lib import SDE
 
+from .checks import check_number, known_zero
 from .one_step import OneStep, Row, transitions
 
 
@@ -20,14 +21,16 @@ class DDIM(OneStep):
     eta: float = 0.0
 
     def __check_init__(self):
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"need 0 <= eta <= 1, got {self.eta}")
+        check_number("need 0 <= eta <= 1", lambda v: (0 <= v) & (v <= 1), eta=self.eta)
 
     @property
     def stochastic(self) -> bool:
-        return self.eta != 0
+        return not known_zero(self.eta)
 
     def plan(self, sde: SDE, ts: Array) -> Row:
         p = transitions(sde, ts)
         spread = self.eta * jnp.sqrt(p.variance) * p.sigma_s / p.sigma
-        return Row(p.t, jnp.zeros_like(p.t), p.alpha_s, jnp.sqrt(p.sigma_s**2 - spread**2), spread)
+        # Both are 0 in a step to zero noise, where the slope of the root in a traced eta is infinite.
+        rest = p.sigma_s**2 - spread**2
+        noise = jnp.where(rest > 0, jnp.sqrt(jnp.where(rest > 0, rest, 1.0)), 0.0)
+        return Row(p.t, jnp.zeros_like(p.t), p.alpha_s, noise, spread)

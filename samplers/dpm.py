@@ -13,12 +13,15 @@ which leaves them of second order: the exact moments are those of `DEIS`.
 
 from typing import ClassVar
 
+import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from sde_lib import SDE
 
-from .exponential import fractions, half_log_snr, moments, usable, weights
+from .checks import check_eta, known_zero
+from .exponential import fractions, half_log_snr, moments, stretched, usable, weights
 from .multistep import Multistep, Row, data_rows, noise_rows
 
 
@@ -35,7 +38,7 @@ class DPMSolverM(Multistep):
     """DPM-Solver on the noise prediction with `steps` = 2 or 3 steps of memory; good at very few evaluations."""
 
     order: ClassVar[int] = 2
-    steps: int = 3
+    steps: int = eqx.field(default=3, static=True)
 
     def __check_init__(self):
         check_steps(self.steps, (2, 3))
@@ -81,17 +84,22 @@ class DPMpp2MSDE(Multistep):
     order: ClassVar[int] = 2
     eta: float = 1.0
 
+    def __check_init__(self):
+        check_eta(eta=self.eta)
+
     @property
     def memory(self) -> int:
         return 1
 
     @property
     def stochastic(self) -> bool:
-        return self.eta != 0
+        return not known_zero(self.eta)
 
     def plan(self, sde: SDE, ts: Array) -> Row:
         lam = half_log_snr(sde, ts)
-        return data_rows(sde, ts, continued(lam, (1 + self.eta) * jnp.diff(lam), 2), self.eta)
+        return data_rows(
+            sde, ts, continued(lam, stretched(jnp.diff(lam), 1 + self.eta), 2), self.eta
+        )
 
 
 class DPMpp3MSDE(Multistep):
@@ -100,20 +108,25 @@ class DPMpp3MSDE(Multistep):
     order: ClassVar[int] = 2
     eta: float = 1.0
 
+    def __check_init__(self):
+        check_eta(eta=self.eta)
+
     @property
     def memory(self) -> int:
         return 2
 
     @property
     def stochastic(self) -> bool:
-        return self.eta != 0
+        return not known_zero(self.eta)
 
     def plan(self, sde: SDE, ts: Array) -> Row:
         lam = half_log_snr(sde, ts)
-        return data_rows(sde, ts, continued(lam, (1 + self.eta) * jnp.diff(lam), 3), self.eta)
+        return data_rows(
+            sde, ts, continued(lam, stretched(jnp.diff(lam), 1 + self.eta), 3), self.eta
+        )
 
 
 def check_steps(steps: int, allowed: tuple[int, ...]) -> None:
     """Raise a ValueError unless a solver with so many steps exists."""
-    if steps not in allowed:
+    if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps not in allowed:
         raise ValueError(f"need one of {', '.join(map(str, allowed))} steps, got {steps}")

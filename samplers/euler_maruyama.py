@@ -11,6 +11,7 @@ from jax import Array
 
 from sde_lib import SDE
 
+from .checks import check_eta, known_zero
 from .one_step import OneStep, Row
 
 
@@ -19,9 +20,12 @@ class EulerMaruyama(OneStep):
 
     eta: float = 1.0
 
+    def __check_init__(self):
+        check_eta(eta=self.eta)
+
     @property
     def stochastic(self) -> bool:
-        return self.eta != 0
+        return not known_zero(self.eta)
 
     def plan(self, sde: SDE, ts: Array) -> Row:
         t, dt = ts[:-1], jnp.diff(ts)

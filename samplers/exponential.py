@@ -43,6 +43,12 @@ def phi(k: int, z: ArrayLike) -> Array:
     return jnp.where(near, series, value)
 
 
+def stretched(h: Array, factor: ArrayLike) -> Array:
+    """Return factor * h for a factor above 0 that may be traced: an endless step stays endless, and passes no gradient."""
+    finite = jnp.isfinite(h)
+    return jnp.where(finite, factor * jnp.where(finite, h, 1.0), h)
+
+
 def moments(z: Array, count: int) -> Array:
     """Return I_0(z) ... I_{count - 1}(z) on a new last axis. At z = inf, a step to zero noise, all of them are 1."""
     finite = jnp.where(jnp.isinf(z), 1.0, z)

@@ -16,10 +16,12 @@ from typing import ClassVar, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from sde_lib import SDE
 
 from .base import Sampler, normal
+from .checks import check_number, known_zero
 
 
 class Row(NamedTuple):
@@ -50,12 +52,17 @@ class Heun(Sampler):
     s_noise: float = 1.0
 
     def __check_init__(self):
-        if not (self.churn >= 0 and 0 <= self.s_min <= self.s_max and self.s_noise > 0):
-            raise ValueError(f"need churn >= 0, 0 <= s_min <= s_max and s_noise > 0, got {self}")
+        expected = "need churn >= 0, 0 <= s_min <= s_max and s_noise > 0"
+        check_number(expected, lambda v: (v >= 0) & np.isfinite(v), churn=self.churn)
+        check_number(expected, lambda v: v >= 0, s_min=self.s_min, s_max=self.s_max)
+        check_number(expected, lambda v: (v > 0) & np.isfinite(v), s_noise=self.s_noise)
+        ends = self.s_min, self.s_max
+        if not any(isinstance(v, Tracer) for v in ends) and np.any(ends[0] > ends[1]):
+            raise ValueError(f"{expected}, got s_min = {ends[0]} and s_max = {ends[1]}")
 
     @property
     def stochastic(self) -> bool:
-        return self.churn != 0
+        return not known_zero(self.churn)
 
     def plan(self, sde: SDE, ts: Array) -> Row:
         alpha, sigma = sde.marginal(ts)
@@ -70,9 +77,9 @@ class Heun(Sampler):
             t = jnp.where(raised, sde.time(-2 * jnp.log(high)), t)
             alpha_high = sde.marginal(t)[0]
             scale = jnp.where(raised, alpha_high / alpha[:-1], 1.0)
-            spread = jnp.where(
-                raised, alpha_high * self.s_noise * jnp.sqrt(high**2 - r[:-1] ** 2), 0.0
-            )
+            # Where nothing is raised the slope of the root would be infinite.
+            added = jnp.where(raised, high**2 - r[:-1] ** 2, 1.0)
+            spread = jnp.where(raised, alpha_high * self.s_noise * jnp.sqrt(added), 0.0)
         inner = (sigma[1:] > 0) & jnp.isfinite(high)
         correct = jnp.where(inner, 0.5 * alpha[1:] * (r[1:] - jnp.where(inner, high, 0.0)), 0.0)
         return Row(t, jnp.where(inner, ts[1:], t), scale, spread, alpha[1:], sigma[1:], correct)

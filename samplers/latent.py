@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from sde_lib import SDE
 
-from .base import Denoise
+from .checks import check_batch, check_count, check_number, check_problem, widened
+from .counted import Denoise
 from .likelihood import LogLikelihood
 from .ode import probability_flow
 
@@ -21,39 +24,48 @@ from .ode import probability_flow
 def encode(
     denoise: Denoise,
     sde: SDE,
-    x: Float[Array, "batch ..."],
+    x: Array,
     *,
+    sd: ArrayLike | None = None,
     cond: Any = None,
     tolerance: ArrayLike = 1e-5,
 ) -> Array:
-    """Return the codes (batch, ...) of data `x` at t_min."""
-    end = probability_flow(
-        denoise, sde, x, start=sde.t_min, end=1.0, cond=cond, rtol=tolerance, atol=tolerance
+    """Return the codes (batch, ...) of data `x` at t_min; see `probability_flow` for `sd` and `tolerance`."""
+    check_problem(denoise, sde)
+    x, _, dtype = check_batch(x, cond)
+    found = probability_flow(
+        denoise, sde, x, start=sde.t_min, end=1.0, sd=sd, cond=cond, rtol=tolerance, atol=tolerance
     )
-    return end.x / sde.prior_std()
+    return (found.x / sde.prior_std()).astype(dtype)
 
 
 def decode(
     denoise: Denoise,
     sde: SDE,
-    z: Float[Array, "batch ..."],
+    z: Array,
     *,
+    sd: ArrayLike | None = None,
     cond: Any = None,
     tolerance: ArrayLike = 1e-5,
 ) -> Array:
     """Return the data at t_min that codes `z` (batch, ...) stand for, without a last denoising, so that it undoes `encode`."""
-    x1 = sde.prior_std() * z
-    return probability_flow(
-        denoise, sde, x1, start=1.0, end=sde.t_min, cond=cond, rtol=tolerance, atol=tolerance, denoise_last=False
-    ).x  # fmt: skip
+    check_problem(denoise, sde)
+    z, _, dtype = check_batch(z, cond)
+    x1 = (sde.prior_std() * z).astype(z.dtype)
+    found = probability_flow(
+        denoise, sde, x1, start=1.0, end=sde.t_min, sd=sd, cond=cond, rtol=tolerance, atol=tolerance, denoise_last=False
+    )  # fmt: skip
+    return found.x.astype(dtype)
 
 
-def slerp(a: Float[Array, "..."], b: Float[Array, "..."], weight: ArrayLike) -> Array:
+def slerp(a: Array, b: Array, weight: ArrayLike) -> Array:
     """Return the code on the great circle from `a` to `b`, at the part `weight` of the way; its length goes linearly from |a| to |b|.
 
-    `a` and `b` are single codes, `weight` a number or a vector of numbers, which become the leading axis. A straight line would pass
-    closer to the origin than codes of data ever are (White 2016, arXiv:1609.04468).
+    `a` and `b` are single codes that are not 0, `weight` a number or a vector of numbers, which become the leading axis. A straight line
+    would pass closer to the origin than codes of data ever are (White 2016, arXiv:1609.04468).
     """
+    (a, dtype), (b, _) = widened(a), widened(b)
+    check_codes(a, b)
     weight = jnp.asarray(weight, a.dtype).reshape(jnp.shape(weight) + (1,) * a.ndim)
     size_a, size_b = jnp.linalg.norm(a), jnp.linalg.norm(b)
     a, b = a / size_a, b / size_b
@@ -64,14 +76,33 @@ def slerp(a: Float[Array, "..."], b: Float[Array, "..."], weight: ArrayLike) -> 
     safe = jnp.where(small, 1.0, omega)
     turn = [jnp.where(small, w, jnp.sin(w * safe) / jnp.sin(safe)) for w in (1 - weight, weight)]
     a, b = (code.reshape((1,) * (weight.ndim - a.ndim) + a.shape) for code in (a, b))
-    return (turn[0] * a + turn[1] * b) * ((1 - weight) * size_a + weight * size_b)
+    code = (turn[0] * a + turn[1] * b) * ((1 - weight) * size_a + weight * size_b)
+    return code.astype(dtype)
 
 
-def temper(z: Float[Array, "batch ..."], temperature: float) -> Array:
-    """Return the codes scaled by `temperature`: below 1 decoding gives more typical, less varied data, above 1 the opposite."""
-    if temperature <= 0:
-        raise ValueError(f"need temperature > 0, got {temperature}; 0 would decode to one mode")
-    return temperature * z
+def check_codes(a: Array, b: Array) -> None:
+    """Raise a ValueError unless two single codes have one shape, and a direction as far as they are concrete."""
+    if a.shape != b.shape:
+        raise ValueError(f"a and b are two single codes of one shape, got {a.shape} and {b.shape}")
+    for name, code in (("a", a), ("b", b)):
+        if not isinstance(code, Tracer):
+            with jax.ensure_compile_time_eval():
+                length = float(jnp.linalg.norm(code))
+            if not 0 < length < np.inf:
+                raise ValueError(
+                    f"{name} has no direction to turn from or to, its length is {length}"
+                )
+
+
+def temper(z: Array, temperature: ArrayLike) -> Array:
+    """Return the codes `z` scaled by `temperature`: below 1 decoding gives more typical, less varied data, above 1 the opposite."""
+    check_number(
+        "need temperature > 0 (0 would decode to one mode)",
+        lambda v: v > 0,
+        temperature=temperature,
+    )
+    z, dtype = widened(z)
+    return (temperature * z).astype(dtype)
 
 
 class Neighbours(NamedTuple):
@@ -81,10 +112,19 @@ class Neighbours(NamedTuple):
     distance: Float[Array, "batch k"]
 
 
-def nearest(z: Float[Array, "batch ..."], codes: Float[Array, "n ..."], k: int = 1) -> Neighbours:
-    """Return the `k` nearest of `codes` to each of `z`, by Euclidean distance; (batch, n) numbers are kept in memory."""
-    if not 1 <= k <= len(codes):
+def nearest(z: Array, codes: Array, k: int = 1) -> Neighbours:
+    """Return the `k` nearest of `codes` (n, ...) to each of `z` (batch, ...), by Euclidean distance.
+
+    (batch, n) numbers are kept in memory.
+    """
+    if jnp.shape(z)[1:] != jnp.shape(codes)[1:]:
+        raise ValueError(
+            f"codes are compared with codes of one shape, got {jnp.shape(z)[1:]} and {jnp.shape(codes)[1:]}"
+        )
+    check_count(k=k)
+    if k > len(codes):
         raise ValueError(f"need 1 <= k <= {len(codes)}, the number of codes, got {k}")
+    (z, _), (codes, _) = widened(z), widened(codes)
     a, b = z.reshape(len(z), -1), codes.reshape(len(codes), -1)
     distance = jax.lax.map(lambda row: jnp.linalg.norm(b - row[None], axis=1), a)
     index = jnp.argsort(distance, axis=1)[:, :k]

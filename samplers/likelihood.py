@@ -26,7 +26,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from sde_lib import SDE, check_name
 
-from .base import Counted, Denoise, sample_keys
+from .base import sample_keys
+from .checks import check_batch, check_count, check_key, check_problem, check_tolerance, widened
+from .counted import Counted, Denoise, evaluations
+from .data_size import data_sd
 from .ode import angle, check_noisy, solve, velocity
 
 Product = Callable[[Array], Array]  # rows v (k, d) -> rows J v (k, d)
@@ -75,17 +78,16 @@ TRACES: dict[str, tuple[Callable, Callable, Callable]] = {
 }
 
 
-@eqx.filter_jit
 def log_likelihood(
     key: Key[Array, ""],
     denoise: Denoise,
     sde: SDE,
-    x: Float[Array, "batch ..."],
+    x: Array,
     *,
     probes: int | None = None,
     trace: str = "rademacher",
     refine: bool = False,
-    sd: ArrayLike = 1.0,
+    sd: ArrayLike | None = None,
     cond: Any = None,
     index: Int[Array, " batch"] | None = None,
     rtol: ArrayLike = 1e-5,
@@ -98,30 +100,43 @@ def log_likelihood(
         key: draws the probes, fixed along the flow, of each sample from its `index`; the exact trace ignores it.
         probes: products with the Jacobian in each evaluation; None computes the exact trace, at as many products as x has dimensions.
         trace: how probes estimate the trace, a row of `TRACES`; "hutch++" spends a third of them on its error, so at least 6.
-        sd: standard deviation of the data. Any value gives the same likelihood; their own takes the fewest evaluations.
+        sd: standard deviation of the data, by default the denoiser's `sigma_data`, else 1. Any value gives the same likelihood; their
+            own takes the fewest evaluations.
         refine: solve at ten times the tolerance as well, at about half the price more, and report the difference.
 
     Returns:
-        LogLikelihood; a sample that did not arrive within `max_steps` steps is NaN.
+        LogLikelihood, in float32 for narrower data; a sample that did not arrive within `max_steps` steps is NaN.
 
     Raises:
-        ValueError: no probe, an unknown trace, or sigma = 0 at t_min, where a model has no density.
+        ValueError: no probe, an unknown trace, sigma = 0 at t_min, where a model has no density, or an impossible state or tolerance.
     """
+    check_key(key)
+    check_problem(denoise, sde)
     check_name("trace", trace, TRACES)
-    if probes is not None and probes < (least := 6 if trace == "hutch++" else 1):
+    least = 6 if trace == "hutch++" else 1
+    if probes is not None and (isinstance(probes, int) and probes < least):
         raise ValueError(
             f"need at least {least} probes for {trace}, or None for the exact trace, got {probes}"
         )
+    if probes is not None:
+        check_count(probes=probes)
     check_noisy(sde)
-    denoise, shape, size = Counted(denoise), x.shape[1:], x[0].size
+    check_tolerance(rtol, atol, max_steps)
+    sd = data_sd(denoise, sd)
+    x, index, _ = check_batch(x, cond, index)
+    numbers = (jnp.asarray(v, x.dtype) for v in (sd, rtol, atol))
+    keys, denoise = sample_keys(key, index), Counted(denoise)
+    return _likelihood(keys, denoise, sde, x, *numbers, cond, probes, trace, refine, max_steps)
+
+
+@eqx.filter_jit
+def _likelihood(keys, denoise, sde, x, sd, rtol, atol, cond, probes, trace, refine, max_steps):
+    shape, size = x.shape[1:], x[0].size
     draw, estimate, count = TRACES[trace]
     if probes is None:
-        rows, estimate = (
-            jnp.broadcast_to(jnp.eye(size, dtype=x.dtype), (len(x), size, size)),
-            _exact,
-        )
+        rows = jnp.broadcast_to(jnp.eye(size, dtype=x.dtype), (len(x), size, size))
+        estimate = _exact
     else:
-        keys = sample_keys(key, jnp.arange(len(x)) if index is None else index)
         rows = jax.vmap(lambda k: draw(k, (count(probes), size), x.dtype))(keys)
 
     def field(theta, state, args):
@@ -130,13 +145,14 @@ def log_likelihood(
         product = jax.vmap(lambda row: jvp(row.reshape(1, *shape))[0].reshape(size))
         return value, estimate(product, rows[0])[None]
 
-    (first, scale), (last, end_scale) = angle(sde, sde.t_min, sd), angle(sde, 1.0, sd)
+    first, scale = angle(sde, jnp.asarray(sde.t_min, x.dtype), sd)
+    last, end_scale = angle(sde, jnp.ones((), x.dtype), sd)
     independent = jax.eval_shape(lambda rows: estimate(lambda v: v, rows), rows[0]).shape[0]
     start = (x / scale, jnp.zeros((len(x), independent), x.dtype))
 
     def at_tolerance(factor):
         # Dopri5: from 28 % fewer evaluations at equal error than Tsit5 to 9 % more, on the problems of benchmarks/likelihood.py
-        (u, traces), nfe = solve(
+        (u, traces), calls = solve(
             diffrax.Dopri5(),
             field,
             first,
@@ -148,38 +164,33 @@ def log_likelihood(
             max_steps,
         )
         latent = u * end_scale
-        return (
-            sde.prior_log_prob(latent)
-            + size * jnp.log(end_scale / scale)
-            + jnp.mean(traces, axis=1),
-            traces,
-            latent,
-            nfe,
-        )
+        volume = size * jnp.log(end_scale / scale) + jnp.mean(traces, axis=1)
+        return sde.prior_log_prob(latent) + volume, traces, latent, calls
 
     if refine:  # one after the other, so that both share a program
         values = jax.lax.map(at_tolerance, jnp.array([10.0, 1.0], x.dtype))
-        refinement, nfe = values[0][1] - values[0][0], jnp.sum(values[3])
+        refinement, calls = values[0][1] - values[0][0], jnp.sum(values[3])
         log_prob, traces, latent, _ = jax.tree.map(lambda a: a[1], values)
     else:
-        log_prob, traces, latent, nfe = at_tolerance(1.0)
+        log_prob, traces, latent, calls = at_tolerance(1.0)
         refinement = jnp.full(len(x), jnp.nan, x.dtype)
-    std_error = (
-        jnp.zeros(len(x))
-        if probes is None
-        else jnp.std(traces, axis=1, ddof=1) / jnp.sqrt(independent)
-    )
+    if probes is None:
+        std_error = jnp.zeros(len(x), x.dtype)
+    else:
+        std_error = jnp.std(traces, axis=1, ddof=1) / jnp.sqrt(independent).astype(x.dtype)
+    nfe = calls * evaluations(denoise, x, cond)
     return LogLikelihood(log_prob, std_error, refinement, latent, nfe)
 
 
 def prior_mismatch(
-    sde: SDE, latent: Float[Array, "batch ..."], mean: ArrayLike, variance: ArrayLike
+    sde: SDE, latent: Array, mean: ArrayLike, variance: ArrayLike
 ) -> Float[Array, " batch"]:
     """Return log pi(x_1) - log p_1(x_1) in nats: what a likelihood at the end points `latent` owes to the prior alone.
 
     `mean` and `variance` are those of the data, one number or one a coordinate (...). At t = 1 data are all but Gaussian, so p_1 is taken
     as N(alpha mean, alpha^2 variance + sigma^2); correlations are left out.
     """
+    latent, _ = widened(latent)
     alpha, sigma = sde.marginal(jnp.ones((), latent.dtype))
     mean, variance = (
         jnp.broadcast_to(jnp.asarray(a, latent.dtype), latent.shape[1:])[None]

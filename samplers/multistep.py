@@ -18,7 +18,8 @@ from jax import Array
 from sde_lib import SDE
 
 from .base import Sampler, normal
-from .exponential import half_log_snr
+from .checks import known_zero
+from .exponential import half_log_snr, stretched
 
 
 class Row(NamedTuple):
@@ -63,12 +64,13 @@ class Multistep(Sampler):
 def data_rows(sde: SDE, ts: Array, w: Array, eta: float = 0.0) -> Row:
     r"""Return the rows :math:`x_s = (\sigma_s / \sigma_t) e^{-\eta h} x + \alpha_s \sum_j w_j \hat x_{0, n-j} + \text{spread}\,z`."""
     (alpha, sigma), h = sde.marginal(ts), jnp.diff(half_log_snr(sde, ts))
-    decay, spread = (
-        (jnp.exp(-eta * h), sigma[1:] * jnp.sqrt(-jnp.expm1(-2 * eta * h)))
-        if eta
-        else (1.0, 0 * sigma[1:])
-    )
     one, past = jnp.ones_like(ts[1:]), alpha[1:, None] * w
+    decay, spread = one, 0 * one
+    if not known_zero(eta):
+        # A traced eta may be 0, which forgets nothing even in an endless step.
+        forgotten = jnp.where(eta > 0, stretched(h, eta), 0.0)
+        decay = jnp.exp(-forgotten)
+        spread = sigma[1:] * jnp.sqrt(-jnp.expm1(-2 * forgotten))
     return Row(
         ts[:-1],
         decay * sigma[1:] / sigma[:-1],

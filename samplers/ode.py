@@ -19,50 +19,75 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from sde_lib import SDE, in_float64
 
-from .base import Counted, Denoise, Samples
+from .base import Samples
+from .checks import check_batch, check_problem, check_span, check_tolerance
+from .counted import Counted, Denoise, evaluations
+from .data_size import data_sd, end_time
 
 
-@eqx.filter_jit
 def probability_flow(
     denoise: Denoise,
     sde: SDE,
-    x: Float[Array, "batch ..."],
+    x: Array,
     *,
-    start: float = 1.0,
-    end: float = 1e-3,
+    start: ArrayLike = 1.0,
+    end: ArrayLike | None = None,
+    sd: ArrayLike | None = None,
     cond: Any = None,
     rtol: ArrayLike = 1e-5,
     atol: ArrayLike = 1e-5,
     max_steps: int = 4096,
     denoise_last: bool | None = None,
 ) -> Samples:
-    """Carry `x` along the probability flow from time `start` to time `end`, in either direction.
+    """Carry `x` (batch, ...) along the probability flow from time `start` to time `end`, in either direction.
 
     Args:
+        end: by default near data, at 1e-3 or earlier where noise is above a hundredth of the data.
+        sd: standard deviation of the data; by default the denoiser's `sigma_data`, else 1.
+        rtol, atol: tolerances of a step in the normalised state, which is of unit size from data to noise.
         denoise_last: return the expected clean data at `end`, with one more evaluation; the default does so when going to data.
 
     Returns:
-        Samples; a sample that did not arrive within `max_steps` steps is NaN.
+        Samples in the floating type of `x`; a sample that did not arrive within `max_steps` steps is NaN.
+
+    Raises:
+        ValueError: impossible times, tolerances or state, or conditions that do not fit the batch.
     """
-    if not (sde.t_min <= start <= 1 and sde.t_min <= end <= 1):
-        raise ValueError(
-            f"the flow runs between t_min = {sde.t_min} and 1, got start = {start} and end = {end}"
-        )
-    denoise = Counted(denoise)
-    (first, scale), (last, end_scale) = angle(sde, start), angle(sde, end)
+    check_problem(denoise, sde)
+    sd = data_sd(denoise, sd)
+    to_data = end is None
+    end = end_time(sde, sd) if end is None else end
+    check_span(sde, start, end, falling=False)
+    check_tolerance(rtol, atol, max_steps)
+    x, _, dtype = check_batch(x, cond)
+    if denoise_last is None and not to_data:
+        if isinstance(start, Tracer) or isinstance(end, Tracer):
+            raise ValueError(
+                "start or end is traced, so that the direction is not known; say whether to denoise_last"
+            )
+        to_data = bool(end < start)
+    last = to_data if denoise_last is None else denoise_last
+    numbers = (jnp.asarray(v, x.dtype) for v in (start, end, sd, rtol, atol))
+    found = _flow(Counted(denoise), sde, x, *numbers, cond, max_steps, last)
+    return found._replace(x=found.x.astype(dtype))
+
+
+@eqx.filter_jit
+def _flow(denoise, sde, x, start, end, sd, rtol, atol, cond, max_steps, denoise_last):
+    (first, scale), (last, end_scale) = angle(sde, start, sd), angle(sde, end, sd)
 
     def field(theta, u, cond):
-        return velocity(denoise, sde, theta, u, cond)
+        return velocity(denoise, sde, theta, u, cond, sd)
 
-    u, nfe = solve(diffrax.Tsit5(), field, first, last, x / scale, cond, rtol, atol, max_steps)
+    u, calls = solve(diffrax.Tsit5(), field, first, last, x / scale, cond, rtol, atol, max_steps)
     x = u * end_scale
-    if end < start if denoise_last is None else denoise_last:
-        x, nfe = denoise(x, jnp.asarray(end, x.dtype), cond).x0, nfe + 1
-    return Samples(x, nfe, None)
+    if denoise_last:
+        x, calls = denoise(x, end, cond).x0, calls + 1
+    return Samples(x, calls * evaluations(denoise, x, cond), None)
 
 
 def check_noisy(sde: SDE) -> None:
@@ -74,25 +99,26 @@ def check_noisy(sde: SDE) -> None:
         )
 
 
-def angle(sde, t, sd: ArrayLike = 1.0):
+def angle(sde, t, sd):
     """Return the angle theta of time t and the scale h, for data of standard deviation `sd`."""
-    alpha, sigma = sde.marginal(jnp.asarray(t, jnp.result_type(float)))
+    alpha, sigma = sde.marginal(t)
     return jnp.arctan2(sigma, sd * alpha), jnp.hypot(sd * alpha, sigma)
 
 
-def velocity(denoise, sde, theta, u, cond, sd: ArrayLike = 1.0):
+def velocity(denoise, sde, theta, u, cond, sd):
     """Return du/dtheta for a batch of one."""
     signal = jnp.maximum(jnp.cos(theta), 0.0) / sd  # pi / 2 in float32 lies beyond it
-    t = sde.time(2 * (jnp.log(signal) - jnp.log(jnp.sin(theta))))
+    t = sde.time(2 * (jnp.log(signal) - jnp.log(jnp.sin(theta)))).astype(theta.dtype)
     alpha, sigma = sde.marginal(t)
     estimate = denoise(jnp.hypot(sd * alpha, sigma) * u, t, cond)
     return jnp.cos(theta) * estimate.noise - jnp.sin(theta) / sd * estimate.x0
 
 
 def solve(method, field, first, last, state, args, rtol, atol, max_steps):
-    """Integrate `field(theta, state, args)` from angle `first` to `last`, each sample alone; return the end and the slowest's NFE.
+    """Integrate `field(theta, state, args)` from angle `first` to `last`, each sample alone.
 
-    `method` takes six evaluations a step, for the first of its seven stages is the last of the step before.
+    Return the end and the calls of `field` that the slowest sample made.
+    `method` calls it six times a step, for the first of its seven stages is the last of the step before.
     """
     sign, span = jnp.sign(last - first), jnp.abs(last - first)
 

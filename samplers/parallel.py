@@ -19,9 +19,19 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key
 
-from sde_lib import SDE, in_float64
+from sde_lib import SDE, counting, in_float64
 
-from .base import Counted, Denoise, Sampler, check_grid, check_plan, fold, sample_keys
+from .base import (
+    Counted,
+    Denoise,
+    Sampler,
+    check_grid,
+    check_plan,
+    check_sampler,
+    fold,
+    sample_keys,
+)
+from .checks import check_batch, check_count, check_key, check_number, check_problem
 
 
 class ParallelSamples(NamedTuple):
@@ -59,6 +69,11 @@ def sample_parallel(
         ValueError: a sampler with memory, a window that is empty or that the devices cannot share, or a grid or plan that `sample`
             would refuse.
     """
+    check_key(key)
+    check_problem(denoise, sde)
+    check_sampler(sampler)
+    check_number("need tolerance >= 0", lambda v: v >= 0, tolerance=tolerance)
+    x, index, dtype = check_batch(x, cond, index)
     grid = check_grid(sde, ts)
     steps = len(grid) - 1
     if jax.tree.leaves(sampler.init(x)):
@@ -66,7 +81,8 @@ def sample_parallel(
             f"a multi-step sampler's steps depend on each other and cannot be iterated on their own, got {sampler!r}"
         )
     window = steps if window is None else window
-    if not 0 < window <= steps:
+    check_count(window=window)
+    if window > steps:
         raise ValueError(f"need a window of 1 to {steps} steps, got {window}")
     if mesh is not None and window % mesh.devices.shape[0]:
         raise ValueError(
@@ -75,25 +91,16 @@ def sample_parallel(
     plan = check_plan(sampler, sde, in_float64(sampler.plan, sde, grid))
     scale = in_float64(lambda sde, ts: jnp.hypot(*sde.marginal(ts)), sde, grid)
     rows, scale = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), (plan, scale))
-    index = jnp.arange(len(x)) if index is None else index
-    return _iterate(
-        key,
-        sampler,
-        Counted(denoise),
-        rows,
-        scale,
-        x,
-        cond,
-        index,
-        window,
-        jnp.asarray(tolerance, x.dtype),
-        mesh,
+    tolerance = jnp.asarray(tolerance, x.dtype)
+    found = _iterate(
+        key, sampler, Counted(denoise), rows, scale, x, cond, index, window, tolerance, mesh
     )
+    return found._replace(x=found.x.astype(dtype))
 
 
 @eqx.filter_jit
 def _iterate(key, sampler, denoise, rows, scale, x, cond, index, window, tolerance, mesh):
-    steps = len(scale) - 1
+    steps, evaluations = len(scale) - 1, 0
     # Beyond the last step the window is padded with steps that are evaluated but change nothing.
     rows = jax.tree.map(lambda c: jnp.concatenate([c, jnp.repeat(c[-1:], window, 0)]), rows)
     scale = jnp.concatenate([scale, jnp.repeat(scale[-1:], window)])
@@ -114,6 +121,7 @@ def _iterate(key, sampler, denoise, rows, scale, x, cond, index, window, toleran
             return values.reshape(-1, *axes)
 
         def iterate(carry):
+            nonlocal evaluations
             first, points, depth = carry  # points: (steps + 1 + window, ...) in x / h
             place = first + jnp.arange(window)
             row = jax.tree.map(lambda c: jax.lax.dynamic_slice_in_dim(c, first, window), rows)
@@ -130,9 +138,10 @@ def _iterate(key, sampler, denoise, rows, scale, x, cond, index, window, toleran
                     jax.tree.map(lambda c: c[None], cond),
                 )[0][0]
 
-            moved = spread(jax.vmap(once)(spread(place), spread(u * column(h[:-1])), row)) / column(
-                h[1:]
-            )
+            with counting() as tally:
+                moved = spread(jax.vmap(once)(spread(place), spread(u * column(h[:-1])), row))
+            evaluations = tally.total  # of one step
+            moved = moved / column(h[1:])
             change = jnp.where(column(place < steps), moved - u, 0)
             new = u[:1] + jnp.cumsum(change, 0)
             old = jax.lax.dynamic_slice_in_dim(points, first + 1, window)
@@ -151,5 +160,5 @@ def _iterate(key, sampler, denoise, rows, scale, x, cond, index, window, toleran
         return points[steps] * scale[steps], depth
 
     x, depth = jax.vmap(alone)(sample_keys(key, index), x, cond)
-    depth = jnp.max(depth)
+    depth = jnp.max(depth) * evaluations
     return ParallelSamples(x, depth * window, depth)

@@ -28,6 +28,11 @@ class PredictorCorrector(Sampler):
                 raise ValueError(
                     f"the {name} is a sampler such as EulerMaruyama() or Langevin(snr=0.16), got {part!r}"
                 )
+        if self.predictor.stays or not self.corrector.stays:
+            raise ValueError(
+                "the predictor goes on to the next time, as EulerMaruyama() does, and the corrector stays at its own, as "
+                f"Langevin(snr=0.16) does (Sampler.stays); got predictor = {self.predictor!r} and corrector = {self.corrector!r}"
+            )
 
     @property
     def order(self) -> int:

@@ -14,8 +14,9 @@ from jax import Array
 
 from sde_lib import SDE
 
+from .checks import check_eta, known_zero
 from .dpm import check_steps
-from .exponential import fractions, half_log_snr, moments, usable, weights
+from .exponential import fractions, half_log_snr, moments, stretched, usable, weights
 from .multistep import Multistep, Row, data_rows
 
 
@@ -29,6 +30,7 @@ class SASolver(Multistep):
     def __check_init__(self):
         check_steps(self.predictor, (1, 2, 3, 4))
         check_steps(self.corrector, (0, 1, 2, 3, 4))
+        check_eta(tau=self.tau)
 
     @property
     def order(self) -> int:
@@ -40,12 +42,12 @@ class SASolver(Multistep):
 
     @property
     def stochastic(self) -> bool:
-        return self.tau != 0
+        return not known_zero(self.tau)
 
     def plan(self, sde: SDE, ts: Array) -> Row:
         lam, m = half_log_snr(sde, ts), self.memory + 1
         h = jnp.diff(lam)
-        exact, nodes = moments((1 + self.tau**2) * h, m), fractions(lam, m)
+        exact, nodes = moments(stretched(h, 1 + self.tau**2), m), fractions(lam, m)
         predictor = weights(nodes, exact, usable(lam, self.predictor))
         row = data_rows(sde, ts, predictor, self.tau**2)
         if not self.corrector:

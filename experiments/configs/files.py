@@ -42,4 +42,6 @@ def get_config(variant: str = "vp"):
     if "vectors" in words:
         config.net = {"name": "MLP", "width": 256, "depth": 4}
         config.train.flip = False
+        # The norms of a few numbers are too erratic for Langevin.
+        config.samplers.pc.corrector = {"name": "AnnealedLangevin", "snr": 0.16}
     return config

@@ -23,25 +23,27 @@ def drawn():
     )
 
 
+def features(x):
+    """Return what the law is judged by, (n, 12): coordinates, their products, and both on the left component's side."""
+    x = np.asarray(x, np.float64)
+    products = (x[:, :, None] * x[:, None, :]).reshape(len(x), 4)
+    means = np.asarray(DATA.means)[:, None]
+    left = np.argmin(np.sum((x[None] - means) ** 2, 2), 0)[:, None] == 0
+    return np.concatenate([x, products[:, [0, 1, 3]], left, left * x, left * products], axis=1)
+
+
 def test_it_ends_in_the_law_of_the_data(drawn):
-    # 2048 draws: 5 standard errors of the mean are 0.07 at a standard deviation of 0.64, of the share of a component 0.05.
-    mean, cov = DATA.data_moments()
-    x = np.asarray(drawn.x, np.float64)
-    np.testing.assert_allclose(x.mean(0), mean, atol=0.07)
-    np.testing.assert_allclose(np.cov(x.T), cov, atol=0.06)
-    left = np.sum(np.square(x - np.array([-0.8, 0.2])), 1) < np.sum(
-        np.square(x - np.array([0.5, -0.1])), 1
-    )
-    assert abs(left.mean() - 0.3) < 0.06
-    for part, component in ((left, 0), (~left, 1)):
-        spread = (
-            DATA.bases[component] @ np.diag(DATA.variances[component]) @ DATA.bases[component].T
-        )
-        np.testing.assert_allclose(np.cov(x[part].T), spread, atol=0.015)
+    # 2048 draws beside 200,000 exact ones: the mean of each of 12 features within 4.5 standard errors, and 3e-4 for the last denoising;
+    # one of them misses in 8e-5 of right codes.
+    found, exact = features(drawn.x), features(DATA.sample(jax.random.key(5), 200_000))
+    bar = 4.5 * exact.std(0) * np.sqrt(1 / len(found) + 1 / len(exact)) + 3e-4
+    error = found.mean(0) - exact.mean(0)
+    assert np.all(np.abs(error) < bar), error / bar
 
 
-def test_nfe_is_reported_and_bounded(drawn):
-    assert 20 < int(drawn.nfe) < 400 and drawn.path is None
+def test_the_slowest_sample_takes_some_hundred_evaluations(drawn):
+    # An odd number: two a step and one to denoise. 150 steps here at most; a step of a tenth of a unit would take 150 for all.
+    assert int(drawn.nfe) % 2 == 1 and 41 <= int(drawn.nfe) <= 351 and drawn.path is None
 
 
 def test_a_sample_belongs_to_its_index(drawn):
