@@ -97,7 +97,7 @@ def check_codes(a: Array, b: Array) -> None:
 def temper(z: Array, temperature: ArrayLike) -> Array:
     """Return the codes `z` scaled by `temperature`: below 1 decoding gives more typical, less varied data, above 1 the opposite."""
     check_number(
-        "need temperature > 0 (0 would decode to one mode)",
+        "need temperature > 0",
         lambda v: v > 0,
         temperature=temperature,
     )

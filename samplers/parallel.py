@@ -147,7 +147,9 @@ def _iterate(key, sampler, denoise, rows, scale, x, cond, index, window, toleran
             old = jax.lax.dynamic_slice_in_dim(points, first + 1, window)
             size = jnp.sqrt(jnp.mean((new - old) ** 2, tuple(range(1, new.ndim))))
             unsettled = (size > tolerance) & (jnp.arange(window) > 0)  # the first point is exact
-            settled = jnp.where(jnp.any(unsettled), jnp.argmax(unsettled), window)
+            settled = jnp.where(jnp.any(unsettled), jnp.argmax(unsettled), window).astype(
+                first.dtype
+            )
             points = jax.lax.dynamic_update_slice_in_dim(points, new, first + 1, 0)
             # What comes after the window starts from its last point.
             beyond = jnp.arange(len(points)) > first + window

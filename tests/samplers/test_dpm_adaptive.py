@@ -13,8 +13,11 @@ DATA = GaussianMixture(WEIGHTS, MEANS[:, None], STDS[:, None, None] ** 2)
 X, END = np.array([[-1.2], [0.4], [1.7]]), 1e-3
 
 
-def reference(sde, x, order, rtol, atol, h=0.05, theta=0.9):
-    """Return where one sample ends and the network calls it took, step by step as in appendix C of arXiv:2206.00927."""
+def reference(sde, x, order, rtol, atol, sd, growth, h=0.05, theta=0.9):
+    """Return where one sample ends and the network calls it took, step by step as in appendix C of arXiv:2206.00927.
+
+    Errors are relative to the normalised state, which is x itself for VP and sd = 1; there and without a limit of growth it is the paper's.
+    """
 
     def lam_of(t):
         return float(0.5 * sde.log_snr(jnp.asarray(t)))
@@ -31,7 +34,12 @@ def reference(sde, x, order, rtol, atol, h=0.05, theta=0.9):
         (a, _), (a_s, s_s) = at(lam), at(to)
         return a_s / a * x - s_s * np.expm1(to - lam) * e
 
-    lam, last, before, calls = lam_of(1.0), lam_of(END), x, 0
+    def size(lam):
+        alpha, sigma = at(lam)
+        return np.hypot(sd * alpha, sigma)
+
+    lam, last, calls = lam_of(1.0), lam_of(END), 0
+    before = x / size(lam)
     while lam < last:
         h, e0 = min(h, last - lam), noise(lam, x)
         to, (_, s_s), calls = lam + h, at(lam + h), calls + order
@@ -47,20 +55,20 @@ def reference(sde, x, order, rtol, atol, h=0.05, theta=0.9):
             u2 = first_order(x, e0, lam, lam + g) - at(lam + g)[1] * 2 * (np.expm1(g) / g - 1) * d1
             d2 = noise(lam + g, u2) - e0
             high = first_order(x, e0, lam, to) - s_s * 1.5 * (np.expm1(h) / h - 1) * d2
-        error = np.sqrt(
-            np.mean(
-                ((high - low) / np.maximum(atol, rtol * np.maximum(abs(low), abs(before)))) ** 2
-            )
-        )
+        now = low / size(to)
+        tolerance = np.maximum(atol, rtol * np.maximum(abs(now), abs(before)))
+        error = np.sqrt(np.mean(((high - low) / size(to) / tolerance) ** 2))
         if error <= 1:
-            lam, x, before = (last if h == last - lam else to), high, low
-        h = theta * h * error ** (-1 / order)
+            lam, x, before = (last if h == last - lam else to), high, now
+        h = h * min(theta * error ** (-1 / order), growth)
     return x, calls
 
 
 @pytest.mark.parametrize("order", [2, 3])
-@pytest.mark.parametrize("sde", [VP(), VE()], ids=lambda s: type(s).__name__)
-def test_it_is_the_algorithm_of_the_paper(sde, order):
+@pytest.mark.parametrize(
+    ("sde", "sd", "growth"), [(VP(), 1.0, np.inf), (VE(), 0.7, 2.0)], ids=["VP", "VE"]
+)
+def test_it_is_the_algorithm_of_the_paper(sde, sd, growth, order):
     with jax.enable_x64(True):
         x = X * float(jnp.hypot(*sde.marginal(jnp.asarray(1.0))))
         found = dpm_adaptive(
@@ -68,11 +76,16 @@ def test_it_is_the_algorithm_of_the_paper(sde, order):
             sde,
             jnp.asarray(x),
             order=order,
+            end=END,
+            sd=sd,
             rtol=0.02,
             atol=0.01,
+            growth=growth,
             denoise_last=False,
         )
-        expected, calls = zip(*(reference(sde, row, order, 0.02, 0.01) for row in x), strict=True)
+        expected, calls = zip(
+            *(reference(sde, row, order, 0.02, 0.01, sd, growth) for row in x), strict=True
+        )
     np.testing.assert_allclose(found.x, expected, rtol=1e-8)
     assert int(found.nfe) == max(calls)
 
@@ -80,8 +93,9 @@ def test_it_is_the_algorithm_of_the_paper(sde, order):
 def test_the_defaults_are_those_of_the_paper_and_one_call_more_denoises():
     with jax.enable_x64(True):
         sde, x = VP(), jnp.asarray(X[:1])
-        found = dpm_adaptive(DATA.denoiser(sde), sde, x)
-        expected, calls = reference(sde, X[0], 3, 0.05, 0.0078)
+        found = dpm_adaptive(DATA.denoiser(sde), sde, x, end=END)
+        sd = float(np.sqrt(DATA.data_moments().cov[0, 0]))
+        expected, calls = reference(sde, X[0], 3, 0.05, 0.0078, sd, 2.0)
         clean = estimate(expected, *(float(v) for v in sde.marginal(jnp.asarray(END)))).x0
     np.testing.assert_allclose(found.x[0], clean, rtol=1e-8)
     assert int(found.nfe) == calls + 1
