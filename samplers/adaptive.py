@@ -88,13 +88,14 @@ def reverse_sde(
     if not any(isinstance(t, Tracer) for t in (start, end)):
         check_levels(sde, start, end)
     x, index, dtype = check_batch(x, cond, index)
-    numbers = (jnp.asarray(v, x.dtype) for v in (start, end, sd, rtol))
-    found = _solve(sample_keys(key, index), Counted(denoise), sde, x, *numbers, cond, max_steps)
+    numbers = tuple(jnp.asarray(v, x.dtype) for v in (start, end, sd, rtol))
+    found = _solve(sample_keys(key, index), Counted(denoise), sde, x, numbers, cond, max_steps)
     return found._replace(x=found.x.astype(dtype))
 
 
 @eqx.filter_jit
-def _solve(keys, denoise, sde, x, start, end, sd, rtol, cond, max_steps):
+def _solve(keys, denoise, sde, x, numbers, cond, max_steps):
+    start, end, sd, rtol = numbers
     first, last = sde.log_snr(start), sde.log_snr(end)
     controller = diffrax.PIDController(rtol=0.0, atol=rtol, dtmin=DTMIN)
 

@@ -169,7 +169,7 @@ def check_grid(sde: SDE, ts: ArrayLike) -> Any:
         ValueError: it is not a vector of times that fall from at most 1 to at least t_min, as far as it is concrete.
     """
     traced = any(isinstance(t, Tracer) for t in jax.tree.leaves(ts))
-    ts = jnp.asarray(ts) if traced else np.asarray(ts, np.float64)
+    ts: Any = jnp.asarray(ts) if traced else np.asarray(ts, np.float64)
     if ts.ndim == 0:
         raise ValueError(f"ts is a grid of times, such as grids.log_snr(sde, 20), got {ts}")
     if ts.ndim != 1 or len(ts) < 2:

@@ -18,7 +18,7 @@ END_LEVEL = 0.01  # noise over data at the end: denoising there loses 1e-4 of th
 START_LEVEL = 200.0  # noise over data where a walk without signal at t = 1 may start
 
 
-def data_sd(denoise: Any, sd: ArrayLike | None = None) -> ArrayLike:
+def data_sd(denoise: Any, sd: ArrayLike | None = None) -> Any:
     """Return the standard deviation of the data: `sd` if it is given, else the denoiser's `sigma_data` if it has one, else 1.
 
     Args:
@@ -28,7 +28,7 @@ def data_sd(denoise: Any, sd: ArrayLike | None = None) -> ArrayLike:
     Raises:
         ValueError: what is concrete is not one finite number above 0.
     """
-    value = getattr(denoise, "sigma_data", 1.0) if sd is None else sd
+    value: Any = getattr(denoise, "sigma_data", 1.0) if sd is None else sd
     if isinstance(value, Tracer):
         return value
     if np.ndim(value) or not 0 < float(value) < np.inf:
@@ -38,18 +38,18 @@ def data_sd(denoise: Any, sd: ArrayLike | None = None) -> ArrayLike:
     return value
 
 
-def start_time(sde: SDE, sd: ArrayLike) -> float:
+def start_time(sde: SDE, sd: Any) -> float:
     """Return the time at which a walk in the signal-to-noise ratio starts from the prior: 1, or earlier where no signal is left at 1.
 
-    There a state of pure noise is as good a start at noise level 200. Where noise grows instead, as in VE, it is not.
+    There a state of pure noise is as good a start at noise level 200, or 200 times the data if they are larger than 1. Where noise grows instead, as in VE, it is not.
     """
     alpha = in_float64(sde.marginal, np.asarray(1.0))[0]
     if isinstance(alpha, Tracer) or isinstance(sd, Tracer) or np.all(alpha > 1e-3):
         return 1.0
-    return float(in_float64(_time_of_level, sde, START_LEVEL * float(sd)))
+    return float(in_float64(_time_of_level, sde, START_LEVEL * max(float(sd), 1.0)))
 
 
-def end_time(sde: SDE, sd: ArrayLike) -> Any:
+def end_time(sde: SDE, sd: Any) -> Any:
     """Return the time at which a walk to data of standard deviation `sd` ends: 1e-3, or earlier if noise is felt there, from t_min on."""
 
     def time(sde, level):

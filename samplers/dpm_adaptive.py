@@ -82,8 +82,10 @@ def dpm_adaptive(
     if not any(isinstance(t, Tracer) for t in (start, end)):
         check_levels(sde, start, end)
     x, _, dtype = check_batch(x, cond)
-    numbers = (jnp.asarray(v, x.dtype) for v in (start, end, sd, rtol, atol, first, safety, growth))
-    found = _walk(Counted(denoise), sde, x, *numbers, cond, order, max_steps, denoise_last)
+    numbers = tuple(
+        jnp.asarray(v, x.dtype) for v in (start, end, sd, rtol, atol, first, safety, growth)
+    )
+    found = _walk(Counted(denoise), sde, x, numbers, cond, order, max_steps, denoise_last)
     return found._replace(x=found.x.astype(dtype))
 
 
@@ -98,10 +100,8 @@ def check_levels(sde: SDE, start: Any, end: Any) -> None:
 
 
 @eqx.filter_jit
-def _walk(
-    denoise, sde, x, start, end, sd, rtol, atol, first, safety, growth, cond, order, max_steps,
-    denoise_last,
-):  # fmt: skip
+def _walk(denoise, sde, x, numbers, cond, order, max_steps, denoise_last):
+    start, end, sd, rtol, atol, first, safety, growth = numbers
     lam_start, lam_end = (0.5 * sde.log_snr(t) for t in (start, end))
 
     def scale(lam):

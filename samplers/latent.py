@@ -102,7 +102,7 @@ def temper(z: Array, temperature: ArrayLike) -> Array:
         temperature=temperature,
     )
     z, dtype = widened(z)
-    return (temperature * z).astype(dtype)
+    return (jnp.asarray(temperature) * z).astype(dtype)
 
 
 class Neighbours(NamedTuple):

@@ -124,13 +124,14 @@ def log_likelihood(
     check_tolerance(rtol, atol, max_steps)
     sd = data_sd(denoise, sd)
     x, index, _ = check_batch(x, cond, index)
-    numbers = (jnp.asarray(v, x.dtype) for v in (sd, rtol, atol))
+    numbers = tuple(jnp.asarray(v, x.dtype) for v in (sd, rtol, atol))
     keys, denoise = sample_keys(key, index), Counted(denoise)
-    return _likelihood(keys, denoise, sde, x, *numbers, cond, probes, trace, refine, max_steps)
+    return _likelihood(keys, denoise, sde, x, numbers, cond, probes, trace, refine, max_steps)
 
 
 @eqx.filter_jit
-def _likelihood(keys, denoise, sde, x, sd, rtol, atol, cond, probes, trace, refine, max_steps):
+def _likelihood(keys, denoise, sde, x, numbers, cond, probes, trace, refine, max_steps):
+    sd, rtol, atol = numbers
     shape, size = x.shape[1:], x[0].size
     draw, estimate, count = TRACES[trace]
     if probes is None:

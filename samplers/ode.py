@@ -60,24 +60,25 @@ def probability_flow(
     check_problem(denoise, sde)
     sd = data_sd(denoise, sd)
     to_data = end is None
-    end = end_time(sde, sd) if end is None else end
-    check_span(sde, start, end, falling=False)
+    last: Any = end_time(sde, sd) if end is None else end
+    check_span(sde, start, last, falling=False)
     check_tolerance(rtol, atol, max_steps)
     x, _, dtype = check_batch(x, cond)
     if denoise_last is None and not to_data:
-        if isinstance(start, Tracer) or isinstance(end, Tracer):
+        if isinstance(start, Tracer) or isinstance(last, Tracer):
             raise ValueError(
                 "start or end is traced, so that the direction is not known; say whether to denoise_last"
             )
-        to_data = bool(end < start)
-    last = to_data if denoise_last is None else denoise_last
-    numbers = (jnp.asarray(v, x.dtype) for v in (start, end, sd, rtol, atol))
-    found = _flow(Counted(denoise), sde, x, *numbers, cond, max_steps, last)
+        to_data = bool(last < start)
+    clean = to_data if denoise_last is None else denoise_last
+    numbers = tuple(jnp.asarray(v, x.dtype) for v in (start, last, sd, rtol, atol))
+    found = _flow(Counted(denoise), sde, x, numbers, cond, max_steps, clean)
     return found._replace(x=found.x.astype(dtype))
 
 
 @eqx.filter_jit
-def _flow(denoise, sde, x, start, end, sd, rtol, atol, cond, max_steps, denoise_last):
+def _flow(denoise, sde, x, numbers, cond, max_steps, denoise_last):
+    start, end, sd, rtol, atol = numbers
     (first, scale), (last, end_scale) = angle(sde, start, sd), angle(sde, end, sd)
 
     def field(theta, u, cond):

@@ -91,9 +91,9 @@ def sample_parallel(
     plan = check_plan(sampler, sde, in_float64(sampler.plan, sde, grid))
     scale = in_float64(lambda sde, ts: jnp.hypot(*sde.marginal(ts)), sde, grid)
     rows, scale = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), (plan, scale))
-    tolerance = jnp.asarray(tolerance, x.dtype)
+    bound = jnp.asarray(tolerance, x.dtype)
     found = _iterate(
-        key, sampler, Counted(denoise), rows, scale, x, cond, index, window, tolerance, mesh
+        key, sampler, Counted(denoise), rows, scale, x, cond, index, window, bound, mesh
     )
     return found._replace(x=found.x.astype(dtype))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from samplers import DDIM, LogLikelihood, decode, dpm_adaptive, grids, reverse_sde, sample
-from sde_lib import EDM, VE, VP, Estimate, Gaussian, Rectified, evaluated
+from sde_lib import EDM, VE, VP, Estimate, Gaussian, Rectified, evaluated, expand
 from tests.samplers.conftest import OTHERS, SDES
 from tests.samplers.walks import KEY, NAMES, SDE, call, parameters, state
 
@@ -81,7 +81,7 @@ class Guided:
     def __call__(self, x, t, cond=None):
         evaluated(self.calls)
         jax.debug.callback(lambda t: self.seen.append(float(t)), jnp.mean(jnp.asarray(t)))
-        alpha, sigma = SDE.marginal(jnp.asarray(t, x.dtype))
+        alpha, sigma = SDE.marginal(expand(t, x))
         return Estimate.from_x0(x, alpha, sigma, 0.2 + 0.0 * x)
 
 
