@@ -41,7 +41,8 @@ def data_sd(denoise: Any, sd: ArrayLike | None = None) -> Any:
 def start_time(sde: SDE, sd: Any) -> float:
     """Return the time at which a walk in the signal-to-noise ratio starts from the prior: 1, or earlier where no signal is left at 1.
 
-    There a state of pure noise is as good a start at noise level 200, or 200 times the data if they are larger than 1. Where noise grows instead, as in VE, it is not.
+    There a state of pure noise is as good a start at noise level 200, or 200 times the data if they are larger than 1. Where noise
+    grows instead, as in VE, it is not.
     """
     alpha = in_float64(sde.marginal, np.asarray(1.0))[0]
     if isinstance(alpha, Tracer) or isinstance(sd, Tracer) or np.all(alpha > 1e-3):
