@@ -195,6 +195,7 @@ BAD = {
     "first": [(0.0, "need first > 0, got 0")],
     "safety": [(1.5, "need 0 < safety <= 1, got 1.5")],
     "growth": [(1.0, "need growth > 1, got 1")],
+    "longest": [(0.0, "need longest > 0, got 0")],
     "draws": [
         (3, "need an even number of draws"),
         (0, "whole number of at least 1"),
