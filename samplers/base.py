@@ -169,24 +169,26 @@ def check_grid(sde: SDE, ts: ArrayLike) -> Any:
         ValueError: it is not a vector of times that fall from at most 1 to at least t_min, as far as it is concrete.
     """
     traced = any(isinstance(t, Tracer) for t in jax.tree.leaves(ts))
-    ts: Any = jnp.asarray(ts) if traced else np.asarray(ts, np.float64)
-    if ts.ndim == 0:
-        raise ValueError(f"ts is a grid of times, such as grids.log_snr(sde, 20), got {ts}")
-    if ts.ndim != 1 or len(ts) < 2:
-        raise ValueError(f"a grid is a vector of at least two strictly decreasing times, got {ts}")
-    if traced:
-        return ts
-    if not np.all(np.diff(ts) < 0):
+    grid: Any = jnp.asarray(ts) if traced else np.asarray(ts, np.float64)
+    if grid.ndim == 0:
+        raise ValueError(f"ts is a grid of times, such as grids.log_snr(sde, 20), got {grid}")
+    if grid.ndim != 1 or len(grid) < 2:
         raise ValueError(
-            f"a grid is a vector of at least two strictly decreasing times, got {np.array2string(ts, threshold=8)}"
+            f"a grid is a vector of at least two strictly decreasing times, got {grid}"
+        )
+    if traced:
+        return grid
+    if not np.all(np.diff(grid) < 0):
+        raise ValueError(
+            f"a grid is a vector of at least two strictly decreasing times, got {np.array2string(grid, threshold=8)}"
         )
     # A grid may have been rounded to float32.
     low = 0.0 if isinstance(sde.t_min, Tracer) else float(sde.t_min) * (1 - 1e-6)
-    if ts[0] > 1 + 1e-6 or ts[-1] < low:
+    if grid[0] > 1 + 1e-6 or grid[-1] < low:
         raise ValueError(
-            f"the grid runs from {ts[0]:g} to {ts[-1]:g}; this SDE covers times from 1 down to t_min = {sde.t_min}"
+            f"the grid runs from {grid[0]:g} to {grid[-1]:g}; this SDE covers times from 1 down to t_min = {sde.t_min}"
         )
-    return ts
+    return grid
 
 
 def check_plan(sampler: Sampler, sde: SDE, plan: Any) -> Any:
