@@ -17,7 +17,7 @@ that a run goes on bitwise with other callbacks or none.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sde_lib import Denoiser
 
@@ -49,6 +49,15 @@ class Stop(NamedTuple):
 
     reason: str
     error: Exception | None  # None: it asked to
+
+
+def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
+    """Return the callbacks; raise a ValueError unless they are a sequence of callables, before a step is made."""
+    if callable(callbacks) or not all(callable(callback) for callback in callbacks):
+        raise ValueError(
+            f"callbacks is a list of functions (step, metrics, snapshot), such as [log], got {callbacks!r}"
+        )
+    return tuple(callbacks)
 
 
 def call(
@@ -92,6 +101,7 @@ class EarlyStopping:
         """Look at the metric where it was measured."""
         value = metrics.get(self.metric)
         if value is None:
+            self._check_name(metrics, snapshot)
             return
         if value < self._lowest - self.min_delta:
             self._lowest, self._waited = value, 0
@@ -101,3 +111,12 @@ class EarlyStopping:
             raise StopTraining(
                 f"{self.metric} has not fallen below {self._lowest:.4g} for {self._waited} measurements"
             )
+
+    def _check_name(self, metrics: Mapping[str, float], snapshot: Snapshot) -> None:
+        """Raise a ValueError if the metric will not come later either."""
+        if self.metric.startswith("held_out/") and snapshot.run.config.train.held_out:
+            return
+        raise ValueError(
+            f"there is no number {self.metric!r} to stop by; there are {', '.join(metrics)}, "
+            "and held_out/loss where train.held_out names a split"
+        )

@@ -1,5 +1,6 @@
 """Evaluating a run: bits per dimension of held-out data, and how samples compare with real data. Writes `evaluation.json` and prints it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ from .dequantise import restore_dequantiser
 from .errors import RunError
 from .likelihood import measure, sentence
 from .messages import say, say_next
+from .own_metrics import Metric, check_metrics, lines, measured
 from .sample import draw_many
 from .writing import write_json
 
 
-def evaluate(loaded: Loaded, workdir: Path) -> dict[str, Any]:
-    """Run `--mode=evaluate`; return what is written."""
+def evaluate(
+    loaded: Loaded, workdir: Path, metrics: Mapping[str, Metric] | None = None
+) -> dict[str, Any]:
+    """Run `--mode=evaluate`; return what is written, with `metrics` of the caller's own, see `own_metrics`."""
+    check_metrics(metrics or {})
     config = loaded.run.config
     dataset = make_dataset(config)
     images = []
@@ -37,6 +42,8 @@ def evaluate(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     if images:
         real, held_out = images
         report["floor"] = floor(real, held_out)
+        if metrics:
+            report["floor"]["metrics"] = measured(metrics, held_out, {"training": real})
         for name in config.eval.samplers:
             drawing = draw_many(loaded, name, config.eval.number, workdir / "samples" / name)
             fake = data.unscale(drawing.x, loaded.run.facts.levels)
@@ -46,10 +53,13 @@ def evaluate(loaded: Loaded, workdir: Path) -> dict[str, Any]:
                 "compile_seconds": drawing.compile_seconds,
             }
             report["samplers"][name] = times | compare(fake, real, held_out)
+            if metrics:
+                against = {"training": real, "held-out": held_out}
+                report["samplers"][name]["metrics"] = measured(metrics, fake, against)
     if config.eval.latency:
         report["latency"] = latency.latency(loaded)
     write_json(workdir / "evaluation.json", report)
-    say(table(report))
+    say("\n".join([table(report), *lines(report)]))
     where = f"; the samples are in {workdir / 'samples'}" if images else ""
     say(f"see {workdir / 'evaluation.json'}{where}")
     say_next(workdir, "diagnose")

@@ -21,7 +21,7 @@ from models.embedding import with_no_label
 from . import data, pictures
 from .adaptive import AdaptiveTimes
 from .build import Run, build, make_dataset, measure, with_defaults, with_parameters
-from .callbacks import Callback, Snapshot, call
+from .callbacks import Callback, Snapshot, call, check_callbacks
 from .check import check_data, check_devices, check_run, check_settings
 from .checkpoint import Checkpoints, last_good, latest, restore, template_of
 from .devices import describe, make_mesh, replicated, share
@@ -103,7 +103,7 @@ def train(config: ConfigDict, workdir: str | Path, callbacks: Sequence[Callback]
     Raises:
         RunError: the loss is no longer finite, a checkpoint cannot be written or read, or a callback failed.
     """
-    workdir = Path(workdir)
+    workdir, callbacks = Path(workdir), check_callbacks(callbacks)
     run, dataset = open_run(config, workdir)
     settings, batch_size = run.config.train, run.config.train.batch_size
     mesh = make_mesh(batch_size, run.config.devices)

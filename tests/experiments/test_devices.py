@@ -7,10 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments import devices
-from experiments.devices import describe, fitting_mesh, make_mesh, set_up_jax
+from experiments.devices import describe, fitting_mesh, make_mesh, replicate, set_up_jax, share
 
 
 @pytest.fixture
@@ -122,3 +124,14 @@ def test_a_mesh_has_as_many_devices_as_share_the_batch_and_is_described():
         make_mesh(6, 4)
     with pytest.raises(ValueError, match="config.devices is 5, but JAX sees 4"):
         make_mesh(5, 5)
+
+
+def test_a_batch_lies_across_the_devices_and_everything_else_on_each():
+    mesh = fitting_mesh(8)
+    batch = share(mesh, {"x": np.arange(16.0).reshape(8, 2), "odd": np.arange(3)})
+    places = [(shard.index[0].start, len(shard.data)) for shard in batch["x"].addressable_shards]
+    assert places == [(0, 2), (2, 2), (4, 2), (6, 2)]
+    whole = replicate(mesh, {"w": jnp.arange(8), "name": "edm"})
+    assert whole["name"] == "edm"
+    for array in (batch["odd"], whole["w"]):
+        assert len(array.sharding.device_set) == 4 and array.is_fully_replicated

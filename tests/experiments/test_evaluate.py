@@ -142,6 +142,31 @@ def test_an_evaluation_is_written_and_printed(trained, capsys):
     assert f"test set, 64 examples: {report['likelihood']['bits_per_dim']:.3f} ±" in printed
 
 
+def test_metrics_of_ones_own_are_measured_and_printed(trained, capsys):
+    loaded, sizes = load(trained), []
+
+    def difference_of_means(samples, real):
+        sizes.append((len(samples), len(real)))
+        return samples.mean() - real.mean()
+
+    report = evaluate.evaluate(loaded, trained, metrics={"mean": difference_of_means})
+    sources = [make_dataset(loaded.config).source(split) for split in ("train", "test")]
+    real, held_out = (np.stack([s[i]["x"] for i in range(len(s))]) for s in sources)
+    n, m = len(real), len(held_out)
+    assert sizes == [(m, n), (20, n), (20, m), (20, n), (20, m)]  # of two samplers
+    expected = held_out.mean() - real.mean()
+    floor = report["floor"]["metrics"]["mean"]["training"]
+    found = report["samplers"]["ddim"]["metrics"]["mean"]
+    np.testing.assert_allclose(floor, expected, atol=1e-6)
+    np.testing.assert_allclose(found["training"] - found["held-out"], expected, atol=1e-6)
+    printed = capsys.readouterr().out
+    assert f"mean, ddim: {found['training']:.4g} against training data" in printed
+    with pytest.raises(RunError, match=r"metric 'broken' failed on samples .*ZeroDivisionError"):
+        evaluate.evaluate(loaded, trained, metrics={"broken": lambda samples, real: 1 / 0})
+    with pytest.raises(ValueError, match="metrics are functions"):
+        evaluate.evaluate(loaded, trained, metrics=[difference_of_means])
+
+
 def test_without_samplers_only_the_likelihood_is_evaluated(trained, capsys):
     loaded = load(trained)
     loaded.run.config.unlock()

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 import threading
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import pytest
 
 from experiments import messages
 from experiments import train as training
+from experiments.build import make_dataset
 from experiments.callbacks import EarlyStopping, Snapshot, StopTraining
 from experiments.checkpoint import latest
 from experiments.errors import RunError
@@ -147,13 +149,26 @@ def test_a_callback_that_fails_costs_no_step(tiny_config, tmp_path):
     assert latest(tmp_path) == 2 and called == [2]
 
 
+def test_callbacks_that_are_no_list_of_functions_are_refused_at_once(tiny_config, tmp_path):
+    for wrong in (print, ["log"]):
+        with pytest.raises(ValueError, match="callbacks is a list of functions"):
+            train(tiny_config(), tmp_path / "run", callbacks=wrong)
+    assert not (tmp_path / "run").exists()
+
+
 def test_early_stopping_waits_for_as_many_measurements_as_it_is_told():
-    stopping = EarlyStopping("loss", patience=2, min_delta=0.1)
+    name, stopping = "held_out/loss", EarlyStopping(patience=2, min_delta=0.1)
+    holding_out = SimpleNamespace(config=SimpleNamespace(train=SimpleNamespace(held_out="test")))
+    snapshot = Snapshot(workdir=None, run=holding_out, state=None)
     values = [1.0, None, 0.95, 0.5, 0.45, None, 0.3, 0.25]
     for step, value in enumerate(values):
-        stopping(step, {} if value is None else {"loss": value}, None)
-    with pytest.raises(StopTraining, match="loss has not fallen below 0.3 for 2 measurements"):
-        stopping(8, {"loss": 0.29}, None)
+        stopping(step, {} if value is None else {name: value}, snapshot)
+    with pytest.raises(StopTraining, match=f"{name} has not fallen below 0.3 for 2 measurements"):
+        stopping(8, {name: 0.29}, snapshot)
+    holding_out.config.train.held_out = ""
+    for metric in (name, "train/los"):
+        with pytest.raises(ValueError, match=f"no number '{metric}' to stop by; there are train/l"):
+            EarlyStopping(metric)(1, {"train/loss": 1.0}, snapshot)
     with pytest.raises(ValueError, match="patience >= 1"):
         EarlyStopping(patience=0)
 
@@ -185,6 +200,47 @@ def test_a_run_says_what_it_does_and_what_comes_next(tiny_config, tmp_path, monk
     assert then == f"next: python -m experiments.main --workdir='{workdir}' --mode=sample"
     train(short(tiny_config()), workdir)
     assert "raise --config.train.steps" in capsys.readouterr().out
+
+
+def test_held_out_numbers_are_of_the_averaged_weights_and_of_data_as_they_stand(
+    tiny_config, tmp_path, monkeypatch
+):
+    batches, averages = [], []
+
+    def given(run):
+        def losses(params, key, batch):
+            batches.append(batch["x"])
+            return jnp.stack([jnp.sum(jax.tree.leaves(params)[0]), 4.0])
+
+        return losses, np.asarray([0.25, 0.75])
+
+    def look(step, metrics, snapshot):
+        first = jax.tree.leaves(snapshot.state.ema)[0]
+        averages.append((float(jnp.sum(first)), metrics["held_out/t=0.25"]))
+        mean = (metrics["held_out/t=0.25"] + metrics["held_out/t=0.75"]) / 2
+        np.testing.assert_allclose(metrics["held_out/loss"], mean, rtol=1e-6)
+
+    monkeypatch.setattr(training, "make_held_out_loss", given)
+    config = short(tiny_config(), held_out="validation", held_out_every=2)
+    train(config, tmp_path, callbacks=[look])
+    np.testing.assert_allclose(*np.transpose(averages), rtol=1e-5)
+    source = make_dataset(config).source("validation")
+    expected = np.stack([source[i]["x"] for i in range(min(len(source), 256))])
+    assert len(batches) == 2
+    np.testing.assert_array_equal(batches[0], expected)
+
+
+def test_the_time_that_is_left_is_told_from_the_steps_after_the_first(monkeypatch, capsys):
+    """The first step, which compiles, takes 50 s, the others half a second."""
+    clock = iter([0.0, 50.0, 50.0, 50.0 + 0.5 * 99])
+    monkeypatch.setattr(messages.time, "perf_counter", lambda: next(clock))
+    pace = messages.Pace(start=7, total=1007)
+    for step in range(8, 200):
+        pace.made(step, None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "compiled, and the first step made, in 50.0 s"
+    assert lines[2].startswith("2 steps/s; the 900 steps left take about 7.5 min, until ")
+    assert len(lines) == 3
 
 
 def test_a_run_trains_in_a_thread(tiny_config, tmp_path):
