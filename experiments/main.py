@@ -129,6 +129,7 @@ def run(arguments: list[str]) -> int:
     try:
         command = parse(arguments)
         execute(command)
+        _forget_traceback(command)
     except (RunError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         _keep_traceback(command)
@@ -145,6 +146,13 @@ def run(arguments: list[str]) -> int:
         )
         return 1
     return 0
+
+
+def _forget_traceback(command: Command) -> None:
+    """Remove the traceback of an earlier try beside the run, now that a command has succeeded."""
+    if command.workdir and not command.dry_run and not command.help:
+        with contextlib.suppress(OSError):
+            (Path(command.workdir) / "error.txt").unlink(missing_ok=True)
 
 
 def _keep_traceback(command: Command | None, *, always: bool = False) -> Path | None:

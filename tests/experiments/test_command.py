@@ -75,7 +75,7 @@ def test_a_file_in_place_of_the_run_directory_is_refused(command, tiny_flags, tm
     assert (tmp_path / "file").read_text() == "precious"
 
 
-def test_devices_that_are_not_there_are_refused_and_the_traceback_is_kept_beside_a_run(
+def test_a_traceback_is_kept_beside_a_run_until_a_later_command_succeeds(
     in_process, tiny_flags, tmp_path
 ):
     workdir = tmp_path / "run"
@@ -85,6 +85,9 @@ def test_devices_that_are_not_there_are_refused_and_the_traceback_is_kept_beside
     workdir.mkdir()
     refused(in_process(*wrong), "config.devices is 4096")
     assert "Traceback" in (workdir / "error.txt").read_text()
+    result = in_process(*tiny_flags, "--config.train.steps=1", f"--workdir={workdir}")
+    assert result.code == 0 and "next: python -m experiments.main" in result.out, result.err
+    assert not (workdir / "error.txt").exists(), "the run succeeds now"
 
 
 def test_an_array_that_cannot_be_read_is_refused(command, tmp_path):
