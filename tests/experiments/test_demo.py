@@ -60,6 +60,7 @@ def test_the_picture_shows_real_digits_beside_those_of_each_sampler(monkeypatch,
     folder = tmp_path / "samples" / "pc"
     folder.mkdir(parents=True)
     white = np.full((60, 8, 8, 1), 1.0, np.float32)
+    white[49:] = -1  # not shown
     np.savez(folder / "batch_0000000.npz", x=white)
     np.savez(folder / "batch_0000060.npz", x=-white)
     row = {"nfe": 61, "one_nn_train": {"value": 0.527}, "seconds": 44.0}

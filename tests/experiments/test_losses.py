@@ -63,7 +63,7 @@ def test_labels_are_dropped_as_often_as_the_configuration_says(dropout, tiny_run
     assert abs(dropped.sum() - SIZE * dropout) <= spread
 
 
-@pytest.mark.parametrize("name", ["VP", "VE", "EDM"])
+@pytest.mark.parametrize("name", ["VP", "VE", "EDM", "Rectified"])
 def test_held_out_losses_are_measured_at_levels_equally_spaced_in_the_log_snr(name, tiny_run):
     """In the middle of eight equal parts from the end of the process, or -10, to its beginning."""
     sde = getattr(sde_lib, name)()
