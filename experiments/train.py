@@ -145,10 +145,12 @@ def train(config: ConfigDict, workdir: str | Path, callbacks: Sequence[Callback]
             window.append(metrics)
             ending = step == settings.steps or bool(signals.received)
             saving = ending or step % settings.checkpoint_every == 0
-            measuring = held_out and (step == settings.steps or step % settings.held_out_every == 0)
+            measuring = held_out is not None and (
+                step == settings.steps or step % settings.held_out_every == 0
+            )
             if saving or measuring or step % settings.log_every == 0:
                 values = _check_finite(window, state.params, step, checkpoints)
-                if measuring:
+                if held_out is not None and measuring:
                     values |= held_out(state.ema)
                 log.scalars(step, values)
                 bar.update(step - bar.n)
