@@ -14,6 +14,7 @@ from sde_lib import SDE
 from .dpm import check_steps
 from .exponential import fractions, usable, weights
 from .multistep import Multistep, Row
+from .signal import signal_and_noise
 
 
 class AdamsBashforth(Multistep):
@@ -25,7 +26,7 @@ class AdamsBashforth(Multistep):
         check_steps(self.order, (1, 2, 3, 4))
 
     def plan(self, sde: SDE, ts: Array) -> Row:
-        alpha, sigma = sde.marginal(ts)
+        alpha, sigma = signal_and_noise(sde, ts)
         scale, angle = jnp.hypot(alpha, sigma), jnp.arctan2(sigma, alpha)
         integrals = jnp.diff(angle)[:, None] / jnp.arange(1, self.order + 1)[None]
         w = scale[1:, None] * weights(

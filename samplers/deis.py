@@ -16,6 +16,7 @@ from sde_lib import SDE, check_name
 from .dpm import check_steps
 from .exponential import fractions, half_log_snr, moments, usable, weights
 from .multistep import Multistep, Row, noise_rows
+from .signal import signal_and_noise
 
 _NODES, _GAUSS = np.polynomial.legendre.leggauss(32)
 
@@ -28,14 +29,14 @@ def in_log_rho(sde: SDE, ts: Array, m: int) -> tuple[Array, Array]:
 
 def in_rho(sde: SDE, ts: Array, m: int) -> tuple[Array, Array]:
     """Return c = rho and the moments: those of a polynomial."""
-    alpha, sigma = sde.marginal(ts)
+    alpha, sigma = signal_and_noise(sde, ts)
     rho = sigma / alpha
     return rho, jnp.diff(rho)[:, None] / jnp.arange(1, m + 1)[None]
 
 
 def in_t(sde: SDE, ts: Array, m: int) -> tuple[Array, Array]:
     r"""Return c = t and, by quadrature, :math:`\int \theta^k d\rho = \rho_s - [k = 0] \rho_t - k \int \theta^{k-1} \rho\,d\theta`."""
-    alpha, sigma = sde.marginal(ts)
+    alpha, sigma = signal_and_noise(sde, ts)
     rho, k = sigma / alpha, jnp.arange(m)
     theta, gauss = jnp.asarray(0.5 * (1 + _NODES)), jnp.asarray(0.5 * _GAUSS)
     inner_alpha, inner_sigma = sde.marginal(ts[:-1, None] + jnp.diff(ts)[:, None] * theta[None])

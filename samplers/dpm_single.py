@@ -22,6 +22,7 @@ from sde_lib import SDE
 from .dpm import check_steps
 from .exponential import half_log_snr, moments
 from .runge_kutta import Row, RungeKutta
+from .signal import signal_and_noise
 
 CALLS = {
     1: (0.0,),
@@ -50,7 +51,7 @@ def points(sde: SDE, ts: Array, fractions: tuple[float, ...]) -> Points:
     t = jnp.concatenate(
         [ts[:-1, None], jnp.where(jnp.isfinite(h)[:, None], between, start), ts[1:, None]], 1
     )
-    alpha, sigma = sde.marginal(t)
+    alpha, sigma = signal_and_noise(sde, t)
     return Points(t, 0.5 * sde.log_snr(t), alpha, sigma, h)
 
 

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from sde_lib import SDE
 
 from .base import Denoise, Sampler, Samples, sample
+from .signal import signal_and_noise
 
 
 class FewSteps(eqx.Module):
@@ -120,10 +121,10 @@ class _Walk(Sampler):
         s, n = jnp.asarray(self.solver.levels), self.solver.nfe
         asked = sde.time(-2 * jnp.log(jnp.asarray(self.solver.asked)))
         clean = s[1:] <= 0
-        alpha, sigma = sde.marginal(ts)
+        alpha, sigma = signal_and_noise(sde, ts)
         alpha_s, sigma_s = jnp.where(clean, 1.0, alpha[1:]), jnp.where(clean, 0.0, sigma[1:])
         keep = sigma_s / sigma[:-1]
-        scale = sde.marginal(asked)[0] / alpha[:-1]
+        scale = signal_and_noise(sde, asked)[0] / alpha[:-1]
         return _Row(
             asked,
             scale,

@@ -22,6 +22,7 @@ from sde_lib import SDE
 
 from .base import Sampler, normal
 from .checks import check_number, known_zero
+from .signal import signal_and_noise
 
 
 class Row(NamedTuple):
@@ -65,7 +66,7 @@ class Heun(Sampler):
         return not known_zero(self.churn)
 
     def plan(self, sde: SDE, ts: Array) -> Row:
-        alpha, sigma = sde.marginal(ts)
+        alpha, sigma = signal_and_noise(sde, ts)
         r, t, scale, spread = sigma / alpha, ts[:-1], jnp.ones_like(ts[1:]), jnp.zeros_like(ts[1:])
         high, alpha_high = r[:-1], alpha[:-1]
         if self.stochastic:
@@ -75,7 +76,7 @@ class Heun(Sampler):
             high = jnp.minimum(high * (1 + gamma), r[0])
             raised = high > r[:-1]
             t = jnp.where(raised, sde.time(-2 * jnp.log(high)), t)
-            alpha_high = sde.marginal(t)[0]
+            alpha_high = signal_and_noise(sde, t)[0]
             scale = jnp.where(raised, alpha_high / alpha[:-1], 1.0)
             # Where nothing is raised the slope of the root would be infinite.
             added = jnp.where(raised, high**2 - r[:-1] ** 2, 1.0)

@@ -24,6 +24,7 @@ from sde_lib import SDE, check_name, repeated
 
 from .base import Sampler, fold, normal
 from .checks import check_number
+from .signal import signal_and_noise
 
 
 class Row(NamedTuple):
@@ -47,7 +48,7 @@ class Corrector(Sampler):
         return True
 
     def plan(self, sde: SDE, ts: Array) -> Row:
-        alpha, sigma = sde.marginal(ts)
+        alpha, sigma = signal_and_noise(sde, ts)
         return Row(ts[:-1], sigma[:-1], (alpha[:-1] / alpha[1:]) ** 2)
 
     @abc.abstractmethod

@@ -20,6 +20,7 @@ from sde_lib import SDE
 from .base import Sampler, normal
 from .checks import known_zero
 from .exponential import half_log_snr, stretched
+from .signal import signal_and_noise
 
 
 class Row(NamedTuple):
@@ -63,7 +64,7 @@ class Multistep(Sampler):
 
 def data_rows(sde: SDE, ts: Array, w: Array, eta: float = 0.0) -> Row:
     r"""Return the rows :math:`x_s = (\sigma_s / \sigma_t) e^{-\eta h} x + \alpha_s \sum_j w_j \hat x_{0, n-j} + \text{spread}\,z`."""
-    (alpha, sigma), h = sde.marginal(ts), jnp.diff(half_log_snr(sde, ts))
+    (alpha, sigma), h = signal_and_noise(sde, ts), jnp.diff(half_log_snr(sde, ts))
     one, past = jnp.ones_like(ts[1:]), alpha[1:, None] * w
     decay, spread = one, 0 * one
     if not known_zero(eta):
@@ -89,7 +90,7 @@ def noise_rows(sde: SDE, ts: Array, w: Array) -> Row:
 
     That is :math:`x_s / \alpha_s = x_t / \alpha_t + \sum_j w_j \hat\epsilon_{n-j}`, written so that alpha may be 0 at t.
     """
-    (alpha, sigma), one = sde.marginal(ts), jnp.ones_like(ts[1:])
+    (alpha, sigma), one = signal_and_noise(sde, ts), jnp.ones_like(ts[1:])
     past = alpha[1:, None] * w[:, 1:]
     noise = sigma[1:] - jnp.sum(past, 1)
     return Row(ts[:-1], 0 * one, alpha[1:], noise, 0 * one, one, past, past[:, :0], 0 * one)

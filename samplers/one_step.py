@@ -15,6 +15,7 @@ from jax import Array
 from sde_lib import SDE
 
 from .base import Sampler, normal
+from .signal import signal_and_noise
 
 
 class Row(NamedTuple):
@@ -41,7 +42,7 @@ class Transition(NamedTuple):
 
 def transitions(sde: SDE, ts: Array) -> Transition:
     """Return the forward transition of every step of a grid; call it inside a plan, where it runs in float64."""
-    alpha, sigma = sde.marginal(ts)
+    alpha, sigma = signal_and_noise(sde, ts)
     ratio = alpha[:-1] / alpha[1:]
     variance = jnp.maximum(sigma[:-1] ** 2 - (ratio * sigma[1:]) ** 2, 0.0)
     return Transition(ts[:-1], alpha[:-1], sigma[:-1], alpha[1:], sigma[1:], ratio, variance)

@@ -18,6 +18,7 @@ from .checks import check_eta, known_zero
 from .dpm import check_steps
 from .exponential import fractions, half_log_snr, moments, stretched, usable, weights
 from .multistep import Multistep, Row, data_rows
+from .signal import signal_and_noise
 
 
 class SASolver(Multistep):
@@ -55,7 +56,7 @@ class SASolver(Multistep):
         nodes = jnp.concatenate([jnp.ones_like(h)[:, None], nodes], 1)[:, :m]
         corrector = weights(nodes, exact, usable(lam, self.corrector) + 1)
         # Width m: the oldest of the m predictions is only remembered for this, the predictor does not use it.
-        change = sde.marginal(ts)[0][1:, None] * (
+        change = signal_and_noise(sde, ts)[0][1:, None] * (
             corrector - jnp.pad(predictor, ((0, 0), (1, 0)))[:, :m]
         )
         return row._replace(correct=jnp.pad(change, ((1, 0), (0, 0)))[:-1])

@@ -14,6 +14,7 @@ from sde_lib import SDE, check_name
 from .dpm import check_steps
 from .exponential import fractions, half_log_snr, moments, usable, weights
 from .multistep import Multistep, Row, data_rows
+from .signal import signal_and_noise
 
 # name -> (h, I_0(h)) -> B(h)
 B = {"bh1": lambda h, i0: jnp.where(jnp.isinf(h), 0.0, h), "bh2": lambda h, i0: i0}
@@ -56,4 +57,4 @@ class UniPC(Multistep):
 
 def alpha_of(sde: SDE, ts: Array) -> Array:
     """Return alpha at the times of a grid."""
-    return sde.marginal(ts)[0]
+    return signal_and_noise(sde, ts)[0]

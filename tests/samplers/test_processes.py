@@ -13,6 +13,7 @@ import samplers
 from samplers import EulerMaruyama, PredictorCorrector, grids, sample
 from samplers.base import check_plan
 from sde_lib import EDM, Estimate, Gaussian, Rectified, in_float64
+from tests.processes import DOCUMENTED
 from tests.samplers.eager import supply, walk
 
 MEAN, STD, END = 0.7, 0.5, 0.01
@@ -107,3 +108,16 @@ def test_a_pairing_that_has_no_coefficients_is_refused():
         ValueError, match="log-SNR of Rectified is -inf at start = 1.0 .* start below 1"
     ):
         grids.log_snr(sde, 4)
+
+
+@pytest.mark.parametrize("cls", DOCUMENTED, ids=lambda c: c.__name__)
+def test_signal_that_is_rounding_alone_is_none(usual, cls):
+    # cos(pi / 2) is 6e-17 in float64: divided by it, a coefficient of 1e16 is finite and means nothing. The largest one that is right
+    # extrapolates three predictions over a step 5 times as long: it is below 100.
+    sde = cls()
+    plan = in_float64(usual.plan, sde, grids.uniform(sde, 4, end=END))
+    if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(plan)):
+        with pytest.raises(ValueError, match="no finite coefficients in step 0.*start=0.99"):
+            check_plan(usual, sde, plan)
+        return
+    assert all(np.all(np.abs(leaf) < 100) for leaf in jax.tree.leaves(plan))
