@@ -27,6 +27,9 @@ from .estimate import Estimate, Number
 
 # A signal below the rounding of 1 in float64 is none: cos(pi / 2) is 6e-17 there, and -4e-8 in float32.
 NO_SIGNAL = 2.3e-16
+# A log-SNR farther than this from that of the nearest time lies beyond the ends; next to an end without signal, float32 times are
+# less than half as far apart.
+REACHED = 4.0
 
 
 class SDE(eqx.Module):
@@ -179,9 +182,9 @@ def _time_jvp(primals, tangents):
     """Differentiate the equation that t solves, log_snr(t; parameters) = log_snr; beyond the ends t stays where it is."""
     (sde, log_snr), (sde_rate, log_snr_rate) = primals, tangents
     t = _time(sde, log_snr)
-    slope = jax.jvp(sde.log_snr, (t,), (jnp.ones_like(t),))[1]
+    reached, slope = jax.jvp(sde.log_snr, (t,), (jnp.ones_like(t),))
     rate = jnp.zeros_like(t) if log_snr_rate is None else log_snr_rate
     if jax.tree.leaves(sde_rate):
         rate -= eqx.filter_jvp(lambda sde: sde.log_snr(t), (sde,), (sde_rate,))[1]
-    inside = (t > 0) & (t < 1)
+    inside = (t > 0) & (t < 1) & (jnp.abs(reached - log_snr) < REACHED)
     return t, jnp.where(inside, rate / jnp.where(inside, slope, 1.0), 0.0)

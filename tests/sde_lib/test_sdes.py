@@ -10,6 +10,7 @@ from scipy import stats
 
 import sde_lib
 from sde_lib import EDM, SDE, VE, VP, Cosine, Discrete, Gaussian, Rectified, SubVP, in_float64
+from tests.processes import EXPORTED
 
 TIMES = np.geomspace(1e-5, 1, 60).astype(np.float32)
 INSIDE = np.geomspace(1e-3, 0.98, 40)
@@ -74,11 +75,13 @@ def test_coefficients_solve_the_moment_equations_of_the_linear_sde(sde):
 
 
 def test_float32_marginal_is_accurate_down_to_tiny_times(sde):
+    # A user's process in plain jnp is as good as float32 is at numbers of size 1; ours are as good at tiny ones.
+    atol = 0 if type(sde) in EXPORTED else 6e-8
     for got, exact in zip(
         sde.marginal(jnp.asarray(TIMES)), in_float64(sde.marginal, TIMES), strict=True
     ):
         assert got.dtype == np.float32
-        np.testing.assert_allclose(got, exact, rtol=RTOL)
+        np.testing.assert_allclose(got, exact, rtol=RTOL, atol=atol)
 
 
 def test_float32_rates_and_coefficients_are_accurate_down_to_tiny_times(sde):
@@ -282,7 +285,7 @@ def test_a_schedule_can_be_learned():
         (lambda: VE(t_min=-1e-3), "0 <= t_min < 1"),
         (lambda: Cosine(s=-0.1), "need 0 <= s < 1, got -0.1"),
         (lambda: EDM(sigma_max=0.0), "0 < sigma_max, got 0.0"),
-        (lambda: Discrete(VP(), 1), "need at least two noise levels, got n = 1"),
+        (lambda: Discrete(VP(), 1), "need at least two noise levels, a whole number, got n = 1"),
         (
             lambda: Discrete(VP(), 20),
             "VP at n = 20 levels has a step that leaves no signal.*n > beta_max",
