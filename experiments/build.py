@@ -19,11 +19,14 @@ import sde_lib
 from sde_lib import SDE, Denoiser
 from sde_lib.uncertainty import FEATURES
 
+from .errors import RunError
 from .objects import make as make
 from .objects import naming
 from .optimizers import make_optimizer
 from .saved import read_saved
-from .saved import with_defaults as with_defaults
+from .saved_config import CONFIG, check_belongs
+from .saved_config import with_defaults as with_defaults
+from .workdir import run_directory
 
 if TYPE_CHECKING:
     import optax
@@ -188,6 +191,7 @@ class Loaded(NamedTuple):
     config: ConfigDict
     run: Run
     step: int
+    weights: str = ""  # what identifies them: the hash of their checkpoint's manifest
 
 
 def load(workdir: str | Path, step: int | None = None, *, trust: bool = False) -> Loaded:
@@ -198,20 +202,40 @@ def load(workdir: str | Path, step: int | None = None, *, trust: bool = False) -
             directory that somebody sent is never allowed to do so unasked.
 
     Raises:
-        RunError: no run directory, no complete and undamaged checkpoint in it, or one that names foreign code without `trust`.
+        RunError: no run directory, a configuration that is damaged, not that of the weights or names foreign code without `trust`, or no
+            complete and undamaged checkpoint.
     """
-    return restore_run(build(read_saved(Path(workdir), trust=trust), abstract=True), workdir, step)
+    workdir = run_directory(workdir)
+    config = read_saved(workdir, trust=trust)
+    check_belongs(workdir, config, step)
+    try:
+        run = build(config, abstract=True)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise RunError(f"{workdir / CONFIG} cannot be used: {error}") from error
+    return restore_run(run, workdir, step)
 
 
 def restore_run(run: Run, workdir: str | Path, step: int | None = None) -> Loaded:
-    """Return a run with the averaged weights of a checkpoint (default: the newest)."""
+    """Return a run with the averaged weights of a checkpoint (default: the newest), which its configuration has to fit."""
     from . import checkpoint  # with Orbax, which a dry run does not need
+    from .checkpoint_folder import find, weights_hash
     from .devices import make_mesh, replicated
     from .state import init_state
 
+    folder = find(Path(workdir), step)
+    step = int(folder.name)
+    check_belongs(Path(workdir), run.config, step)
     state = jax.eval_shape(
         lambda params: init_state(jax.random.key(0), params, run.tx), run.parameters()
     )
     template = checkpoint.template_of(state, replicated(make_mesh(1, 1)))
+    weights = weights_hash(folder)
     restored = checkpoint.restore(Path(workdir), template, step).state
-    return Loaded(run.sde, run.denoiser(restored.ema), run.config, run, int(restored.step))
+    return Loaded(
+        sde=run.sde,
+        denoiser=run.denoiser(restored.ema),
+        config=run.config,
+        run=run,
+        step=int(restored.step),
+        weights=weights,
+    )

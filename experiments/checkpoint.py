@@ -1,15 +1,16 @@
 """Checkpoints that can be trusted: written in the background, atomically, and checked bit by bit when read.
 
-Orbax writes `checkpoints/<step>/` and moves it into place when complete; then a manifest with the hash of every file is written, last and
-atomically. A folder without a manifest was cut off and is passed over; one whose bits differ from the manifest is refused.
+A checkpoint is written aside, its manifest last, and then moved into place (see `checkpoint_folder`), so that one whose writing was cut off
+never stands among the others; one whose bits differ from its manifest is refused.
 """
 
-import hashlib
+import contextlib
 import json
-import os
+import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +19,23 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from .checkpoint_folder import (
+    ARRAYS,
+    MANIFEST,
+    MARK,
+    STAGING,
+    check_bits,
+    complete_steps,
+    find,
+    hashes,
+    is_complete,
+    is_in_the_way,
+    was_cut_off,
+)
+from .checkpoint_folder import last_good as last_good
+from .checkpoint_folder import latest as latest
 from .errors import RunError
-from .writing import write_json
-
-MANIFEST = "manifest.json"
-ARRAYS = "arrays.json"  # their shapes and types; a file like the others, so that the manifest vouches for it
+from .writing import check_room, write_json
 
 
 class Restored(NamedTuple):
@@ -33,38 +46,56 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one run directory.
+    """The checkpoints of one run directory, which no other process may write at the same time (see `lock`).
 
     Args:
         keep: how many of the newest to keep.
         keep_period: keep besides every one whose step is a multiple of this (0: none).
+        config: the part of the configuration that the weights belong to; it is stored with them.
+
+    Raises:
+        RunError: something that is not ours has the name of a checkpoint.
     """
 
-    def __init__(self, workdir: Path, keep: int = 2, keep_period: int = 0):
-        self.keep, self.keep_period = keep, keep_period
+    def __init__(
+        self,
+        workdir: Path,
+        keep: int = 2,
+        keep_period: int = 0,
+        config: dict[str, Any] | None = None,
+    ):
+        self.keep = keep
+        self.keep_period = keep_period
+        self.config = config
         self.directory = Path(workdir).absolute() / "checkpoints"
-        for folder in self.directory.glob(
-            "[0-9]*"
-        ):  # also those that Orbax has not moved into place
-            if not (folder / MANIFEST).exists():
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for entry in sorted(self.directory.iterdir()):
+            if was_cut_off(entry):
                 print(
-                    f"checkpoint {folder} was cut off while being written; removing it",
+                    f"checkpoint {entry} was cut off while being written; removing it",
                     file=sys.stderr,
                 )
-                shutil.rmtree(folder)
-        options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+                shutil.rmtree(entry)
+            elif is_in_the_way(entry):
+                raise RunError(
+                    f"{entry} has the name of a checkpoint, but was not written by this run; rename it"
+                )
+        self._staging = self.directory / STAGING
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future | None = None
 
     def save(self, step: int, state: Any, position: Any) -> None:
         """Write a checkpoint in the background, waiting only for the one before it."""
         self.wait()
-        if not (self.directory / str(step) / MANIFEST).exists():
-            state = jax.tree.map(
-                jnp.copy, state
-            )  # the next training step overwrites the one that it is given
+        if not is_complete(self.directory / str(step)):
+            # a copy, for the next training step overwrites the state that it is given
+            state = jax.tree.map(jnp.copy, state)
             self._pending = self._writer.submit(self._write, step, state, position)
+
+    def check(self) -> None:
+        """Raise the error of a checkpoint that could not be written, if there is one; wait for nothing."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
 
     def wait(self) -> None:
         """Wait until what was saved is on disk.
@@ -81,51 +112,34 @@ class Checkpoints:
 
     def __exit__(self, *error: Any) -> None:
         self._writer.shutdown()  # waits
-        self._manager.close()
         if error[0] is None:
             self.wait()
 
     def _write(self, step: int, state: Any, position: Any) -> None:
         try:
-            _check_room(self.directory, sum(a.nbytes for a in jax.tree.leaves(state)))
-            args = ocp.args.Composite(
-                state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position)
-            )
-            self._manager.save(step, args=args, force=True)
-            folder = self.directory / str(step)
+            # one error for all, where Orbax would print one for each array
+            check_room(self.directory, sum(a.nbytes for a in jax.tree.leaves(state)))
+            folder = self._staging / str(step)
+            self._staging.mkdir(exist_ok=True)
+            _write_arrays(folder, state, position)
+            write_json(folder / MARK, {"step": step, "config": self.config})
             write_json(folder / ARRAYS, _arrays(state))
-            write_json(folder / MANIFEST, _hashes(folder))
+            write_json(folder / MANIFEST, hashes(folder))
+            folder.rename(self.directory / str(step))
             self._remove_old()  # only now that there is a newer one
         except Exception as error:  # whatever the writer's libraries raise, the run has to say where it can go on from
             good = last_good(self.directory.parent)
             raise RunError(
                 f"could not write checkpoint {step} ({error}); {good}. Make room on the disk and start again."
             ) from error
+        finally:
+            shutil.rmtree(self._staging, ignore_errors=True)
 
     def _remove_old(self) -> None:
-        for step in self._folders()[: -self.keep]:
+        for step in complete_steps(self.directory.parent)[: -self.keep]:
             if not self.keep_period or step % self.keep_period:
-                self._manager.delete(step)
-
-    def _folders(self) -> list[int]:
-        return sorted(int(p.name) for p in self.directory.glob("*") if p.name.isdigit())
-
-
-def latest(workdir: Path) -> int | None:
-    """Return the step of the newest complete checkpoint of a run directory, or None."""
-    return max(
-        (int(p.parent.name) for p in Path(workdir).glob(f"checkpoints/*/{MANIFEST}")), default=None
-    )
-
-
-def last_good(workdir: Path) -> str:
-    """Say which checkpoint a run can go on from."""
-    step = latest(workdir)
-    return (
-        "no checkpoint was written before"
-        if step is None
-        else f"the last good checkpoint is {workdir}/checkpoints/{step}"
-    )
+                # moved aside first, so that a reader never sees half of it under its name
+                (self.directory / str(step)).rename(self._staging / f"removed-{step}")
 
 
 def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
@@ -134,42 +148,17 @@ def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
     Raises:
         RunError: there is none, or a file of it is missing or damaged, or it belongs to another network.
     """
-    workdir = Path(workdir).absolute()
-    step = latest(workdir) if step is None else step
-    folder = workdir / "checkpoints" / str(step)
-    if step is None or not (folder / MANIFEST).exists():
-        what = "a complete checkpoint" if step is None else f"a complete checkpoint of step {step}"
-        raise RunError(
-            f"{workdir} holds no {what[2:]}; train it first (--mode=train), or name another --workdir"
-        )
-    try:
-        expected, found = json.loads((folder / MANIFEST).read_bytes()), _hashes(folder)
-        damaged = sorted(
-            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-        )
-    except ValueError:
-        damaged = [MANIFEST]
-    if damaged:
-        raise RunError(
-            f"checkpoint {folder} is damaged: {', '.join(damaged[:3])} changed since it was written. "
-            f"Remove that folder to go on from the checkpoint before it, or bring it back from a copy."
-        )
+    folder = find(Path(workdir).absolute(), step)
+    check_bits(folder)
     stored, wanted = json.loads((folder / ARRAYS).read_text()), _arrays(template)
-    if other := sorted(
-        name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name)
-    ):
-        what = f"{other[0]} is {stored.get(other[0], 'missing')} there, {wanted.get(other[0], 'missing')} here"
+    names = sorted(stored.keys() | wanted.keys())
+    if other := [name for name in names if stored.get(name) != wanted.get(name)]:
+        there, here = (arrays.get(other[0], "missing") for arrays in (stored, wanted))
         raise RunError(
-            f"checkpoint {folder} does not fit the network or optimizer of this configuration: {what}"
+            f"checkpoint {folder} does not fit the network or optimizer of this configuration: "
+            f"{other[0]} is {there} there, {here} here"
         )
-    with ocp.CheckpointManager(
-        folder.parent, options=ocp.CheckpointManagerOptions(create=False)
-    ) as manager:
-        args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(template), data=ocp.args.JsonRestore()
-        )
-        restored = manager.restore(step, args=args)
-    return Restored(restored["state"], restored["data"])
+    return _read_arrays(folder, template)
 
 
 def template_of(state: Any, sharding: jax.sharding.Sharding) -> Any:
@@ -185,13 +174,36 @@ def _arrays(state: Any) -> dict[str, str]:
     }
 
 
-def _check_room(directory: Path, size: int) -> None:
-    """Raise an OSError unless so many bytes can be written: one error, where Orbax would print one for each array."""
-    if size and hasattr(os, "posix_fallocate"):  # not on macOS
-        with tempfile.TemporaryFile(dir=directory) as file:
-            os.posix_fallocate(file.fileno(), 0, size)
+def _write_arrays(folder: Path, state: Any, position: Any) -> None:
+    with _plainly_named(folder.parent) as parent, _checkpointer() as checkpointer:
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            data=ocp.args.JsonSave(position),
+        )
+        checkpointer.save(parent / folder.name, args=args)
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+def _read_arrays(folder: Path, template: Any) -> Restored:
+    with _plainly_named(folder.parent) as parent, _checkpointer() as checkpointer:
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(template),
+            data=ocp.args.JsonRestore(),
+        )
+        restored = checkpointer.restore(parent / folder.name, args=args)
+    return Restored(restored["state"], restored["data"])
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+
+
+@contextlib.contextmanager
+def _plainly_named(folder: Path) -> Iterator[Path]:
+    """Yield a path of `folder` without signs that Orbax or TensorStore interpret, such as [ ] of a pattern: where it has some, a link."""
+    if re.fullmatch(r"[\w/. =+-]*", str(folder), re.ASCII):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="checkpoint-") as place:
+        link = Path(place) / "link"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link

@@ -8,8 +8,10 @@ While training, -log p is the integrand of the variational bound at one log-SNR 
 in `dequantiser/` of the run and used by `--mode=likelihood --config.eval.dequantise=True`.
 """
 
+import warnings
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,25 +25,32 @@ from sde_lib import LogUniform, draw_quantiles
 
 from . import checkpoint, data
 from .build import Loaded, make_dataset
+from .checkpoint_folder import find, weights_hash
 from .devices import make_mesh, replicated, share
 from .errors import RunError
 from .flow import DequantisingFlow
+from .identity import data_hash, identity
+from .jobs import claim, read_note
+from .lock import locked
 from .log import Log
 from .messages import progress, say, say_next
+from .signals import StopSignals
 from .state import init_state, make_optimizer, make_train_step
+
+FOLDER = "dequantiser"
 
 
 class Dequantiser:
     """The flow of a run: its network, split, and how images are made of grey levels with it."""
 
-    def __init__(self, loaded: Loaded):
+    def __init__(self, loaded: Loaded, width: int | None = None, layers: int | None = None):
         facts, settings = loaded.run.facts, loaded.run.config.dequantise
         if facts.levels is None:
             raise RunError("the data are continuous: there is nothing to dequantise")
         net = DequantisingFlow(
             facts.shape,
-            width=settings.width,
-            layers=settings.layers,
+            width=width or settings.width,
+            layers=layers or settings.layers,
             rngs=nnx.Rngs(loaded.run.config.seed),
         )
         self.levels, self.split = facts.levels, models.split(net)
@@ -85,68 +94,119 @@ def make_loss(loaded: Loaded, dequantiser: Dequantiser):
 
 
 def dequantise(loaded: Loaded, workdir: Path) -> None:
-    """Run `--mode=dequantise`."""
+    """Run `--mode=dequantise`: train the flow, from its newest checkpoint if it is of the same run and settings."""
+    with locked(workdir, "dequantise"):
+        _dequantise(loaded, workdir / FOLDER)
+
+
+def _dequantise(loaded: Loaded, folder: Path) -> None:
     run, settings = loaded.run, loaded.run.config.dequantise
-    folder, dequantiser = workdir / "dequantiser", Dequantiser(loaded)
+    dequantiser = Dequantiser(loaded)
+    dataset = make_dataset(run.config)
     mesh = make_mesh(settings.batch_size, run.config.devices)
     stream = data.batches(
-        make_dataset(run.config),
-        run.config.train.split,
-        settings.batch_size,
-        seed=run.config.seed,
-        train=True,
+        dataset, run.config.train.split, settings.batch_size, seed=run.config.seed, train=True
     )
     state = jax.device_put(
         init_state(jax.random.key(run.config.seed), dequantiser.split.params, dequantiser.tx),
         replicated(mesh),
     )
+    claim(folder, _note(loaded, dataset), results="checkpoints/*")
     if checkpoint.latest(folder) is not None:
         state, position = checkpoint.restore(folder, dequantiser.template())
         state = jax.device_put(state, replicated(mesh))
         stream.set_state(position)
+        say(f"going on from step {int(state.step)} of {folder}")
     start = int(state.step)
+    if start >= settings.steps:
+        say(f"{folder} has made its {start} steps; raise --config.dequantise.steps to go on")
+        return
     step_of = make_train_step(make_loss(loaded, dequantiser), dequantiser.tx, run.config.ema)
-    folder.mkdir(parents=True, exist_ok=True)
     window = []
     with (
         checkpoint.Checkpoints(folder, keep=1) as checkpoints,
         Log(folder, start) as log,
+        StopSignals() as signals,
         progress(settings.steps, "dequantise", start) as bar,
     ):
         for step in range(start + 1, settings.steps + 1):
+            checkpoints.check()
             state, metrics = step_of(state, share(mesh, next(stream)))
             window.append(metrics.loss)
             bar.update()
-            if step == settings.steps or step % run.config.train.log_every == 0:
+            last = step == settings.steps or signals.received
+            saving = last or step % run.config.train.checkpoint_every == 0
+            if saving or step % run.config.train.log_every == 0:
                 loss = float(np.mean(jax.device_get(window)))
                 if not np.isfinite(loss):
                     raise RunError(
-                        f"the loss of the dequantiser is {loss} at step {step}; lower --config.dequantise.lr"
+                        f"the loss of the dequantiser is {loss} at step {step}; "
+                        f"{checkpoint.last_good(folder)}. Lower --config.dequantise.lr"
                     )
                 log.scalars(step, {"dequantise/loss": loss})
                 window = []
-            if step == settings.steps or step % run.config.train.checkpoint_every == 0:
+            if saving:
                 checkpoints.save(step, state, stream.get_state())
-    say(f"the dequantiser has made {settings.steps} steps and is in {folder}")
-    say_next(workdir, "likelihood", "--config.eval.dequantise=True")
+            if last:
+                break
+    if step < settings.steps:
+        say(
+            f"stopped at step {step} by {signals.received}; checkpoint saved. The same command goes on from there."
+        )
+        return
+    say(f"the dequantiser has made {step} steps and is in {folder}")
+    say_next(folder.parent, "likelihood", "--config.eval.dequantise=True")
 
 
-def restore_dequantiser(loaded: Loaded, workdir: Path):
-    """Return the function (key, x) -> (x, log q) that redraws the place of scaled images `x` between their grey levels.
+def _note(loaded: Loaded, dataset: data.DataSet) -> dict[str, Any]:
+    """Return what a flow depends on beside the number of its steps, as plain JSON."""
+    config = loaded.run.config
+    found = identity(loaded)
+    del found["code"]  # training goes on with newer code, as that of the score does
+    settings = {name: config.dequantise[name] for name in ("batch_size", "lr", "width", "layers")}
+    return found | settings | {
+        "seed": config.seed,
+        "ema": config.ema,
+        "data": data_hash(dataset, config.train.split, limit=10_000),
+    }  # fmt: skip
+
+
+class Redraw(NamedTuple):
+    """A trained flow, as the function (keys, x) -> (x, log q) that redraws the place of scaled images `x` between their grey levels."""
+
+    dequantiser: Dequantiser
+    params: Any
+    weights: str  # what identifies them: the hash of their checkpoint's manifest
+
+    def __call__(self, keys: Array, x: Array) -> tuple[Array, Array]:
+        return _redraw(self.dequantiser, self.params, keys, x)
+
+
+@partial(jax.jit, static_argnums=0)
+def _redraw(dequantiser: Dequantiser, params: Any, keys: Array, x: Array) -> tuple[Array, Array]:
+    k = jnp.clip(jnp.floor((x + 1) * dequantiser.levels / 2), 0, dequantiser.levels - 1)
+    z = jax.vmap(lambda key: jax.random.normal(key, k.shape[1:]))(keys)
+    return dequantiser(params, z, k)
+
+
+def restore_dequantiser(loaded: Loaded, workdir: Path) -> Redraw:
+    """Return the trained flow of a run, of the size that it was trained with; warn if it was trained for other weights.
 
     Raises:
-        RunError: the run has no trained dequantiser, or one of other settings.
+        RunError: the run has no trained dequantiser, or it is damaged.
     """
-    if checkpoint.latest(workdir / "dequantiser") is None:
+    folder = workdir / FOLDER
+    if checkpoint.latest(folder) is None:
         raise RunError(f"{workdir} has no dequantiser; train one with --mode=dequantise")
-    dequantiser = Dequantiser(loaded)
-    params = checkpoint.restore(workdir / "dequantiser", dequantiser.template()).state.ema
-
-    @jax.jit
-    def redraw(keys: Array, x: Array) -> tuple[Array, Array]:
-        k = jnp.clip(jnp.floor((x + 1) * dequantiser.levels / 2), 0, dequantiser.levels - 1)
-        return dequantiser(
-            params, jax.vmap(lambda key: jax.random.normal(key, k.shape[1:]))(keys), k
+    note = read_note(folder) or {}
+    if note.get("weights", loaded.weights) != loaded.weights:
+        warnings.warn(
+            f"{folder} was trained for other weights than those of step {loaded.step}; the bits are right, "
+            "but --mode=dequantise would make them fewer",
+            stacklevel=2,
         )
-
-    return redraw
+    sizes = {name: note[name] for name in ("width", "layers") if name in note}
+    dequantiser = Dequantiser(loaded, **sizes)
+    weights = weights_hash(find(folder, None))
+    params = checkpoint.restore(folder, dequantiser.template()).state.ema
+    return Redraw(dequantiser=dequantiser, params=params, weights=weights)

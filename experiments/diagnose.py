@@ -20,9 +20,11 @@ from .errors import RunError
 from .evaluate import real_images
 from .health import at_level, fokker_planck, linear_denoiser, ratio
 from .health_report import judge, show
+from .identity import identity
+from .lock import locked
 from .messages import say, say_next
 from .pde import score_error
-from .sample import draw
+from .sample import ROOM, draw
 from .state import init_state
 from .writing import write_json
 
@@ -37,6 +39,11 @@ def diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     Raises:
         RunError: a split has too few examples for what is compared with it.
     """
+    with locked(workdir, "diagnose", room=ROOM):
+        return _diagnose(loaded, workdir)
+
+
+def _diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     run, dataset = loaded.run, make_dataset(loaded.run.config)
     split = run.config.eval.split
     for name, least in ((split, LEAST), (run.config.eval.train_split, LEAST)):
@@ -56,7 +63,7 @@ def diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     memory = memorisation(loaded, dataset)
     checks = judge(curves, memory)
     report = {
-        "checkpoint": loaded.step,
+        **identity(loaded),
         "split": split,
         "healthy": all(check.good for check in checks),
         "checks": [check._asdict() for check in checks],

@@ -11,10 +11,13 @@ from .benchmarks import latency
 from .build import Loaded, make_dataset
 from .dequantise import restore_dequantiser
 from .errors import RunError
+from .identity import identity
 from .likelihood import measure, sentence
+from .lock import locked
 from .messages import say, say_next
 from .own_metrics import Metric, check_metrics, lines, measured
-from .sample import draw_many
+from .sample import ROOM, draw_many
+from .workdir import check_plain_name
 from .writing import write_json
 
 
@@ -23,7 +26,22 @@ def evaluate(
 ) -> dict[str, Any]:
     """Run `--mode=evaluate`; return what is written, with `metrics` of the caller's own, see `own_metrics`."""
     check_metrics(metrics or {})
+    with locked(workdir, "evaluate", room=ROOM):
+        report = _evaluate(loaded, workdir, metrics)
+        write_json(workdir / "evaluation.json", report)
+    say("\n".join([table(report), *lines(report)]))
+    where = f"; the samples are in {workdir / 'samples'}" if report["samplers"] else ""
+    say(f"see {workdir / 'evaluation.json'}{where}")
+    say_next(workdir, "diagnose")
+    return report
+
+
+def _evaluate(
+    loaded: Loaded, workdir: Path, metrics: Mapping[str, Metric] | None
+) -> dict[str, Any]:
     config = loaded.run.config
+    for name in config.eval.samplers:
+        check_plain_name("the name of a sampler", name)
     dataset = make_dataset(config)
     images = []
     if config.eval.samplers:
@@ -38,7 +56,7 @@ def evaluate(
         ]
     redraw = restore_dequantiser(loaded, workdir) if config.eval.dequantise else None
     bits = measure(loaded, dataset, redraw=redraw)
-    report = {"checkpoint": loaded.step, "likelihood": bits, "samplers": {}}
+    report = identity(loaded) | {"likelihood": bits, "samplers": {}}
     if images:
         real, held_out = images
         report["floor"] = floor(real, held_out)
@@ -58,11 +76,6 @@ def evaluate(
                 report["samplers"][name]["metrics"] = measured(metrics, fake, against)
     if config.eval.latency:
         report["latency"] = latency.latency(loaded)
-    write_json(workdir / "evaluation.json", report)
-    say("\n".join([table(report), *lines(report)]))
-    where = f"; the samples are in {workdir / 'samples'}" if images else ""
-    say(f"see {workdir / 'evaluation.json'}{where}")
-    say_next(workdir, "diagnose")
     return report
 
 

@@ -5,8 +5,8 @@ the data's own grey levels (`data.scaling`).
 """
 
 import json
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,25 @@ from samplers.bound import check_draws
 
 from . import data
 from .build import Loaded, make_dataset
-from .dequantise import restore_dequantiser
+from .dequantise import Redraw, restore_dequantiser
 from .devices import fitting_mesh, replicate, share
 from .errors import RunError
+from .identity import data_hash, digest, identity
+from .jobs import claim, save_arrays
+from .lock import locked
 from .messages import progress, say, say_next
-from .sample import claim, save_arrays
+from .reading import read_arrays
+from .sample import ROOM
 from .writing import write_json
 
 
 def likelihood(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     """Run `--mode=likelihood`; return the summary that is written."""
-    split = loaded.run.config.eval.split
-    redraw = restore_dequantiser(loaded, workdir) if loaded.run.config.eval.dequantise else None
-    folder = workdir / "likelihood" / split
-    summary = measure(loaded, make_dataset(loaded.run.config), folder, redraw)
+    settings = loaded.run.config.eval
+    folder = workdir / "likelihood" / settings.split
+    with locked(workdir, f"likelihood {settings.split}", room=ROOM):
+        redraw = restore_dequantiser(loaded, workdir) if settings.dequantise else None
+        summary = measure(loaded, make_dataset(loaded.run.config), folder, redraw)
     say(sentence(summary))
     say(f"see {folder / 'summary.json'}; every example has a row in {folder / 'values.npz'}")
     tighter = loaded.run.facts.levels is not None and redraw is None
@@ -44,7 +49,7 @@ def measure(
     loaded: Loaded,
     dataset: data.DataSet,
     folder: Path | None = None,
-    redraw: Callable | None = None,
+    redraw: Redraw | None = None,
 ) -> dict[str, Any]:
     """Return mean and errors of the bits per dimension of `config.eval.split`; with a `folder`, go on from the batches found there.
 
@@ -61,33 +66,22 @@ def measure(
             raise RunError(f"config.eval.bound_draws: {error}, or 0 for no bound") from None
     source = dataset.source(settings.split)
     size = min(settings.batch_size, len(source))
+    moments = moments_of(dataset, settings.train_split)
     if folder is not None:
-        asked = {
-            "checkpoint": loaded.step,
-            "seed": [run.config.seed, run.config.sampling.seed],
-            "batch_size": size,
-        }
-        names = ("split", "train_split", "probes", "trace", "rtol", "bound_draws", "dequantise")
-        claim(folder, asked | json.loads(json.dumps({name: settings[name] for name in names})))
+        claim(folder, _note(loaded, dataset, size, moments, redraw))
     mesh = fitting_mesh(size, run.config.devices)
-    moments, denoiser, parts = (
-        moments_of(dataset, settings.train_split),
-        replicate(mesh, loaded.denoiser),
-        [],
-    )
+    denoiser = replicate(mesh, loaded.denoiser)
+    parts = []
     with progress(len(source), "likelihood", unit="image") as bar:
-        for number, batch in enumerate(
-            data.batches(dataset, settings.split, size, seed=run.config.seed, train=False)
-        ):
+        batches = data.batches(dataset, settings.split, size, seed=run.config.seed, train=False)
+        for number, batch in enumerate(batches):
             path = None if folder is None else folder / f"batch_{number * size:07d}.npz"
-            if path is None or not path.exists():
+            values = _measured_before(path, len(batch["x"]), settings.bound_draws)
+            if values is None:
                 index = number * size + np.arange(size, dtype=np.int32)
                 values = one_batch(loaded, denoiser, mesh, batch, index, moments, redraw)
                 if path is not None:
                     save_arrays(path, **values)
-            else:
-                with np.load(path) as saved:
-                    values = dict(saved)
             parts.append(values)
             bar.update(len(batch["x"]))
     values = {
@@ -98,9 +92,7 @@ def measure(
         raise RunError(
             f"the likelihood of {int((~np.isfinite(bits)).sum())} of {len(bits)} images did not finish; raise config.eval.rtol"
         )
-    summary = {"split": settings.split, "checkpoint": loaded.step, "images": len(bits)} | _summary(
-        values
-    )
+    summary = identity(loaded) | {"split": settings.split, "images": len(bits)} | _summary(values)
     summary |= {
         "nfe": int(max(part["nfe"] for part in parts)),
         "seconds": time.perf_counter() - start,
@@ -111,6 +103,36 @@ def measure(
     return summary
 
 
+def _note(
+    loaded: Loaded, dataset: data.DataSet, size: int, moments: tuple, redraw: Redraw | None
+) -> dict[str, Any]:
+    """Return everything that the likelihoods of a split depend on, as plain JSON."""
+    config, settings = loaded.run.config, loaded.run.config.eval
+    names = ("split", "train_split", "probes", "trace", "rtol", "bound_draws", "dequantise")
+    return identity(loaded) | {
+        "data": data_hash(dataset, settings.split),
+        "train_moments": digest(b"".join(np.asarray(part).tobytes() for part in moments)),
+        "dequantiser": None if redraw is None else redraw.weights,
+        "seed": [config.seed, config.sampling.seed],
+        "batch_size": size,
+        **json.loads(json.dumps({name: settings[name] for name in names})),
+    }
+
+
+def _measured_before(path: Path | None, count: int, bound: int) -> dict[str, np.ndarray] | None:
+    """Return the values of a batch of `count` images that were computed before; None without them, or, with a message, if damaged."""
+    if path is None or not path.exists():
+        return None
+    names = {"bits_per_dim", "std_error", "refinement", "prior_mismatch"}
+    if bound:
+        names |= {"bound", "bound_std_error"}
+    values = read_arrays(path, names | {"nfe"})
+    if values is None or any(values[name].shape != (count,) for name in names):
+        print(f"{path} is damaged; computing it anew", file=sys.stderr)
+        return None
+    return values
+
+
 def one_batch(
     loaded: Loaded,
     denoiser: Any,
@@ -118,7 +140,7 @@ def one_batch(
     batch: dict,
     index: np.ndarray,
     moments: tuple,
-    redraw: Callable | None,
+    redraw: Redraw | None,
 ) -> dict[str, np.ndarray]:
     """Return the values of a batch, padded to the length of `index` while it is computed."""
     run, settings, count = loaded.run, loaded.run.config.eval, len(batch["x"])

@@ -8,6 +8,12 @@ Every setting of a configuration can be overridden: --config.train.steps=10000. 
 --help lists modes, configurations and settings. Libraries are imported when they are needed, so that a mistake is answered at once.
 """
 
+# ruff: noqa: E402  (the first import has to act before the others, which take seconds)
+from .signals import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()
+
 import contextlib
 import sys
 import tempfile
@@ -19,6 +25,7 @@ from .command import Command, parse
 from .errors import RunError
 from .help import help_text
 from .modes import MODES, function_of
+from .workdir import run_directory
 
 INTERRUPTED = 130  # the exit code of a program that SIGINT ended, by the shell's convention
 LONGEST_NAME = 255  # bytes of a file name, on every common file system
@@ -115,7 +122,7 @@ def _workdir(command: Command) -> Path | None:
             raise RunError(
                 f"--workdir={workdir}: {place} is a file; name a folder, which is made if it is missing"
             )
-    return workdir
+    return run_directory(workdir)
 
 
 def _is_converted(workdir: Path) -> bool:

@@ -4,9 +4,8 @@
 of the walk, `walk.npz` and `walk.gif`.
 """
 
-import io
-import itertools
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,10 +23,17 @@ from . import data, pictures
 from .build import Loaded, Run
 from .devices import fitting_mesh, replicate, share
 from .errors import RunError
+from .identity import identity
+from .jobs import claim, save_arrays
+from .lock import locked
 from .messages import progress, say, say_next
+from .reading import read_arrays
 from .walks import ADAPTIVE as ADAPTIVE
 from .walks import make_walk as make_walk
-from .writing import write_bytes, write_json
+from .workdir import check_plain_name
+from .writing import write_json
+
+ROOM = 1 << 20  # bytes that a mode wants to be free before it computes for long
 
 
 class Drawn(NamedTuple):
@@ -94,56 +100,90 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> Drawing:
     """Draw samples 0..number-1 with the sampler `config.samplers.<name>`, keeping finished batches in `folder`.
 
     Raises:
-        RunError: samples that are not finite.
+        RunError: samples that are not finite, or another process that draws into `folder`.
     """
     run, config = loaded.run, loaded.run.config
     check_name("sampler", name, config.samplers)
-    setting, size = config.samplers[name], min(config.sampling.batch_size, number)
-    asked = {
-        "checkpoint": loaded.step,
-        "setting": json.loads(setting.to_json_best_effort()),
+    size = min(config.sampling.batch_size, number)
+    note = identity(loaded) | {
+        "setting": json.loads(config.samplers[name].to_json_best_effort()),
         "batch_size": size,
+        "seed": config.sampling.seed,
+        "label": config.sampling.label,
     }
-    asked |= {"seed": config.sampling.seed, "label": config.sampling.label}
-    claim(folder, asked)
-    seconds, nfe, parts = [], 0, []
-    with progress(
-        number, f"sample {name}", unit="image" if len(run.facts.shape) == 3 else "sample"
-    ) as bar:
+    unit = "image" if len(run.facts.shape) == 3 else "sample"
+    seconds, parts = [], []
+    with locked(folder.parent, folder.name), progress(number, f"sample {name}", unit=unit) as bar:
+        claim(folder, note)
         for first in range(0, number, size):
+
+            def report(step, steps, first=first):
+                bar.update(min(first + size * step // steps, number) - bar.n)
+
             path = folder / f"batch_{first:07d}.npz"
-            if not path.exists():
-                start = time.perf_counter()
-
-                def report(step, steps, first=first):
-                    bar.update(min(first + size * step // steps, number) - bar.n)
-
-                x, nfe = draw(run, loaded.denoiser, setting, first + np.arange(size), report)
-                if not np.isfinite(x).all():
-                    raise RunError(
-                        f"{name!r} gave samples that are not finite, from number {first} on; try more steps or a smaller snr"
-                    )
-                save_arrays(path, x=x, nfe=nfe, seconds=time.perf_counter() - start)
-            with np.load(path) as saved:
-                parts.append(saved["x"])
-                nfe, spent = int(saved["nfe"]), float(saved["seconds"])
-            seconds.append(spent)
+            batch = _drawn_before(path, (size, *run.facts.shape))
+            if batch is None:
+                batch = _draw_batch(loaded, name, first + np.arange(size), report)
+                save_arrays(path, **batch)
+            parts.append(batch["x"])
+            seconds.append(float(batch["seconds"]))
             bar.update(min(first + size, number) - bar.n)
     extra = max(0.0, seconds[0] - float(np.median(seconds[1:]))) if len(seconds) > 1 else 0.0
-    return Drawing(np.concatenate(parts)[:number], nfe, sum(seconds), extra)
+    return Drawing(
+        x=np.concatenate(parts)[:number],
+        nfe=int(batch["nfe"]),
+        seconds=sum(seconds),
+        compile_seconds=extra,
+    )
+
+
+def _draw_batch(
+    loaded: Loaded, name: str, index: np.ndarray, report: Callable
+) -> dict[str, np.ndarray]:
+    """Draw the samples `index`; return them with their number of evaluations and their seconds."""
+    start = time.perf_counter()
+    setting = loaded.run.config.samplers[name]
+    x, nfe = draw(loaded.run, loaded.denoiser, setting, index, report)
+    if not np.isfinite(x).all():
+        raise RunError(
+            f"{name!r} gave samples that are not finite, from number {index[0]} on; "
+            "try more steps or a smaller snr"
+        )
+    return {"x": x, "nfe": np.asarray(nfe), "seconds": np.asarray(time.perf_counter() - start)}
+
+
+def _drawn_before(path: Path, shape: tuple[int, ...]) -> dict[str, np.ndarray] | None:
+    """Return a batch that was drawn before; None if there is none, or only a damaged one, which is said."""
+    if not path.exists():
+        return None
+    batch = read_arrays(path, {"x", "nfe", "seconds"})
+    if batch is None or batch["x"].shape != shape or not np.isfinite(batch["x"]).all():
+        print(f"{path} is damaged; drawing these samples anew", file=sys.stderr)
+        return None
+    return batch
 
 
 def sample(loaded: Loaded, workdir: Path) -> None:
     """Run `--mode=sample`: draw `config.sampling.number` samples and show them."""
+    config = loaded.run.config
+    name = check_plain_name("the name of a sampler", config.sampling.sampler)
+    with locked(workdir, f"sample {name}", room=ROOM):
+        index = np.arange(
+            16 if len(loaded.run.facts.shape) == 3 else min(config.sampling.number, 500)
+        )
+        path = None
+        if config.sampling.keep:
+            path = draw_walk(
+                loaded.run, loaded.denoiser, config.samplers[name], index, config.sampling.keep
+            )
+        drawing = draw_many(loaded, name, config.sampling.number, workdir / "samples" / name)
+        _show(loaded, drawing, path, workdir / "samples" / name)
+
+
+def _show(loaded: Loaded, drawing: Drawing, path: np.ndarray | None, folder: Path) -> None:
+    """Write samples, and the states of their walk if there are any, as arrays and as pictures."""
     config, facts = loaded.run.config, loaded.run.facts
     name, number = config.sampling.sampler, config.sampling.number
-    folder, path = workdir / "samples" / name, None
-    if config.sampling.keep:
-        index = np.arange(16 if len(facts.shape) == 3 else min(number, 500))
-        path = draw_walk(
-            loaded.run, loaded.denoiser, config.samplers[name], index, config.sampling.keep
-        )
-    drawing = draw_many(loaded, name, number, folder)
     raw = data.unscale(drawing.x, facts.levels)
     classes = (
         {"label": np.asarray(labels(loaded.run, np.arange(number)))}
@@ -153,12 +193,11 @@ def sample(loaded: Loaded, workdir: Path) -> None:
     save_arrays(folder / "samples.npz", x=raw, **classes)
     summary = {
         "sampler": name,
-        "checkpoint": loaded.step,
         "samples": number,
         "nfe": drawing.nfe,
         "seconds": drawing.seconds,
     }
-    write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", identity(loaded) | summary)
     if path is not None:
         save_arrays(folder / "walk.npz", x=path)
     try:
@@ -172,7 +211,7 @@ def sample(loaded: Loaded, workdir: Path) -> None:
         f"{number} samples by {name}: {drawing.nfe} network evaluations each, {drawing.seconds:.1f} s; see {folder / 'grid.png'}, "
         f"the numbers are in {folder / 'samples.npz'}"
     )
-    say_next(workdir, "evaluate")
+    say_next(folder.parents[1], "evaluate")
 
 
 def with_settings(loaded: Loaded, config: ConfigDict | None, sections: tuple[str, ...]) -> Loaded:
@@ -183,24 +222,3 @@ def with_settings(loaded: Loaded, config: ConfigDict | None, sections: tuple[str
     for section in sections:
         merged[section] = config[section]
     return loaded._replace(config=merged, run=loaded.run._replace(config=merged))
-
-
-def claim(folder: Path, asked: dict) -> None:
-    """Make `folder` the place of this job; move aside what another checkpoint or setting left there."""
-    note = folder / "job.json"
-    if note.exists() and json.loads(note.read_text()) != asked:
-        aside = next(
-            p
-            for i in itertools.count(1)
-            if not (p := folder.with_name(f"{folder.name}.{i}")).exists()
-        )
-        folder.rename(aside)
-        say(f"earlier results, of another checkpoint or setting, are now in {aside}")
-    write_json(note, asked)
-
-
-def save_arrays(path: Path, **arrays: Any) -> None:
-    """Write arrays as .npz in one piece."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_bytes(path, buffer.getvalue())

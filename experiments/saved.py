@@ -6,10 +6,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from .configs.common import base_config
 from .errors import RunError
-
-CONFIG = "config.json"
+from .saved_config import CONFIG, read_config
+from .saved_config import with_defaults as with_defaults
+from .workdir import run_directory
 
 
 def read_saved(workdir: Path, *, trust: bool = False) -> ConfigDict:
@@ -22,33 +22,11 @@ def read_saved(workdir: Path, *, trust: bool = False) -> ConfigDict:
     Raises:
         RunError: no run directory, or a configuration that cannot be read or names foreign code without `trust`.
     """
-    file = Path(workdir) / CONFIG
-    if not file.exists():
-        raise RunError(
-            f"{workdir} is no run directory: it has no config.json. Train one with --mode=train --workdir={workdir}"
-        )
-    try:
-        saved = json.loads(file.read_text())
-    except ValueError as error:
-        raise RunError(f"cannot read {file}: {error}; bring it back from a copy") from error
-    if not isinstance(saved, dict):
-        raise RunError(f"{file} holds {saved!r}, not a configuration; bring it back from a copy")
+    workdir = run_directory(workdir)
+    saved = read_config(workdir)
     if not trust:
-        refuse_foreign_code(saved, file)
-    return with_defaults(saved)
-
-
-def with_defaults(saved: dict) -> ConfigDict:
-    """Return a saved configuration; settings that are newer than it take their defaults."""
-    base = base_config()
-    for section, defaults in base.items():
-        if isinstance(defaults, ConfigDict) and "name" not in defaults and section != "samplers":
-            saved[section] = {**json.loads(defaults.to_json()), **saved.get(section, {})}
-    if "shape" in saved.get("facts", {}):
-        saved["facts"]["shape"] = tuple(saved["facts"]["shape"])
-    for section in ("objective", "optim"):  # they have a name, and yet defaults that fit any
-        saved[section] = {**json.loads(base[section].to_json()), **saved[section]}
-    return ConfigDict(saved)
+        refuse_foreign_code(json.loads(saved.to_json_best_effort()), workdir / CONFIG)
+    return saved
 
 
 def refuse_foreign_code(setting: Any, file: Path, path: str = "config") -> None:

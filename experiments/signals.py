@@ -1,30 +1,73 @@
-"""Being asked to stop: SIGTERM and SIGINT end a run at the next step, with a checkpoint; a second SIGINT ends it at once.
+"""Being asked to stop: SIGTERM and SIGINT end training at the next step, with a checkpoint, and everything else at once.
 
-Only the main thread of a process can receive signals; in any other thread nothing is caught, and nothing is changed.
+Everything that a run writes is whole or absent, so that a process may end anywhere. Ending it where the signal arrives, instead of raising
+an exception, is the only way that no library can swallow.
 """
 
+import contextlib
+import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+def end_at_once() -> None:
+    """From now on let SIGTERM and SIGINT end this process with one line and the exit code of the shell, 143 and 130."""
+    for number in _STOPPING:
+        signal.signal(number, _end)
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """A context in which SIGTERM and SIGINT end this process, see `end_at_once`; in a thread nothing is changed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _STOPPING}
+    end_at_once()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: Any) -> None:
+    name = signal.Signals(number).name
+    line = (
+        f"\nstopped by {name}; what was finished is kept, and the same command goes on from there\n"
+    )
+    with contextlib.suppress(Exception):  # the signal may have come in the middle of a print
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        os.write(2, line.encode())
+    os._exit(128 + number)
 
 
 class StopSignals:
-    """A context in which `received` names the signal that asked the run to stop, once one has come."""
+    """A context in which `received` names the signal that asked the run to stop, once one has come.
+
+    A second SIGINT does what it did before. In a thread other than the main one, which Python gives no signals, nothing is received.
+    """
 
     def __init__(self):
         self.received: str | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is not threading.main_thread():
-            return self
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._handle)
+        if threading.current_thread() is threading.main_thread():
+            for number in _STOPPING:
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        before = self._before[number]
+        if self.received and number == signal.SIGINT and callable(before):
+            before(number, frame)
         self.received = signal.Signals(number).name
 
     def __exit__(self, *error: Any) -> None:

@@ -6,7 +6,6 @@ configuration, training goes on from the newest checkpoint and ends in bitwise t
 
 import contextlib
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,23 @@ from models.embedding import with_no_label
 
 from . import data, pictures
 from .adaptive import AdaptiveTimes
-from .build import Run, build, make_dataset, measure, with_defaults, with_parameters
+from .build import Run, build, make_dataset, measure, with_parameters
 from .callbacks import Callback, Snapshot, call, check_callbacks
 from .check import check_data, check_devices, check_run, check_settings
 from .checkpoint import Checkpoints, last_good, latest, restore, template_of
 from .devices import describe, make_mesh, replicated, share
 from .errors import RunError
+from .lock import locked
 from .log import Log
 from .losses import make_held_out_loss, make_loss, make_losses
 from .messages import Pace, progress, quoted, say, say_next
+from .reading import read_object
 from .resolve import DECIDED
 from .sample import draw
+from .saved_config import CONFIG, check_belongs, decisive, differences, read_config
 from .signals import StopSignals
 from .state import init_state, make_train_step
+from .workdir import run_directory
 from .writing import write_json
 
 # Sections that may change between two starts of a run; the rest decides what the parameters become.
@@ -53,43 +56,45 @@ _norm = jax.jit(optax.tree.norm)
 
 
 def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, data.DataSet]:
-    """Measure the data, build the objects and save the resolved configuration in `workdir`.
+    """Measure the data and build the objects; nothing is written.
 
     Whatever is wrong is found before anything is written: a command that is refused leaves no folder behind.
 
     Raises:
-        RunError: `workdir` is a file, or holds a run of another configuration.
+        RunError: `workdir` holds a run of another configuration, or a config.json that is not of a run.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise RunError(
-            f"--workdir={workdir} is a file; name a folder, which is made if it is missing"
-        )
     check_settings(config)
     dataset = make_dataset(config)
     run = build(config, measure(config, dataset), abstract=True)
     check_run(run)
     check_data(run, dataset, training=True)
     check_devices(run)
-    saved, resolved = workdir / "config.json", json.loads(run.config.to_json_best_effort())
-    if saved.exists() and latest(workdir) is not None:
-        before = with_defaults(json.loads(saved.read_text()))  # of the settings newer than it
-        before, decisive = json.loads(before.to_json_best_effort()), _decisive
-        if is_converted(workdir):
-            decisive = lambda config: {k: config[k] for k in DECIDED}  # noqa: E731
-        if changes := _differences(decisive(before), decisive(resolved)):
+    saved, started = workdir / CONFIG, latest(workdir) is not None
+    if saved.exists() and not started:
+        _check_is_ours(saved)
+    if saved.exists() and started:
+        before = json.loads(read_config(workdir).to_json_best_effort())
+        decisive = _decisive_when_converted if is_converted(workdir) else _decisive
+        if changes := differences(decisive(before), decisive(_plain(run.config))):
             raise RunError(
                 f"{workdir} holds a run of another configuration ({'; '.join(changes[:5])}); "
                 "name another --workdir, or give that configuration to go on with it"
             )
-    with _stopping_well(workdir):
-        write_json(saved, resolved)
+    if started:
+        check_belongs(workdir, run.config, sections=DECIDED if is_converted(workdir) else None)
     return with_parameters(run), dataset
 
 
 def is_converted(workdir: Path) -> bool:
     """Whether the newest checkpoint of `workdir` is one that experiments.convert made, which nothing was trained on yet."""
     note = workdir / CONVERTED
-    return note.exists() and json.loads(note.read_text())["step"] == latest(workdir)
+    if not note.exists():
+        return False
+    remedy = "write into it the step of the converted checkpoint, or remove it if training went on"
+    step = read_object(note, remedy).get("step")
+    if not isinstance(step, int):
+        raise RunError(f'{note} is damaged: it should hold {{"step": number}}; {remedy}')
+    return step == latest(workdir)
 
 
 def train(config: ConfigDict, workdir: str | Path, callbacks: Sequence[Callback] = ()) -> None:
@@ -101,9 +106,15 @@ def train(config: ConfigDict, workdir: str | Path, callbacks: Sequence[Callback]
         callbacks: called with (step, metrics, snapshot) whenever numbers are logged, see `callbacks`.
 
     Raises:
-        RunError: the loss is no longer finite, a checkpoint cannot be written or read, or a callback failed.
+        RunError: the loss is no longer finite, a checkpoint cannot be written or read, a callback failed, or another process trains there.
     """
-    workdir, callbacks = Path(workdir), check_callbacks(callbacks)
+    workdir = run_directory(workdir)
+    callbacks = check_callbacks(callbacks)
+    with locked(workdir, "train"):
+        _train(config, workdir, callbacks)
+
+
+def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback]) -> None:
     run, dataset = open_run(config, workdir)
     settings, batch_size = run.config.train, run.config.train.batch_size
     mesh = make_mesh(batch_size, run.config.devices)
@@ -121,23 +132,28 @@ def train(config: ConfigDict, workdir: str | Path, callbacks: Sequence[Callback]
             state = state._replace(params=with_no_label(state.params), ema=with_no_label(state.ema))
         say(f"going on from step {int(state.step)} of {workdir}")
     start = int(state.step)
+    held_out = _held_out(run, dataset, mesh)
+    with _stopping_well(workdir):  # only now that all of it has been tried
+        write_json(workdir / CONFIG, _plain(run.config))
     if start >= settings.steps:
         say(f"{workdir} has made its {start} steps; raise --config.train.steps to go on")
         return
 
     train_step = make_train_step(make_loss(run), run.tx, run.config.ema, settings.accumulate)
-    held_out = _held_out(run, dataset, mesh)
     window, stop = [], None
     say(f"training on {describe(mesh)}")
     with (
         _stopping_well(workdir),
-        Checkpoints(workdir, settings.keep, settings.keep_period) as checkpoints,
+        Checkpoints(
+            workdir, settings.keep, settings.keep_period, decisive(_plain(run.config))
+        ) as checkpoints,
         Log(workdir, start) as log,
         StopSignals() as signals,
         progress(settings.steps, "train", start) as bar,
     ):
         pace = Pace(start, settings.steps)
         for step in range(start + 1, settings.steps + 1):
+            checkpoints.check()
             batches = [times.join(share(mesh, next(stream))) for _ in range(settings.accumulate)]
             state, metrics = train_step(state, batches if len(batches) > 1 else batches[0])
             pace.made(step, metrics)
@@ -241,17 +257,22 @@ def _show_samples(run: Run, params: Any, step: int, log: Log, workdir: Path) -> 
         )
 
 
+def _check_is_ours(path: Path) -> None:
+    """Raise a RunError if a config.json is not one of a run that has saved nothing yet, but somebody else's."""
+    found = read_object(path, "move it away, or name another --workdir")
+    if not found.keys() >= {"sde", "net", "denoiser", "train"}:
+        raise RunError(f"{path} is not the configuration of a run; name another --workdir")
+
+
+def _plain(config: ConfigDict) -> dict[str, Any]:
+    return json.loads(config.to_json_best_effort())
+
+
 def _decisive(config: dict) -> dict:
+    """Return what decides what the parameters become."""
     kept = {k: v for k, v in config.items() if k not in FREE}
     return kept | {"train": {k: v for k, v in config["train"].items() if k not in FREE_TRAIN}}
 
 
-def _differences(a: Any, b: Any, name: str = "config") -> list[str]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        return [
-            d
-            for k in sorted(a.keys() | b.keys())
-            for d in _differences(a.get(k), b.get(k), f"{name}.{k}")
-        ]
-    close = isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-6)
-    return [] if a == b or close else [f"{name} was {a}, now {b}"]
+def _decisive_when_converted(config: dict) -> dict:
+    return {section: config[section] for section in DECIDED}

@@ -1,18 +1,26 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and JSON that every reader takes."""
 
+import contextlib
 import json
 import math
 import os
+import re
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from .errors import RunError
 
+# What `write_bytes` leaves behind if the process is killed in the middle of it: .NAME.PID.unfinished, in older versions .batch_N.npz.PID.
+_UNFINISHED = re.compile(r"\..+\.\d+\.unfinished|\.batch_\d{7}\.npz\.\d+")
+_OLD = 60.0  # seconds after which nobody is writing such a file any more
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` in one piece: beside it first, then moved over it; an OSError names `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         with open(beside, "wb") as file:
             file.write(data)
@@ -56,3 +64,19 @@ def check_free(folder: Path, names: tuple[str, ...]) -> None:
             raise RunError(
                 f"{folder} already holds {name}, which would be written over; name another folder"
             )
+
+
+def clear_leftovers(folder: Path, age: float = _OLD) -> None:
+    """Remove what killed processes left half written in `folder`: files that bear the mark of `write_bytes` and are `age` seconds old."""
+    for path in folder.iterdir():
+        if _UNFINISHED.fullmatch(path.name) and path.is_file():
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                if time.time() - path.stat().st_mtime >= age:
+                    path.unlink()
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise an OSError unless `size` bytes can be written in `folder`."""
+    if size and hasattr(os, "posix_fallocate"):  # not on macOS
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)

@@ -20,7 +20,8 @@ from ..build import Loaded, load, make_dataset
 from ..devices import set_up_jax
 from ..evaluate import real_images
 from ..fit import with_fits
-from ..sample import draw, save_arrays
+from ..jobs import save_arrays
+from ..sample import draw
 from ..writing import write_json
 
 NUMBER, BATCH = 512, 128

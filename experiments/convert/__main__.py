@@ -17,6 +17,7 @@ import jax
 
 from ..devices import set_up_jax
 from ..errors import RunError
+from ..signals import end_at_once
 from . import FORMATS, convert, export
 
 
@@ -51,4 +52,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_at_once()
     main()

@@ -10,8 +10,11 @@ from ..build import Run, build
 from ..check import check_run, check_settings
 from ..checkpoint import Checkpoints, latest
 from ..errors import RunError
+from ..lock import locked
+from ..saved_config import CONFIG, decisive
 from ..state import TrainState, init_state
 from ..train import CONVERTED
+from ..workdir import run_directory
 from ..writing import check_free, write_json
 from .formats import FORMATS, Converted
 from .reading import reading
@@ -37,7 +40,7 @@ def convert(source: str | Path, format: str, workdir: str | Path, config: str | 
     """
     if format not in FORMATS:
         raise RunError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}")
-    source, workdir = Path(source), Path(workdir)
+    source, workdir = Path(source), run_directory(workdir)
     if not source.is_file():
         raise RunError(f"there is no file {source} to convert")
     if latest(workdir) is not None:
@@ -49,7 +52,11 @@ def convert(source: str | Path, format: str, workdir: str | Path, config: str | 
 
 
 def write_run(converted: Converted, workdir: Path) -> Run:
-    """Write a converted checkpoint as a run directory; return the run."""
+    """Write a converted checkpoint as a run directory; return the run.
+
+    Raises:
+        RunError: another process writes there.
+    """
     check_settings(converted.config)
     run = build(converted.config, abstract=True)
     check_run(run)
@@ -65,8 +72,10 @@ def write_run(converted: Converted, workdir: Path) -> Run:
         fresh.opt,
         fresh.key,
     )
-    write_json(workdir / "config.json", json.loads(run.config.to_json_best_effort()))
-    write_json(workdir / CONVERTED, {"step": converted.step})
-    with Checkpoints(workdir) as checkpoints:
-        checkpoints.save(converted.step, state, None)
+    config = json.loads(run.config.to_json_best_effort())
+    with locked(workdir, "train"):  # which would write the same files
+        write_json(workdir / CONVERTED, {"step": converted.step})
+        write_json(workdir / CONFIG, config)
+        with Checkpoints(workdir, config=decisive(config)) as checkpoints:
+            checkpoints.save(converted.step, state, None)
     return run

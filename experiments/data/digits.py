@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from .base import DataSet, Source, check_split
 from .tfds import data_directory
 
 NAME, VERSION = "sklearn_digits", "1.0.0"
+UNFINISHED = f"{NAME}.incomplete-"  # how the names of folders begin that are being written
 SPLITS = {
     "train": slice(0, 1300),
     "validation": slice(1300, 1500),
@@ -79,7 +81,8 @@ def prepare_digits(directory: Path) -> tfds.core.DatasetBuilder:
     if not final.exists():
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=f"{NAME}.incomplete-", dir=directory))
+            _clear_leftovers(directory)
+            aside = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=directory))
         except OSError as error:
             raise OSError(
                 f"cannot write to {directory} ({error}); choose another folder with data_dir or TFDS_DATA_DIR"
@@ -107,6 +110,13 @@ def _check_records(split: str, records: list) -> None:
     labels = np.array([record["label"] for record in records], np.uint8)
     if hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest() != SHA256[split]:
         raise ValueError(f"the examples of {split} are not those of scikit-learn")
+
+
+def _clear_leftovers(directory: Path) -> None:
+    """Remove what processes left there that were killed while they wrote; writing takes a second, so an hour tells."""
+    for place in directory.glob(f"{UNFINISHED}*"):
+        if place.is_dir() and time.time() - place.stat().st_mtime > 3600:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _torn(directory: Path, error: Exception) -> ValueError:

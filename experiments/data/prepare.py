@@ -10,6 +10,9 @@ import sys
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
+from ..errors import RunError
+from ..lock import locked
+from ..signals import end_at_once
 from .tfds import data_directory
 
 
@@ -36,7 +39,10 @@ def prepare(name: str, data_dir: str | None = None) -> str:
     except ValueError as error:
         raise SystemExit(f"cannot prepare {name} in {directory}: {error}") from error
     try:
-        builder.download_and_prepare()
+        with locked(directory, f"prepare {name}"):
+            builder.download_and_prepare()
+    except RunError as error:  # another process prepares it
+        raise SystemExit(str(error)) from None
     except (
         Exception
     ) as error:  # whatever a download site, a disk or a missing package comes up with
@@ -63,4 +69,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_at_once()
     main()

@@ -1,5 +1,8 @@
 """Variational dequantisation: the flow is a density on the unit cube, and training makes it the one that costs the fewest bits."""
 
+import json
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 from flax import nnx
 from scipy import stats
 
+from experiments import checkpoint
 from experiments.build import Facts, Loaded, build
 from experiments.data.base import DataSet, Source
 from experiments.dequantise import Dequantiser, dequantise, restore_dequantiser
@@ -67,7 +71,44 @@ def test_it_starts_almost_uniform():
     assert 0 < float(jnp.mean(log_q)) / 64 < 0.03  # nats a value, where the uniform has 0
 
 
-def test_training_comes_near_the_code_length_of_the_integers(tiny_config, tmp_path, monkeypatch):
+def check_that_it_is_known_by_what_it_depends_on(loaded, workdir, monkeypatch, capsys):
+    """Go on with the flow of `workdir` under the same and under other settings; nothing is trained."""
+    folder = workdir / "dequantiser"
+    before = json.loads((folder / "job.json").read_text())
+    capsys.readouterr()
+    dequantise(loaded, workdir)
+    assert "has made its 250 steps; raise --config.dequantise.steps" in capsys.readouterr().out
+
+    config = loaded.run.config.copy_and_resolve_references().unlock()
+    config.dequantise.update({"width": 99, "layers": 9})  # those it was trained with count
+    other = loaded._replace(run=loaded.run._replace(config=config), weights="others")
+    with pytest.warns(UserWarning, match="trained for other weights than those of step 7"):
+        restored = restore_dequantiser(other, workdir)
+    assert restored.weights == restore_dequantiser(loaded, workdir).weights != ""
+    state = checkpoint.restore(folder, Dequantiser(loaded).template()).state
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), restored.params, state.ema)
+    assert all(jax.tree.leaves(same))  # the averaged ones, which are not the raw ones
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), state.params, state.ema)
+    assert not all(jax.tree.leaves(same))
+
+    monkeypatch.setattr("experiments.dequantise.make_train_step", lambda *a: 1 / 0)
+    for change in ({"lr": 1e-3}, {"batch_size": 32}, {"width": 4}, {}):
+        config = loaded.run.config.copy_and_resolve_references().unlock()
+        config.dequantise.update(change)
+        weights = loaded.weights if change else "others"
+        other = loaded._replace(run=loaded.run._replace(config=config), weights=weights)
+        with pytest.raises(ZeroDivisionError):  # it begins to train
+            dequantise(other, workdir)
+        what = " and ".join(change) or "weights"
+        assert f"of another {what}, are now in {folder}.1" in capsys.readouterr().out
+        shutil.rmtree(folder)
+        (workdir / "dequantiser.1").rename(folder)
+        assert json.loads((folder / "job.json").read_text()) == before
+
+
+def test_training_comes_near_the_code_length_of_the_integers(
+    tiny_config, tmp_path, monkeypatch, capsys
+):
     config = tiny_config()
     config.eval.update(
         {
@@ -100,6 +141,7 @@ def test_training_comes_near_the_code_length_of_the_integers(tiny_config, tmp_pa
             ("variational", restore_dequantiser(loaded, tmp_path)),
         )
     }
+    check_that_it_is_known_by_what_it_depends_on(loaded, tmp_path, monkeypatch, capsys)
     k = np.stack([dataset.source("test")[i]["x"] for i in range(512)]).astype(float)
     bits = -np.log2(stats.norm.cdf((k + 1 - 1.5) / SD) - stats.norm.cdf((k - 1.5) / SD)).mean()
     # The bound is above the code length; the flow closes most of what the uniform distribution leaves open.

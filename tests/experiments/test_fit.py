@@ -50,3 +50,36 @@ def test_another_checkpoint_is_warned_about_and_another_process_refused(fitted):
     other.config.sde = {"name": "VE"}
     with pytest.raises(RunError, match="was fitted for the process .* fit anew with --mode=fit"):
         with_fits(other, fitted)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("../config", "choose a plain name"),
+        ("/tmp/fit", "choose a plain name"),
+        ("ddim", "the name of a sampler of the configuration"),
+        ("mine", r"fits/mine\.json is in the way .*move it, or choose another"),
+    ],
+)
+def test_a_fit_takes_only_a_free_plain_name_and_says_so_before_it_learns(
+    trained, monkeypatch, name, message
+):
+    monkeypatch.setattr("experiments.fit._learn", lambda loaded, name: 1 / 0)
+    (trained / "fits").mkdir()
+    (trained / "fits" / "mine.json").write_text('{"precious": true}')
+    before = {p: p.read_bytes() for p in trained.rglob("*") if p.is_file()}
+    loaded = load(trained)
+    loaded.config.unlock().fit.save_as = name
+    with pytest.raises(RunError, match=message):
+        fit(loaded, trained)
+    assert {p: p.read_bytes() for p in trained.rglob("*") if p.is_file()} == before
+
+
+def test_a_fit_to_other_weights_of_the_same_step_is_warned_about(fitted):
+    loaded = asking(fitted)._replace(weights="others")
+    with pytest.warns(UserWarning, match="fitted to checkpoint 20, but to other weights than"):
+        with_fits(loaded, fitted)
+    loaded = asking(fitted)
+    loaded.config.samplers.fit3 = {"name": "DDIM"}
+    with pytest.raises(RunError, match=r"fit3\.json has the name of a sampler.*rename"):
+        with_fits(loaded, fitted)

@@ -196,7 +196,7 @@ def test_other_digits_of_the_same_number_are_noticed(tmp_path, monkeypatch, what
         labels[1600] = (labels[1600] + 1) % 10
     else:
         x[[1600, 1601]], labels[[1600, 1601]] = x[[1601, 1600]], labels[[1601, 1600]]
-    monkeypatch.setattr(module, "load_digits", lambda return_X_y: (x, labels))
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda return_X_y: (x, labels))
     assert_says_what_to_delete(tmp_path)
 
 
