@@ -188,7 +188,7 @@ def test_the_facts_that_a_file_may_declare_are_those_of_a_run():
 def test_a_saved_configuration_of_an_older_version_gets_its_defaults(trained):
     file = trained / "config.json"
     saved = json.loads(file.read_text())
-    del saved["eval"]["latency"], saved["fit"]
+    del saved["eval"]["latency"], saved["fit"]["rate"]
     file.write_text(json.dumps(saved))
     config = resolve(parse([f"--workdir={trained}", "--mode=sample"])).config
     assert config.eval.latency is False and config.fit == base_config().fit
