@@ -36,7 +36,7 @@ def check_run(run: Run) -> None:
         check_name("trace", config.eval.trace, TRACES)
     for name, setting in config.samplers.items():
         with naming(f"config.samplers.{name}"):
-            sampler, ts = make_walk(setting, run.sde)
+            sampler, ts = make_walk(setting, run.sde, config.denoiser.sigma_data)
             if ts is not None:
                 # Traced, which takes a hundredth of the time of computing the coefficients.
                 with np.errstate(all="ignore"):  # at the ends of time coefficients may be infinite

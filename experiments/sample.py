@@ -63,7 +63,7 @@ def draw_walk(
 
 
 def _draw(run, denoiser, setting, index, keep, report):
-    sampler, ts = make_walk(setting, run.sde)
+    sampler, ts = make_walk(setting, run.sde, run.config.denoiser.sigma_data)
     key, mesh = (
         jax.random.key(run.config.sampling.seed),
         fitting_mesh(len(index), run.config.devices),

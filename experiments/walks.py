@@ -51,8 +51,10 @@ RANGES = {
 }
 
 
-def make_walk(setting: Any, sde: SDE) -> tuple[Any, Any]:
+def make_walk(setting: Any, sde: SDE, sd: float = 1.0) -> tuple[Any, Any]:
     """Return the sampler of one entry of `config.samplers` and its time grid, those recommended, or an adaptive walk and None.
+
+    `sd`: the standard deviation of the data, by which recommendations and grids are chosen.
 
     Raises:
         ValueError: no such sampler or grid, or a setting that it does not have or that is out of range.
@@ -62,15 +64,15 @@ def make_walk(setting: Any, sde: SDE) -> tuple[Any, Any]:
     if name in ADAPTIVE:
         return partial(ADAPTIVE[name], **_settings_of(ADAPTIVE[name], settings)), None
     if name == "recommended":
-        return recommended(sde, **_settings_of(recommended, settings))
+        return recommended(sde, **_settings_of(recommended, settings), sd=sd)
     if name == "FewSteps":
         return _few_steps(settings), None
     if missing := [key for key in OF_A_GRID if key not in settings]:
         raise ValueError(f"the sampler {name!r} needs a value for {', '.join(missing)}")
     grid, steps, end = (settings.pop(key) for key in OF_A_GRID)
-    start = settings.pop("start", 1.0)
+    chosen = {"end": end} | {key: settings.pop(key) for key in ("start",) if key in settings}
     check_name("grid", grid, GRIDS)
-    for key, value in (("start", start), ("end", end)):
+    for key, value in chosen.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ValueError(f"{name} needs a number as {key}, got {value!r}")
     if not isinstance(steps, int) or isinstance(steps, bool) or steps > LARGEST_STEPS:
@@ -78,7 +80,7 @@ def make_walk(setting: Any, sde: SDE) -> tuple[Any, Any]:
             f"{name} needs a whole number of at most {LARGEST_STEPS} as steps, got {steps!r}"
         )
     sampler = make(samplers, settings, Sampler)
-    return sampler, getattr(grids, grid)(sde, steps, start=start, end=end)
+    return sampler, getattr(grids, grid)(sde, steps, **chosen, sd=sd)
 
 
 def _settings_of(function: Any, settings: dict) -> dict:

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from sde_lib import SDE
 
 from .base import Denoise, Sampler, Samples, sample
+from .data_size import START_LEVEL, start_time
 from .signal import signal_and_noise
 
 
@@ -67,15 +68,9 @@ class FewSteps(eqx.Module):
             ValueError: the process does not reach these noise levels.
         """
         last = jnp.asarray(sde.t_min, jnp.result_type(float))
-        highest = jnp.exp(-0.5 * sde.log_snr(jnp.ones_like(last)))
-        if (
-            not any(isinstance(v, Tracer) for v in (self.levels, highest))
-            and abs(self.levels[0] / highest - 1) > 1e-3
-        ):
-            raise ValueError(
-                f"this solver starts at sigma / alpha = {float(self.levels[0]):.6g}, the process at {float(highest):.6g}; "
-                "use the process it was fitted for, or fit it anew"
-            )
+        alpha, sigma = sde.marginal(jnp.ones_like(last))
+        if not any(isinstance(value, Tracer) for value in (self.levels, alpha, sigma)):
+            _check_start(sde, float(self.levels[0]), float(alpha), float(sigma))
         return jnp.maximum(sde.time(-2 * jnp.log(jnp.asarray(self.levels))), last)
 
     def __call__(
@@ -99,6 +94,19 @@ class FewSteps(eqx.Module):
             cond=cond,
             keep=keep,
             denoise_last=False,
+        )
+
+
+def _check_start(sde: SDE, level: float, alpha: float, sigma: float) -> None:
+    """Raise a ValueError unless a walk that starts at a noise level starts from the prior of the process."""
+    silent = start_time(sde, 1.0) < 1
+    if silent and level >= 0.999 * START_LEVEL:
+        return
+    if silent or abs(level * alpha / sigma - 1) > 1e-3:
+        has = f"{START_LEVEL:g} or above" if silent else f"{sigma / alpha:.6g}"
+        raise ValueError(
+            f"this solver starts at sigma / alpha = {level:.6g}, the process {type(sde).__name__} at {has}; "
+            "use the process it was fitted for, or fit it anew"
         )
 
 

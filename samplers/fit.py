@@ -13,12 +13,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.core import Tracer
+from jaxtyping import Array, Float, Real
 
 from sde_lib import SDE
 
 from . import grids
 from .base import Denoise, Sampler, sample
+from .data_size import data_sd, start_time
 from .few_steps import FewSteps
 from .ode import probability_flow
 
@@ -48,33 +50,39 @@ def fit_grid(
     sampler: Sampler,
     denoise: Denoise,
     sde: SDE,
-    x: Float[Array, "batch ..."],
-    steps: int,
+    x: Real[Array, "batch ..."],
+    steps: grids.Count,
     *,
     end: float = 1e-3,
     denoise_last: bool = False,
     cond: Any = None,
     target: Array | None = None,
     distance: Distance = rms,
-    updates: int = 2000,
+    updates: grids.Count = 2000,
     rate: float = 0.03,
     progress: Callable[[int, int], None] | None = None,
 ) -> Fit:
     """Learn the times at which a deterministic `sampler` brings noises `x` closest to the accurate ends; see `fit_solver`.
 
     Returns:
-        Fit whose `found` are times (steps + 1,) from 1 to `end`, for `sample` with the same `denoise_last`.
+        Fit whose `found` are times (steps + 1,) down to `end`, for `sample` with the same `denoise_last`. They start at t = 1 or, if the
+        process leaves hardly any signal there, where `fit_solver` starts.
     """
+    steps, updates = (
+        grids.whole_number("steps", steps, 1),
+        grids.whole_number("updates", updates, 1),
+    )
+    x, start = _noises(x, rate), start_time(sde, data_sd(denoise))
     if sampler.stochastic:
         raise ValueError(
             f"fitting needs a deterministic sampler, as the ends of the noises are compared; {sampler!r} draws noise"
         )
-    first, last = _ends(sde, end)
+    first, last = _ends(sde, start, end)
 
     def times(numbers):
         return jnp.concatenate(
             [
-                jnp.ones(1),
+                jnp.full(1, start),
                 sde.time(-2 * _log_levels(numbers["knots"], first, last))[1:-1],
                 jnp.full(1, end),
             ]
@@ -92,31 +100,36 @@ def fit_grid(
             denoise_last=denoise_last,
         ).x
 
-    target = (
-        _target(denoise, sde, x, None if denoise_last else end, cond) if target is None else target
-    )
-    starts = [{"knots": _increments(levels)} for levels in _start_levels(sde, steps, end)]
+    if target is None:
+        target = _target(denoise, sde, x, start, None if denoise_last else end, cond)
+    starts = [
+        {"knots": _increments(levels)}
+        for levels in _start_levels(sde, steps, start, end, data_sd(denoise))
+    ]
     numbers, history = _descend(walk, starts, x, target, cond, distance, updates, rate, progress)
     found = np.asarray(times(numbers), np.float64)
-    found[0], found[-1] = 1.0, end
+    found[0], found[-1] = start, end
     return Fit(found, history)
 
 
 def fit_solver(
     denoise: Denoise,
     sde: SDE,
-    x: Float[Array, "batch ..."],
-    nfe: int,
+    x: Real[Array, "batch ..."],
+    nfe: grids.Count,
     *,
     end: float | None = None,
     cond: Any = None,
     target: Array | None = None,
     distance: Distance = rms,
-    updates: int = 4000,
+    updates: grids.Count = 4000,
     rate: float = 0.03,
     progress: Callable[[int, int], None] | None = None,
 ) -> Fit:
     """Learn levels, asked levels and weights of the `FewSteps` solver that brings noises `x` closest to the accurate ends.
+
+    What belongs to the size of the data is chosen by the denoiser's `sigma_data`, or for data of size 1. A process that leaves hardly any
+    signal at t = 1 is started at a noise level of 200, or of 200 standard deviations if the data are larger than 1.
 
     Args:
         x: noises of the prior at t = 1 (batch, ...), some 128 of them; half are held out.
@@ -125,19 +138,21 @@ def fit_solver(
         target: where the noises should arrive; default, by the adaptive probability flow.
         distance: (ends, target) -> (batch,), in pixels or between features of them.
         updates: of Adam, from the best of several published grids.
+        rate: of learning, finite and above 0.
         progress: called with the number of updates made and their total.
 
     Returns:
         Fit whose `found` is a FewSteps.
 
     Raises:
-        ValueError: fewer than two noises, or less than one evaluation.
+        ValueError: fewer than two noises, less than one evaluation or update, a rate that is not above 0, traced values, or a denoiser
+            whose walks are not finite.
     """
-    clean = end is None
-    stop = (
-        _time_of(sde, 0.1 / nfe) if clean else end
-    )  # where a last denoising misses no more than the walk before it
-    first, last = _ends(sde, stop)
+    nfe, updates = grids.whole_number("nfe", nfe, 1), grids.whole_number("updates", updates, 1)
+    sd, clean = data_sd(denoise), end is None
+    x, start = _noises(x, rate), start_time(sde, sd)
+    stop = _time_of(sde, 3 * sd / nfe**2) if clean else end  # as in `recommended`
+    first, last = _ends(sde, start, stop)
 
     def solver(numbers):
         free = jnp.tril(numbers["weights"], -1)
@@ -150,9 +165,9 @@ def fit_solver(
     def walk(numbers, x, cond):
         return solver(numbers)(denoise, sde, x, cond=cond).x
 
-    target = _target(denoise, sde, x, end, cond) if target is None else target
+    target = _target(denoise, sde, x, start, end, cond) if target is None else target
     starts = []
-    for levels in _start_levels(sde, nfe, stop):
+    for levels in _start_levels(sde, nfe, start, stop, sd):
         start = {
             "knots": _increments(levels),
             "shift": jnp.zeros(nfe),
@@ -163,9 +178,28 @@ def fit_solver(
     return Fit(jax.tree.map(lambda a: np.asarray(a, np.float64), solver(numbers)), history)
 
 
-def _ends(sde, end):
-    """Return log(sigma / alpha) at t = 1 and at `end`."""
-    return tuple(-0.5 * sde.log_snr(jnp.asarray([1.0, end])))
+def _noises(x: Array, rate: float) -> Array:
+    """Return the noises as floating-point numbers of at least 32 bits, whose gradients are of use.
+
+    Raises:
+        ValueError: fewer than two noises, a rate that is not above 0, or one of them traced.
+    """
+    if isinstance(x, Tracer) or isinstance(rate, Tracer):
+        raise ValueError(
+            "fitting looks at its own progress, so it cannot be traced; call it outside of jax.jit, jax.vmap and jax.grad"
+        )
+    if np.ndim(x) < 2 or len(x) < 2:
+        raise ValueError(
+            f"need at least two noises (batch, ...), half of them to hold out, got shape {np.shape(x)}"
+        )
+    if np.ndim(rate) or not 0 < rate < np.inf:
+        raise ValueError(f"need a finite rate > 0, such as 0.03, got {rate}")
+    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+
+def _ends(sde, start, end):
+    """Return log(sigma / alpha) at `start` and at `end`."""
+    return tuple(-0.5 * sde.log_snr(jnp.asarray([start, end])))
 
 
 def _time_of(sde, level):
@@ -173,11 +207,19 @@ def _time_of(sde, level):
     return max(float(sde.t_min), float(sde.time(jnp.asarray(-2 * np.log(level)))))
 
 
-def _target(denoise, sde, x, end, cond):
+def _target(denoise, sde, x, start, end, cond):
     tolerance, clean = np.float32(1e-6), end is None
-    stop = _time_of(sde, 1e-3) if clean else end
+    stop = _time_of(sde, 2e-3 * data_sd(denoise)) if clean else end
     return probability_flow(
-        denoise, sde, x, end=stop, cond=cond, rtol=tolerance, atol=tolerance, denoise_last=clean
+        denoise,
+        sde,
+        x,
+        start=start,
+        end=stop,
+        cond=cond,
+        rtol=tolerance,
+        atol=tolerance,
+        denoise_last=clean,
     ).x
 
 
@@ -192,12 +234,13 @@ def _increments(levels):
     return jnp.log(-jnp.diff(jnp.log(levels)))
 
 
-def _start_levels(sde, steps, end):
-    """Return the levels (steps + 1,) of several published grids."""
+def _start_levels(sde, steps, start, end, sd):
+    """Return the levels (steps + 1,) of several grids."""
     times = [
-        grids.log_snr(sde, steps, end=end),
-        grids.karras(sde, steps, end=end),
-        grids.centred(sde, steps, end=end),
+        grids.log_snr(sde, steps, start, end),
+        grids.karras(sde, steps, start, end),
+        grids.centred(sde, steps, start, end, sd=sd),
+        grids.centred(sde, steps, start, end, centre=1.0, warm_up=0.0, sd=sd),
     ]
     return [jnp.exp(-0.5 * sde.log_snr(jnp.asarray(ts))) for ts in times]
 
@@ -210,8 +253,6 @@ def _second_order(levels):
 
 def _descend(walk, starts, x, target, cond, distance, updates, rate, progress):
     """Minimise from the best of the starts; return the numbers that were best on the held-out half, and the held-out medians."""
-    if len(x) < 2:
-        raise ValueError(f"need at least two noises, half of them to hold out, got {len(x)}")
     half = len(x) // 2
     fitted, held = (
         jax.tree.map(lambda a, s=s: a[s], (x, target, cond))
@@ -242,8 +283,13 @@ def _descend(walk, starts, x, target, cond, distance, updates, rate, progress):
         return jax.lax.fori_loop(0, size, update, (numbers, opt))
 
     at_start = [float(median(numbers, held)) for numbers in starts]
+    if not np.isfinite(at_start).any():
+        raise ValueError(
+            "no walk of this denoiser from these noises ends in finite numbers near the accurate ends; check the denoiser and, if they are "
+            "given, the target and the distance"
+        )
     best = numbers = starts[int(np.nanargmin(at_start))]
-    history, since, opt = [min(at_start)], 0, tx.init(numbers)
+    history, since, opt = [np.nanmin(at_start)], 0, tx.init(numbers)
     small, slowest = jnp.asarray(0.01 * history[0]), 0.01 * rate
     for i in range(_CHUNKS):
         numbers, opt = chunk(numbers, opt, fitted, small, jnp.asarray(rate))

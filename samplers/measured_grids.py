@@ -12,15 +12,18 @@ A few noises are carried accurately through many candidate levels :math:`s = \si
 The cheapest path is found exactly, by dynamic programming.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Real
 
 from sde_lib import SDE, check_name
 
 from . import grids
 from .base import Denoise, sample
+from .data_size import data_sd
 from .heun import Heun
 
 
@@ -71,31 +74,48 @@ RULES = {"speed": _speed, "step": _path(_step_cost), "bound": _path(_bound_cost)
 def measured(
     denoise: Denoise,
     sde: SDE,
-    x: Float[Array, "batch ..."],
-    steps: int,
+    x: Real[Array, "batch ..."],
+    steps: grids.Count,
     rule: str = "step",
     *,
     end: float = 1e-3,
-    candidates: int = 100,
+    cond: Any = None,
+    candidates: grids.Count = 100,
 ) -> np.ndarray:
-    """Return times (steps + 1,) from 1 to `end`, chosen for a denoiser on noises `x` of its prior, for 2 x `candidates` evaluations.
+    """Return times (steps + 1,) down to `end`, chosen for a denoiser on noises `x` of its prior, for 3 x `candidates` + 1 evaluations.
+
+    The grid starts where `grids.log_snr` does: at t = 1 if the process leaves some signal there.
+
+    Args:
+        cond: conditions of the noises, handed to `denoise`.
+        candidates: how many steps the accurate walk has; Heun's method takes two evaluations for each, and one more tells the
+            estimate at each of the candidate levels.
 
     Raises:
-        ValueError: an unknown rule, or more steps than candidates.
+        ValueError: an unknown rule, more steps than candidates, or a walk that is not finite.
     """
     check_name("rule", rule, RULES)
-    if not 0 < steps <= candidates:
+    candidates = grids.whole_number("candidates", candidates, 1)
+    if grids.whole_number("steps", steps, 1) > candidates:
         raise ValueError(
             f"need 1 to {candidates} steps, as many as there are candidates, got {steps}"
         )
-    ts = grids.log_snr(sde, candidates, end=end)
-    walk = sample(jax.random.key(0), Heun(), denoise, sde, ts, x, keep=None, denoise_last=False)
+    x = jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))  # whole numbers, narrow
+    ts = grids.log_snr(sde, candidates, end=end, sd=data_sd(denoise))
+    walk = sample(
+        jax.random.key(0), Heun(), denoise, sde, ts, x, cond=cond, keep=None, denoise_last=False
+    )
     assert walk.path is not None
     times = jnp.asarray(ts, x.dtype)
-    x0 = jax.lax.map(lambda at: denoise(at[0], at[1], None).x0, (walk.path, times))
+    x0 = jax.lax.map(lambda at: denoise(at[0], at[1], cond).x0, (walk.path, times))
     alpha, sigma = (np.asarray(a, np.float64) for a in sde.marginal(times))
     y, x0 = (np.asarray(a, np.float64).reshape(candidates + 1, len(x), -1) for a in (walk.path, x0))
+    if not (np.isfinite(y).all() and np.isfinite(x0).all()):
+        raise ValueError(
+            "the walk that the grid is measured on is not finite; measure on noises of the prior, such as draw_prior gives, "
+            "and check the denoiser"
+        )
     chosen = RULES[rule](sigma / alpha, x0, y / alpha[:, None, None], steps)
     found = np.asarray(sde.time(-2 * jnp.asarray(chosen)), np.float64)
-    found[0], found[-1] = 1.0, end
+    found[0], found[-1] = ts[0], end
     return found

@@ -1,29 +1,44 @@
 r"""Which sampler and grid to use for a given number of network evaluations, from measurements."""
 
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from sde_lib import SDE, in_float64
 
 from . import grids
 from .base import Sampler
+from .data_size import data_sd
 from .deis import DEIS
 from .dpm import DPMpp2MSDE, DPMpp3MSDE
+from .sa import SASolver
 from .unipc import UniPC
 
-# Evaluations from which on a sampler is the better one, and the weight of `grids.centred`; at 0 it is `grids.log_snr`.
-_DETERMINISTIC: tuple[tuple[int, Sampler, float], ...] = (
-    (1, UniPC(p=2), 2.5),
-    (10, UniPC(p=2), 1.6),
-    (15, UniPC(p=3), 1.0),
-    (20, DEIS(order=4), 0.0),
+
+class Choice(NamedTuple):
+    """A deterministic sampler, and the settings of `grids.centred` that it is at its best with."""
+
+    evaluations: int  # from which on it is the better one
+    sampler: Sampler
+    weight: float
+    centre: float
+    reach: float
+    warm_up: float
+
+
+DETERMINISTIC = (
+    Choice(1, UniPC(p=2), weight=1.0, centre=1.0, reach=8.0, warm_up=0.0),
+    Choice(7, UniPC(p=2), weight=1.2, centre=1.2, reach=30.0, warm_up=0.0),
+    Choice(10, DEIS(order=3), weight=1.0, centre=-0.5, reach=30.0, warm_up=1.5),
+    Choice(15, SASolver(3, 3, tau=0.0), weight=0.5, centre=0.6, reach=15.0, warm_up=0.5),
+    Choice(20, SASolver(4, 4, tau=0.0), weight=0.5, centre=0.5, reach=15.0, warm_up=0.5),
+    Choice(25, SASolver(4, 4, tau=0.0), weight=1.0, centre=0.5, reach=30.0, warm_up=1.5),
+    Choice(70, SASolver(4, 4, tau=0.0), weight=1.5, centre=0.2, reach=30.0, warm_up=2.0),
 )
-_STOCHASTIC: tuple[tuple[int, Sampler, float], ...] = (
-    (1, DPMpp2MSDE(), 0.0),
-    (14, DPMpp3MSDE(), 0.0),
-)
+STOCHASTIC: tuple[tuple[int, Sampler], ...] = ((1, DPMpp2MSDE()), (14, DPMpp3MSDE()))
 
 
 class Recommendation(NamedTuple):
@@ -35,37 +50,41 @@ class Recommendation(NamedTuple):
 
 def recommended(
     sde: SDE,
-    nfe: int,
+    nfe: grids.Count,
     stochastic: bool = False,
     *,
+    denoise: Any = None,
+    sd: ArrayLike | None = None,
     end: float | None = None,
     denoise_last: bool = True,
 ) -> Recommendation:
     """Name a sampler and a grid for `nfe` network evaluations a sample, as `Samples.nfe` counts them.
 
-    `UniPC(2)`, from 15 evaluations on `UniPC(3)`, on `grids.centred`; from 20 on `DEIS(4)` on `grids.log_snr`. Median error at the end
-    of the probability flow of two Gaussian mixtures with exact scores, in 2 and 64 dimensions, beside the best of 23 settings of
-    diffusers 0.42, k-diffusion and dpm-solver on the grids of their papers (`experiments.benchmarks.work_precision`):
+    `UniPC(2)`, from 10 evaluations on `DEIS(3)`, from 15 on `SASolver(3, 3)` and from 20 on `SASolver(4, 4)` without noise, all on
+    `grids.centred`.
+    Sizes are counted in standard deviations of the data, so that data of any size are walked as those of size 1 are, and a process
+    that leaves no signal is started at pure noise. The choice was made on random mixtures of 2 to 64 dimensions and on those below.
 
-    ====================  =======  =======  =======  =======  =======  =======  =======  =======
-    evaluations           5        8        10       15       20       30       50       100
-    ====================  =======  =======  =======  =======  =======  =======  =======  =======
-    VP to t = 1e-3, d=2   2.0e-2   3.4e-3   2.3e-3   1.1e-3   2.7e-4   9.0e-5   1.1e-5   5.5e-7
-    the best of theirs    2.2e-2   8.0e-3   3.4e-3   8.9e-4   5.2e-4   1.6e-4   3.8e-5   5.8e-6
-    VP to t = 1e-3, d=64  9.5e-3   6.8e-3   3.8e-3   9.8e-4   6.6e-4   1.6e-4   1.9e-5   6.5e-7
-    the best of theirs    2.4e-2   1.0e-2   4.2e-3   9.8e-4   7.1e-4   1.7e-4   5.2e-5   8.8e-6
-    EDM to sigma 0, d=2   1.9e-2   4.3e-3   2.6e-3   1.4e-3   3.7e-4   1.4e-4   3.8e-5   8.0e-6
-    the best of theirs    6.4e-2   3.2e-2   2.3e-2   9.0e-3   4.5e-3   1.3e-3   1.2e-4   2.6e-5
-    EDM to sigma 0, d=64  1.7e-2   8.0e-3   3.6e-3   1.3e-3   7.1e-4   2.4e-4   6.7e-5   1.5e-5
-    the best of theirs    6.2e-2   3.2e-2   1.7e-2   7.5e-3   2.8e-3   6.4e-4   1.1e-4   2.8e-5
-    ====================  =======  =======  =======  =======  =======  =======  =======  =======
+    Median error at the end of the probability flow of two Gaussian mixtures with exact scores, in 2 and 64 dimensions, beside the best of
+    23 settings of diffusers 0.42, k-diffusion and dpm-solver on the grids of their papers, by
+    ``python -m experiments.benchmarks.recommendation --published``; without that flag it measures on mixtures kept aside:
 
-    The choice for 10 to 19 evaluations was made on five more mixtures as well (d = 2, 8, 32), where `DEIS(3)` on `grids.log_snr`, which is
-    better on the first row at 15, is up to 2.2 times worse.
+    ====================  =======  =======  =======  =======  =======  =======  =======
+    evaluations           5        10       15       20       30       50       100
+    ====================  =======  =======  =======  =======  =======  =======  =======
+    VP to t = 1e-3, d=2   2.1e-2   2.2e-3   7.3e-4   3.6e-4   4.1e-5   2.7e-6   9.8e-8
+    the best of theirs    2.2e-2   3.4e-3   8.9e-4   5.2e-4   1.6e-4   3.8e-5   5.8e-6
+    VP to t = 1e-3, d=64  7.9e-3   2.9e-3   8.5e-4   1.7e-4   2.5e-5   4.9e-6   3.2e-7
+    the best of theirs    2.4e-2   4.2e-3   9.8e-4   7.1e-4   1.7e-4   5.2e-5   8.8e-6
+    EDM to sigma 0, d=2   1.5e-2   4.8e-3   1.2e-3   9.5e-4   1.1e-4   8.9e-6   4.0e-7
+    the best of theirs    6.4e-2   2.3e-2   9.0e-3   4.5e-3   1.3e-3   1.2e-4   2.6e-5
+    EDM to sigma 0, d=64  1.5e-2   3.9e-3   1.1e-3   4.4e-4   8.3e-5   9.1e-6   1.2e-6
+    the best of theirs    6.2e-2   1.7e-2   7.5e-3   2.8e-3   6.4e-4   1.1e-4   2.8e-5
+    ====================  =======  =======  =======  =======  =======  =======  =======
 
     Stochastic: `DPMpp2MSDE`, from 14 evaluations on `DPMpp3MSDE`, on `grids.log_snr`. Sliced Wasserstein distance of 50,000 samples to
     the mixture in the plane, mean and standard deviation over three seeds, beside the best of six samplers each of diffusers (VP) and
-    k-diffusion (EDM) in the same run; two exact sets have 0.0047 +- 0.0008:
+    k-diffusion (EDM) in the same run of `experiments.benchmarks.work_precision`; two exact sets have 0.0047 +- 0.0008:
 
     ====================  ===============  ===============  ===============
     evaluations           20               50               100
@@ -78,29 +97,50 @@ def recommended(
 
     Args:
         stochastic: draw from the reverse SDE instead of following the probability flow.
-        end: the last time of the grid; by default where the noise level sigma / alpha is 0.1 / nfe, or at t_min: the last
-            denoising, of first order, then misses no more than the walk before it.
+        denoise: the denoiser that will be sampled, whose `sigma_data` is the size of the data where `sd` is not given.
+        sd: standard deviation of the data over all coordinates; without it and without a denoiser that knows, 1.
+        end: the last time of the grid. The default has the noise level of 3 `sd` / nfe^2, or that of t_min if this is higher: what the
+            last denoising misses falls with the square of the level, so with the fourth power of the evaluations, as what the walk
+            misses does. For a stochastic sampler it is 0.25 `sd` / nfe.
         denoise_last: whether `sample` spends the last evaluation on denoising, as it does unless told otherwise.
 
     Raises:
-        ValueError: not a single step is left.
+        ValueError: not a single step is left, or the size of the data is not one positive number.
     """
-    steps = nfe - denoise_last
-    if steps < 1:
-        raise ValueError(f"need at least {1 + denoise_last} evaluations, got {nfe}")
-    table = _STOCHASTIC if stochastic else _DETERMINISTIC
-    _, sampler, weight = next(row for row in reversed(table) if nfe >= row[0])
-    if end is None:
-        end = max(float(sde.t_min), float(in_float64(sde.time, np.asarray(-2 * np.log(0.1 / nfe)))))
-    grid = partial(grids.centred, weight=weight) if weight else grids.log_snr
-    return Recommendation(sampler, grid(sde, steps, start=_start(sde), end=end))
+    nfe = grids.whole_number("nfe", nfe, 1 + bool(denoise_last))
+    sd = _concrete_sd(denoise, sd)
+    if stochastic:
+        _, sampler = next(row for row in reversed(STOCHASTIC) if nfe >= row[0])
+        end = _end(sde, 0.25 * sd / nfe) if end is None else end
+        return Recommendation(sampler, grids.log_snr(sde, nfe - bool(denoise_last), end=end, sd=sd))
+    choice = next(row for row in reversed(DETERMINISTIC) if nfe >= row.evaluations)
+    ts = grids.centred(
+        sde,
+        nfe - bool(denoise_last),
+        end=_end(sde, 3 * sd / nfe**2) if end is None else end,
+        weight=choice.weight,
+        centre=choice.centre,
+        reach=choice.reach,
+        warm_up=choice.warm_up,
+        sd=sd,
+    )
+    return Recommendation(choice.sampler, ts)
 
 
-def _start(sde: SDE) -> float:
-    """Return 1, or the time of noise level 200 where the signal ends: a grid in log-SNR would lose its steps there.
+def _concrete_sd(denoise: Any, sd: ArrayLike | None) -> float:
+    """Return the size of the data as a number, also inside `jax.jit`."""
+    if sd is None and denoise is not None:
+        sd = in_float64(lambda denoise: data_sd(denoise), denoise)
+    found = data_sd(None, sd)
+    if isinstance(found, Tracer):
+        raise ValueError(
+            "the size of the data decides which grid is recommended, so it cannot be traced; pass sd as a number, "
+            "or ask for the recommendation outside of jax.jit"
+        )
+    return float(np.asarray(found))
 
-    The prior is that of t = 1; a state of pure noise is as good a start at level 200. Where noise grows instead, as in VE, it is not.
-    """
-    if in_float64(sde.marginal, np.asarray(1.0))[0] > 1e-3:
-        return 1.0
-    return float(in_float64(sde.time, np.asarray(-2 * np.log(200.0))))
+
+def _end(sde: SDE, level: float) -> float:
+    """Return the time of a noise level sigma / alpha, t_min where the process does not get there, at most half of the time there is."""
+    time = float(in_float64(lambda sde: sde.time(jnp.asarray(-2 * np.log(level))), sde))
+    return min(max(float(sde.t_min), time), 0.5)

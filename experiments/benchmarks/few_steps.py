@@ -52,7 +52,7 @@ def measure(name: str, problem: Problem, nfe: int) -> dict:
     def walked(sampler, ts, denoise_last=False):
         return sample(key, sampler, denoise, sde, ts, start, denoise_last=denoise_last).x
 
-    choice = recommended(sde, nfe, end=end, denoise_last=end is None)
+    choice = recommended(sde, nfe, denoise=denoise, end=end, denoise_last=end is None)
     row["recommended"] = median_error(problem, walked(*choice, end is None), end)
     before = time.perf_counter()
     steps, last = (

@@ -108,7 +108,12 @@ def candidates(
             found[name, grid] = lambda seed, s=sampler, ts=ts: ours(problem, s, ts, seed)
     end = float(in_float64(problem.sde.time, 2 * np.log(1 / 0.002))) if problem.ends_clean else 1e-3
     choice = recommended(
-        problem.sde, nfe, stochastic=True, end=end, denoise_last=problem.ends_clean
+        problem.sde,
+        nfe,
+        stochastic=True,
+        denoise=problem.data.denoiser(problem.sde),
+        end=end,
+        denoise_last=problem.ends_clean,
     )
     ts = np.append(choice.ts, 0.0) if problem.ends_clean else choice.ts
     found["recommended", "its own"] = lambda seed: ours(problem, choice.sampler, ts, seed)

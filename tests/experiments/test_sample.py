@@ -1,16 +1,21 @@
 import json
+from functools import wraps
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
+import experiments.walks
 from experiments.build import Facts, Loaded, build, load
+from experiments.check import check_run
 from experiments.data.toy import MEANS
 from experiments.devices import fitting_mesh, make_mesh
 from experiments.errors import RunError
 from experiments.sample import Drawing, draw, draw_many, draw_walk, labels, sample, with_settings
 from experiments.train import FREE, train
+from samplers import grids
 
 
 def changed(loaded, **settings):
@@ -246,3 +251,33 @@ def test_a_picture_that_fails_costs_no_samples(trained, monkeypatch, capsys):
     with np.load(folder / "samples.npz") as saved:
         np.testing.assert_array_equal(saved["x"], drawing.x)
     assert json.loads((folder / "summary.json").read_text())["samples"] == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("recommended", {"name": "recommended", "nfe": 6}),
+        ("centred", {"name": "DDIM", "grid": "centred", "steps": 5, "end": 1e-3}),
+    ],
+)
+def test_what_is_chosen_by_the_size_of_the_data_is_told_the_runs(
+    name, setting, loaded, monkeypatch
+):
+    told = []
+
+    def spy(original):
+        @wraps(original)
+        def chosen(*args, **settings):
+            told.append(settings["sd"])
+            return original(*args, **settings)
+
+        return chosen
+
+    monkeypatch.setattr(experiments.walks, "recommended", spy(experiments.walks.recommended))
+    monkeypatch.setattr(grids, "centred", spy(grids.centred))
+    other = changed(loaded, samplers__best=ConfigDict(setting))
+    run, sd = other.run, loaded.config.denoiser.sigma_data
+    drawn = draw(run, loaded.denoiser, ConfigDict(setting), np.arange(8))
+    assert drawn.nfe == 6 and told[0] == sd
+    check_run(run)
+    assert len(told) >= 2 and set(told) == {sd}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from samplers import DDIM, DPMpp2M, FewSteps, draw_prior, grids, sample
-from sde_lib import VE, VP, Cosine, Estimate, GaussianMixture
+from sde_lib import VE, VP, Cosine, Estimate, GaussianMixture, Rectified
 
 KEY = jax.random.key(0)
 CURVED = GaussianMixture(
@@ -80,7 +80,7 @@ def test_numbers_that_are_no_solver_are_refused(levels, asked, weights, message)
 def test_a_process_with_another_start_is_refused():
     levels = levels_of(VP(), [1.0, 0.3, 1e-3])
     solver = FewSteps(levels, levels[:-1], np.eye(2))
-    for other in (VE(), VP(beta_max=10.0), Cosine()):
+    for other in (VE(), VP(beta_max=10.0), Cosine(), Rectified()):
         with pytest.raises(ValueError, match="use the process it was fitted for, or fit it anew"):
             solver(CURVED.denoiser(other), other, jnp.zeros((2, 2)))
 

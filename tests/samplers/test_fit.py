@@ -19,7 +19,7 @@ from samplers import (
     sample,
 )
 from samplers.fit import rms
-from sde_lib import VP, Estimate, GaussianMixture
+from sde_lib import VP, Estimate, Gaussian, GaussianMixture, Rectified
 
 KEY, SDE = jax.random.key(0), VP()
 DATA = GaussianMixture(
@@ -95,8 +95,70 @@ def test_gradients_through_a_walk_are_those_of_finite_differences():
         check_grads(end, at, order=1, modes=["rev"], eps=1e-5, rtol=1e-5)
 
 
+def test_the_teacher_is_told_the_condition():
+    """Where the condition is the answer, one evaluation ends where the accurate flow does; without it, it would not."""
+
+    def denoise(x, t, cond):
+        alpha, sigma = SDE.marginal(jnp.asarray(t))
+        return Estimate.from_x0(x, alpha, sigma, jnp.broadcast_to(cond[:, None], x.shape))
+
+    cond = jnp.linspace(-3, 3, 8)
+    noises = jnp.ones((8, 2), jnp.int32)  # whole numbers are taken for noises, too
+    found = fit_solver(denoise, SDE, noises, 1, cond=cond, updates=1)
+    assert found.found.nfe == 1 and found.distance < 1e-5
+
+
+@pytest.mark.parametrize("end", [None, 1e-3])
+def test_a_process_without_signal_at_its_start_is_fitted_from_pure_noise(end):
+    sde = Rectified()
+    denoise = Gaussian([0.3, 0.0], [[4.0, 0.0], [0.0, 4.0]]).denoiser(sde)
+    found = fit_solver(denoise, sde, FRESH[:8], 2, end=end, target=FRESH[:8] * 2.0, updates=1)
+    np.testing.assert_allclose(found.found.levels[0], 400, rtol=1e-3)  # 200 standard deviations
+    assert np.isfinite(found.history).all()
+    assert np.isfinite(found.found(denoise, sde, FRESH[:8]).x).all()
+
+
 def test_what_cannot_be_fitted_is_refused():
     with pytest.raises(ValueError, match="needs a deterministic sampler"):
         fit_grid(EulerMaruyama(), DENOISE, SDE, X, 5)
     with pytest.raises(ValueError, match="at least two noises"):
         fit_solver(DENOISE, SDE, X[:1], 2, end=1e-3, target=X[:1])
+    with pytest.raises(
+        ValueError, match="no walk of this denoiser from these noises ends in finite"
+    ):
+        fit_solver(DENOISE, SDE, X[:2], 2, end=1e-3, target=X[:2] * np.nan, updates=1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"rate": 0.0}, "need a finite rate > 0, such as 0.03, got 0.0"),
+        ({"rate": -1.0}, "need a finite rate > 0"),
+        ({"rate": np.nan}, "need a finite rate > 0"),
+        ({"rate": np.inf}, "need a finite rate > 0"),
+        ({"updates": 0}, "need updates as a whole number from 1"),
+        ({"updates": 2.5}, "need updates as a whole number from 1"),
+    ],
+)
+def test_settings_that_learn_nothing_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        fit_solver(DENOISE, SDE, X, 2, **setting)
+    with pytest.raises(ValueError, match=message):
+        fit_grid(DDIM(), DENOISE, SDE, X, 2, **setting)
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.0, None, True])
+def test_what_is_no_number_of_evaluations_or_steps_is_refused(number):
+    with pytest.raises(ValueError, match="need nfe as a whole number from 1"):
+        fit_solver(DENOISE, SDE, X, number)
+    with pytest.raises(ValueError, match="need steps as a whole number from 1"):
+        fit_grid(DDIM(), DENOISE, SDE, X, number)
+
+
+def test_fitting_cannot_be_traced():
+    for traced in (
+        lambda rate: fit_solver(DENOISE, SDE, X, 2, rate=rate),
+        lambda rate: fit_grid(DDIM(), DENOISE, SDE, X * rate, 2),
+    ):
+        with pytest.raises(ValueError, match="cannot be traced; call it outside of jax.jit"):
+            jax.jit(traced)(0.03)

@@ -107,7 +107,7 @@ def test_a_pairing_that_has_no_coefficients_is_refused():
     with pytest.raises(
         ValueError, match="log-SNR of Rectified is -inf at start = 1.0 .* start below 1"
     ):
-        grids.log_snr(sde, 4)
+        grids.log_snr(sde, 4, start=1.0)
 
 
 @pytest.mark.parametrize("cls", DOCUMENTED, ids=lambda c: c.__name__)

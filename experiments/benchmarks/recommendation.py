@@ -1,0 +1,243 @@
+"""How far `recommended` is behind the best sampler and grid in hindsight, on random mixtures of standard deviation 0.1 to 10.
+
+    python -m experiments.benchmarks.recommendation --seed=2 --out=recommendation.json
+    python -m experiments.benchmarks.recommendation --published
+
+Every mixture of `mixtures.family(seed)` is walked under VP, VE, EDM's process and the rectified flow, in a size of its own, from the same
+states of the prior at t = 1. The error of a setting is the median over the states of the root mean square distance, over the dimensions,
+between what the walk returns after its last denoising and the end of the flow at zero noise, from the state at t = 1. So different starts
+and ends are compared by what they are for. All evaluations count. What is expected in x / alpha depends on sigma / alpha alone, so that the
+steps are those of a single process, the quarter circle, whatever the process was that chose the levels.
+
+The settings beside it are every sampler of `SAMPLERS` on `grids.log_snr` and `grids.karras`, down to t = 1e-3, as the grids do by
+themselves, and to noise levels of 0.1 and 0.3 standard deviations over the evaluations. Seed 1 is for choosing, seed 2 was kept aside.
+Prints one table for each process and one for all; writes every error as JSON.
+
+With --published, on the mixtures of `problems` beside the best of 23 settings of diffusers 0.42, k-diffusion and dpm-solver on the grids
+of their papers: VP down to t = 1e-3 without denoising, EDM's process down to zero noise.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from samplers import (
+    DEIS,
+    DPMpp2M,
+    Sampler,
+    SASolver,
+    UniPC,
+    grids,
+    recommended,
+)
+from sde_lib import EDM, SDE, VE, VP, Cosine, Estimate, Rectified, in_float64
+
+from ..writing import write_json
+from .deterministic import error
+from .mixtures import SIZES, Mixture, family, flow_end
+from .problems import Problem, problems
+
+NFE = (5, 8, 10, 15, 20, 30, 50, 100)
+STATES = 48
+PROCESSES: dict[str, SDE] = {"VP": VP(), "VE": VE(), "EDM": EDM(), "Rectified": Rectified()}
+SAMPLERS: dict[str, Sampler] = {
+    "DPMpp2M": DPMpp2M(),
+    "DEIS3": DEIS(order=3),
+    "DEIS4": DEIS(order=4),
+    "UniPC2": UniPC(p=2),
+    "UniPC3": UniPC(p=3),
+    "SA3": SASolver(3, 3, tau=0.0),
+    "SA4": SASolver(4, 4, tau=0.0),
+}
+CIRCLE = Cosine(s=0.0)  # sigma / alpha is the tangent of the angle t
+PLAIN = ("DPMpp2M", "DEIS3")  # what everybody knows
+PUBLISHED = {  # the smallest median error, for each of NFE
+    "gmm2 VP": (2.2e-2, 8.0e-3, 3.4e-3, 8.9e-4, 5.2e-4, 1.6e-4, 3.8e-5, 5.8e-6),
+    "gmm64 VP": (2.4e-2, 1.0e-2, 4.2e-3, 9.8e-4, 7.1e-4, 1.7e-4, 5.2e-5, 8.8e-6),
+    "gmm2 EDM": (6.4e-2, 3.2e-2, 2.3e-2, 9.0e-3, 4.5e-3, 1.3e-3, 1.2e-4, 2.6e-5),
+    "gmm64 EDM": (6.2e-2, 3.2e-2, 1.7e-2, 7.5e-3, 2.8e-3, 6.4e-4, 1.1e-4, 2.8e-5),
+}
+
+
+def settings(sde: SDE, nfe: int, size: float) -> dict[str, tuple[Sampler, np.ndarray]]:
+    """Return every sampler and its noise levels sigma / alpha (nfe,) by name; "recommended" is one of them."""
+    choice = recommended(sde, nfe, sd=size)
+    found = {"recommended": (choice.sampler, levels(sde, choice.ts))}
+    ends = {"t = 1e-3": max(1e-3, sde.t_min)}
+    for part in (0.1, 0.3):
+        time = in_float64(sde.time, np.asarray(-2 * np.log(part * size / nfe)))
+        ends[f"{part} / n"] = max(float(time), sde.t_min)
+    for grid in (grids.log_snr, grids.karras):
+        for title, end in ends.items():
+            chosen = levels(sde, grid(sde, nfe - 1, end=end, sd=size))
+            for name, sampler in SAMPLERS.items():
+                found[f"{name}, {grid.__name__} to {title}"] = (sampler, chosen)
+    return found
+
+
+def levels(sde: SDE, ts: np.ndarray) -> np.ndarray:
+    """Return sigma / alpha at the times of a grid, infinite where there is no signal."""
+    alpha, sigma = in_float64(sde.marginal, ts)
+    with np.errstate(divide="ignore"):
+        return sigma / alpha
+
+
+def planned(chosen: dict[str, tuple[Sampler, np.ndarray]]) -> dict[str, tuple[Sampler, Any, Any]]:
+    """Return sampler, plan and angles in units of a right angle, under `CIRCLE`; one program for each sampler plans all its grids."""
+    found = {}
+    for sampler in {sampler: None for sampler, _ in chosen.values()}:
+        names = [name for name, (other, _) in chosen.items() if other == sampler]
+        with np.errstate(invalid="ignore"):
+            angles = np.stack([2 / np.pi * np.arctan(chosen[name][1]) for name in names])
+        with jax.enable_x64(True):
+            plans = jax.jit(jax.vmap(partial(sampler.plan, CIRCLE)))(angles)
+        for i, name in enumerate(names):
+            found[name] = (
+                sampler,
+                jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), plans),
+                angles[i],
+            )
+    return found
+
+
+def walk(mixture: Mixture, sampler: Sampler, plan: Any, angles: np.ndarray, x: Any) -> np.ndarray:
+    """Return what a deterministic sampler of one call a step makes of `x`, in NumPy, denoised at the end."""
+    marginals = {float(t): (np.sin(np.pi / 2 * (1 - t)), np.sin(np.pi / 2 * t)) for t in angles}
+
+    def denoise(x, t, cond=None):
+        estimate: Any = mixture.estimate(x, *marginals[float(t)])
+        return Estimate(*estimate)
+
+    no_keys: Any = None
+    memory: Any = tuple(np.zeros_like(x) for _ in jax.eval_shape(sampler.init, x))
+    for i in range(len(angles) - 1):
+        row = type(plan)(*(leaf[i] for leaf in plan))
+        x, memory = sampler.step(no_keys, denoise, x, row, memory, None)
+    return np.asarray(denoise(x, angles[-1]).x0)
+
+
+def measured(seed: int, budgets: tuple[int, ...], count: int = 12) -> list[dict]:
+    """Return one record for each mixture, process and budget; errors are in standard deviations of the data."""
+    cases: list[tuple[dict[str, Any], Mixture, np.ndarray, np.ndarray]] = []
+    for number, (title, unit) in enumerate(family(seed, count).items()):
+        noise = np.random.default_rng([seed, number]).standard_normal((STATES, unit.means.shape[1]))
+        for place, (process, sde) in enumerate(PROCESSES.items()):
+            size = SIZES[(number + place) % len(SIZES)]
+            mixture = unit.scaled(size)
+            alpha, sigma = (float(a) for a in in_float64(sde.marginal, np.asarray(1.0)))
+            x = float(in_float64(lambda sde: jnp.asarray(sde.prior_std()), sde)) * noise
+            end = flow_end(mixture, x, alpha, sigma)
+            case: dict[str, Any] = {"mixture": title, "process": process, "size": size}
+            cases.append((case, mixture, x / np.hypot(alpha, sigma), end))
+    records = []
+    for nfe in budgets:
+        chosen = {}
+        for place in {(case["process"], case["size"]): None for case, *_ in cases}:
+            for name, setting in settings(PROCESSES[place[0]], nfe, place[1]).items():
+                chosen[*place, name] = setting
+        plans = planned(chosen)
+        for case, mixture, x, end in cases:
+            errors = {}
+            for (process, size, name), (sampler, plan, angles) in plans.items():
+                if (process, size) == (case["process"], case["size"]):
+                    distance = walk(mixture, sampler, plan, angles, x) - end
+                    rms = np.sqrt(np.mean(distance**2, -1))
+                    errors[name] = float(np.median(rms)) / float(size)
+            records.append(case | {"nfe": nfe, "errors": errors})
+        print(f"  {nfe} evaluations done", flush=True)
+    return records
+
+
+def summary(records: list[dict]) -> dict[str, float]:
+    """Return the ratios of one budget: to the best single setting in hindsight, to each problem's own best, and to the plain ones."""
+    others = [name for name in records[0]["errors"] if name != "recommended"]
+    plain = [name for name in others if name.startswith(PLAIN)]
+    mine = np.log([record["errors"]["recommended"] for record in records])
+    theirs = np.log([[record["errors"][name] for name in others] for record in records])
+    best = theirs.min(1)
+    known = np.log([[record["errors"][name] for name in plain] for record in records]).min(1)
+    single = theirs.mean(0)
+    return {
+        "problems": len(records),
+        "single": float(np.exp(mine.mean() - single.min())),
+        "own_mean": float(np.exp((mine - best).mean())),
+        "own_median": float(np.exp(np.median(mine - best))),
+        "own_worst": float(np.exp((mine - best).max())),
+        "plain_worst": float(np.exp((mine - known).max())),
+        "best_single": others[int(single.argmin())],
+    }
+
+
+def table(records: list[dict]) -> str:
+    """Return the ratios as Markdown, one line a budget."""
+    lines = [
+        "| evaluations | to the best single setting, geometric mean | to each problem's own best: geometric mean, median, worst "
+        "| to the better of plain DPM-Solver++(2M) and DEIS(3), worst | best single setting |",
+        "|---|---|---|---|---|",
+    ]
+    for nfe in sorted({record["nfe"] for record in records}):
+        s = summary([record for record in records if record["nfe"] == nfe])
+        lines.append(
+            f"| {nfe} | {s['single']:.2f} | {s['own_mean']:.2f}, {s['own_median']:.2f}, {s['own_worst']:.2f} "
+            f"| {s['plain_worst']:.2f} | {s['best_single']} |"
+        )
+    return "\n".join(lines)
+
+
+def on_published_problems() -> str:
+    """Return as Markdown what `recommended` reaches on the older problems, beside the best of the peers."""
+    lines = [
+        "| | " + " | ".join(map(str, NFE)) + " |",
+        "|---" * (1 + len(NFE)) + "|",
+    ]
+    with jax.enable_x64(True):
+        for title, problem in problems(*PUBLISHED).items():
+            errors = [published_error(problem, nfe) for nfe in NFE]
+            lines.append(
+                f"| {title}: recommended | " + " | ".join(f"{e:.1e}" for e in errors) + " |"
+            )
+            best = " | ".join(f"{e:.1e}" for e in PUBLISHED[title])
+            lines.append(f"| {title}: the best of theirs | {best} |")
+    return "\n".join(lines)
+
+
+def published_error(problem: Problem, nfe: int) -> float:
+    """Return the error of what is recommended on one of the older problems."""
+    denoise = problem.data.denoiser(problem.sde)
+    if not problem.ends_clean:
+        choice = recommended(problem.sde, nfe, denoise=denoise, end=1e-3, denoise_last=False)
+        return error(choice.sampler, problem, choice.ts)
+    choice = recommended(problem.sde, nfe, denoise=denoise)
+    return error(choice.sampler, problem, np.append(choice.ts, 0.0))
+
+
+def main(seed: int, count: int, budgets: tuple[int, ...], out: Path | None) -> None:
+    """Measure, print and write."""
+    records = measured(seed, budgets, count)
+    for process in PROCESSES:
+        chosen = [record for record in records if record["process"] == process]
+        print(f"\n{process}, seed {seed}\n\n{table(chosen)}")
+    print(f"\nall, seed {seed}\n\n{table(records)}")
+    if out is not None:
+        write_json(out, records)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=2, help="of the family of mixtures")
+    parser.add_argument("--count", type=int, default=12, help="of mixtures")
+    parser.add_argument("--nfe", type=int, nargs="+", default=NFE, help="budgets")
+    parser.add_argument("--out", type=Path, help="where every error goes, as JSON")
+    parser.add_argument("--published", action="store_true", help="the older problems instead")
+    arguments = parser.parse_args()
+    if arguments.published:
+        print(on_published_problems())
+    else:
+        main(arguments.seed, arguments.count, tuple(arguments.nfe), arguments.out)
