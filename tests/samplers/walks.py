@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 import samplers
 from samplers import DDIM, grids
+from sde_lib import SDE as Process
 from sde_lib import VP
 
 # What chooses a grid or a solver by walking, and is tested on its own.
@@ -19,6 +20,49 @@ NAMES = sorted(
 KEY, SDE = jax.random.key(0), VP()
 SETTINGS = {"key": KEY, "sampler": DDIM(), "ts": grids.log_snr(SDE, 4)}
 TOLERANCES = {"rtol": 0.1, "atol": 0.1, "tolerance": 0.1, "draws": 2}
+
+
+class OneOf(Process):
+    """One of several processes, told by its traced number, so that a walk is compiled once for all of them."""
+
+    processes: tuple[Process, ...]
+    number: jax.Array
+
+    def marginal(self, t):
+        return self._of("marginal", t)
+
+    def log_snr(self, t):
+        return self._of("log_snr", t)
+
+    def inverse(self, log_snr):
+        return self._of("inverse", log_snr)
+
+    def _of(self, method, *args):
+        return jax.lax.switch(
+            self.number, [strong(getattr(p, method)) for p in self.processes], *args
+        )
+
+
+def strong(function):
+    """Return the function with results of its argument's own type, as the branches of a switch need them."""
+
+    def call(t):
+        return jax.tree.map(lambda a: jnp.asarray(a, jnp.asarray(t).dtype), function(t))
+
+    return call
+
+
+def each(processes) -> list[Process]:
+    """Return the processes such that they share a compilation."""
+    return [
+        OneOf(tuple(processes), jnp.asarray(i), t_min=jnp.asarray(p.t_min))
+        for i, p in enumerate(processes)
+    ]
+
+
+def results(name: str) -> tuple[str, ...]:
+    """Return the names of what a walk returns, none if that is one array."""
+    return getattr(inspect.signature(getattr(samplers, name)).return_annotation, "_fields", ())
 
 
 def parameters(name: str) -> set[str]:
