@@ -192,9 +192,16 @@ def test_probes_belong_to_the_index_of_a_sample():
 
 
 def test_one_probe_knows_no_error_bar_and_a_sample_that_does_not_arrive_is_nan():
-    x = CURVED.sample(jax.random.key(2), 2) * jnp.array([[1.0], [jnp.nan]])
+    # An estimate that is not a number stops the walk of its own sample alone.
+    exact = CURVED.denoiser(VP())
+
+    def denoise(x, t, broken):
+        estimate = exact(x, t)
+        return estimate._replace(noise=estimate.noise + jnp.where(broken, jnp.nan, 0.0)[:, None])
+
+    x, broken = CURVED.sample(jax.random.key(2), 2), jnp.array([False, True])
     found = log_likelihood(
-        KEY, CURVED.denoiser(VP()), VP(), x, probes=1, rtol=1e-3, atol=1e-3, max_steps=256
+        KEY, denoise, VP(), x, cond=broken, probes=1, rtol=1e-3, atol=1e-3, max_steps=256
     )
     np.testing.assert_array_equal(jnp.isnan(found.log_prob), [False, True])
     assert jnp.all(jnp.isnan(found.std_error)) and jnp.all(jnp.isnan(found.latent[1]))
@@ -210,13 +217,14 @@ def test_nfe_counts_both_solves_and_the_refinement_is_the_error_of_the_coarser()
         return denoise(x, t, cond)
 
     x = data.sample(jax.random.key(1), 4)
-    found = log_likelihood(KEY, counted, sde, x, refine=True, rtol=1e-3, atol=1e-3)
+    # A function does not know the size of its data, so both take the walk for data of unit size.
+    found = log_likelihood(KEY, counted, sde, x, sd=1.0, refine=True, rtol=1e-3, atol=1e-3)
     jax.effects_barrier()
     assert len(calls) == int(found.nfe)
     with jax.enable_x64(True):
         exact = np.asarray(data.model_log_prob(sde, jnp.asarray(np.asarray(x), float), sde.t_min))
     np.testing.assert_allclose(found.log_prob, exact, atol=1e-3 * 16)  # in float32
-    coarse = log_likelihood(KEY, denoise, sde, x, rtol=1e-2, atol=1e-2)
+    coarse = log_likelihood(KEY, denoise, sde, x, sd=1.0, rtol=1e-2, atol=1e-2)
     np.testing.assert_allclose(found.refinement, found.log_prob - coarse.log_prob, atol=5e-4)
     assert np.max(np.abs(found.refinement)) > 2e-3
     assert np.all(np.isnan(coarse.refinement)) and np.all(
