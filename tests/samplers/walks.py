@@ -12,10 +12,18 @@ from sde_lib import VP
 
 # What chooses a grid or a solver by walking, and is tested on its own.
 CHOOSERS = {"measured", "fit_grid", "fit_solver"}
+
+
+def needed(function) -> set[str]:
+    """Return the names of the parameters without a default."""
+    given = inspect.signature(function).parameters.items()
+    return {name for name, parameter in given if parameter.default is parameter.empty}
+
+
 NAMES = sorted(
     name
     for name, function in inspect.getmembers(samplers, inspect.isfunction)
-    if {"denoise", "sde"} <= set(inspect.signature(function).parameters) and name not in CHOOSERS
+    if {"denoise", "sde"} <= needed(function) and name not in CHOOSERS
 )
 KEY, SDE = jax.random.key(0), VP()
 SETTINGS = {"key": KEY, "sampler": DDIM(), "ts": grids.log_snr(SDE, 4)}
