@@ -53,7 +53,7 @@ def value_at(config: Any, path: str, default: Any = None) -> Any:
 def _section_of(config: ConfigDict, base: Any, keys: list[str], override: Override):
     """Return the section that holds the setting, made where it is missing, and the same section of the defaults."""
     section: Any = config
-    known = base
+    known: Any = base
     for depth, key in enumerate(keys[:-1]):
         path = ".".join(keys[: depth + 1])
         _check_key(known, key, keys[:depth], override)

@@ -25,18 +25,20 @@ def check_whole(name: str, value: Any, low: int, high: int | None = None) -> int
     return number
 
 
+def _is_real(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+
+
 def check_real(name: str, value: Any) -> float:
     """Return ``value`` as a float; ValueError unless it is a finite number."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
-    if not real or not -LARGEST_REAL <= value <= LARGEST_REAL:  # also of an int beyond all floats
+    if not _is_real(value) or not -LARGEST_REAL <= value <= LARGEST_REAL:  # an int may be beyond
         raise ValueError(f"{name} must be a finite number, got {value!r}")
     return float(value)
 
 
 def check_fraction(name: str, value: Any) -> float:
     """Return ``value`` as a float; ValueError unless it is a number of [0, 1)."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
-    if not real or not 0 <= value < 1:
+    if not _is_real(value) or not 0 <= value < 1:
         raise ValueError(f"need 0 <= {name} < 1, got {value}: it is a fraction of the examples")
     return float(value)
 

@@ -104,6 +104,6 @@ class Toy(DataSet):
         x = np.asarray(x, np.float64)
         if x.ndim < 1 or x.shape[-1] != 2:
             raise ValueError(f"points have shape (..., 2), got {x.shape}")
-        known_points = np.isfinite(x).all(-1)
+        known_points = np.asarray(np.isfinite(x).all(-1))
         density = log_prob(np.where(known_points[..., None], x, 0.0))
         return np.where(known_points, density, np.where(np.isnan(x).any(-1), np.nan, -np.inf))
