@@ -1,6 +1,7 @@
 """Every public function of `samplers` that walks: a test that asks for them meets a new one as well."""
 
 import inspect
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,12 +61,13 @@ def strong(function):
     return call
 
 
-def each(processes) -> list[Process]:
+def each(processes) -> list[OneOf]:
     """Return the processes such that they share a compilation."""
-    return [
-        OneOf(tuple(processes), jnp.asarray(i), t_min=jnp.asarray(p.t_min))
-        for i, p in enumerate(processes)
-    ]
+    found = []
+    for i, process in enumerate(processes):
+        t_min: Any = jnp.asarray(process.t_min)  # held in an array, it does not tell programs apart
+        found.append(OneOf(tuple(processes), jnp.asarray(i), t_min=t_min))
+    return found
 
 
 def results(name: str) -> tuple[str, ...]:
