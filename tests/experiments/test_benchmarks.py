@@ -50,6 +50,7 @@ def test_the_closed_ends_are_those_of_an_adaptive_solver(title):
             problem.data.denoiser(sde),
             sde,
             jnp.asarray(x),
+            end=1e-3,
             rtol=1e-8,
             atol=1e-8,
             denoise_last=False,
