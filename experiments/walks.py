@@ -16,6 +16,7 @@ from samplers import (
     recommended,
     reverse_sde,
 )
+from samplers.data_size import end_time
 from sde_lib import SDE, check_name
 
 from .objects import make
@@ -36,7 +37,8 @@ NO_SETTINGS = (
     "index",
     "sd",
 )  # what a run hands to a walk itself
-OF_A_GRID = ("grid", "steps", "end")
+OF_A_GRID = ("grid", "steps")
+ENDS = ("start", "end")  # of a grid; by default where the process and the size of the data call for
 LARGEST_STEPS = 1_000_000  # of a grid, which is held in memory
 
 # Settings of walks whose range is the same wherever they occur: low < value <= high.
@@ -69,8 +71,9 @@ def make_walk(setting: Any, sde: SDE, sd: float = 1.0) -> tuple[Any, Any]:
         return _few_steps(settings), None
     if missing := [key for key in OF_A_GRID if key not in settings]:
         raise ValueError(f"the sampler {name!r} needs a value for {', '.join(missing)}")
-    grid, steps, end = (settings.pop(key) for key in OF_A_GRID)
-    chosen = {"end": end} | {key: settings.pop(key) for key in ("start",) if key in settings}
+    grid, steps = (settings.pop(key) for key in OF_A_GRID)
+    chosen = {"end": end_time(sde, sd)}
+    chosen |= {key: settings.pop(key) for key in ENDS if key in settings}
     check_name("grid", grid, GRIDS)
     for key, value in chosen.items():
         if not isinstance(value, int | float) or isinstance(value, bool):

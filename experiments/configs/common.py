@@ -74,12 +74,12 @@ def base_config() -> ConfigDict:
                     "name": "PredictorCorrector",
                     "predictor": {"name": "EulerMaruyama"},
                     "corrector": {"name": "Langevin", "snr": 0.16},
-                    "grid": "uniform",
+                    "grid": "log_snr",  # starts below t = 1 where a process leaves no signal there
                     "steps": 500,
-                    "end": 1e-3,
                 },
-                "ddim": {"name": "DDIM", "grid": "quadratic", "steps": 50, "end": 1e-3},
-                "ode": {"name": "probability_flow", "rtol": 1e-3, "atol": 1e-3, "end": 1e-3},
+                # Grids end, unless told otherwise, where noise is a hundredth of the data.
+                "ddim": {"name": "DDIM", "grid": "centred", "steps": 50},
+                "ode": {"name": "probability_flow", "rtol": 1e-3, "atol": 1e-3},
             },
             "sampling": {
                 "sampler": "best",

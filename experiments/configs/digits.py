@@ -59,7 +59,7 @@ def get_config(variant: str = "vp"):
         }
     )
     # chosen on the last 200 training digits: DDIM as the predictor keeps the variance that Ancestral loses at so few steps
-    config.samplers.pc.update({"predictor": {"name": "DDIM"}, "grid": "quadratic", "steps": 30})
+    config.samplers.pc.update({"predictor": {"name": "DDIM"}, "grid": "centred", "steps": 30})
     config.samplers.ddim.steps = 30
     config.samplers.ode.update({"rtol": 1e-2, "atol": 1e-2})
     config.eval.update({"batch_size": 150, "probes": 2, "rtol": 3e-3, "number": 1500})
