@@ -203,7 +203,7 @@ def test_vectors_of_ones_own_train(tmp_path):
             "samplers",
             "mine",
             {"name": "DDIM", "grid": "uniform"},
-            "the sampler 'DDIM' needs a value for steps, end",
+            "the sampler 'DDIM' needs a value for steps",
         ),
         (
             "samplers",
