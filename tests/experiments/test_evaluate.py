@@ -179,7 +179,7 @@ def test_latency_is_measured_where_it_is_asked_for(trained, capsys, monkeypatch)
     loaded = load(trained)
     loaded.run.config.unlock()
     loaded.run.config.eval.update({"samplers": (), "latency": True})
-    monkeypatch.setattr(evaluate, "measure", lambda *_: {})
+    monkeypatch.setattr(evaluate, "measure", lambda *_, **__: {})
     monkeypatch.setattr(evaluate, "sentence", lambda *_: "")
     monkeypatch.setattr(latency, "NFE", (1, 3))
     monkeypatch.setattr(latency, "BATCHES", (2,))
@@ -250,7 +250,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_computed(
     config.eval.train_split, config.eval.split = "train", "test"
     loaded = exact_run(config, number=number)
     monkeypatch.setattr(evaluate, "make_dataset", lambda config: Normal(size))
-    monkeypatch.setattr(evaluate, "measure", lambda *_: pytest.fail("something was computed"))
+    monkeypatch.setattr(evaluate, "measure", lambda *_, **__: pytest.fail("something was computed"))
     with pytest.raises(RunError, match=message):
         evaluate.evaluate(loaded, tmp_path)
 
