@@ -7,8 +7,6 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .errors import RunError
 
 
@@ -29,8 +27,10 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
     return found
 
 
-def read_arrays(path: Path, names: set[str]) -> dict[str, np.ndarray] | None:
+def read_arrays(path: Path, names: set[str]) -> dict[str, Any] | None:
     """Return the arrays `names` of an .npz file, or None if it is torn or lacks one; the file's checksums vouch for every bit."""
+    import numpy as np  # only here: a configuration is read before any library of numbers
+
     try:
         content = io.BytesIO(path.read_bytes())  # which, unlike a file, needs no closing
         with np.load(content, allow_pickle=False) as saved:
