@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from .errors import RunError
 from .saved_config import CONFIG, read_config
-from .saved_config import with_defaults as with_defaults
 from .workdir import run_directory
 
 
