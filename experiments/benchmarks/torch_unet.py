@@ -129,7 +129,7 @@ class UNet(nn.Module):
         self.norm_out, self.conv_out = norm(features), nn.Conv2d(features, channels, 3, padding=1)
 
     def forward(self, x, t):
-        omega = torch.logspace(0, -4, self.nf // 2)
+        omega = torch.logspace(0, -4, self.nf // 2, device=t.device)
         angle = t[:, None] * omega[None]
         emb = self.dense(torch.cat([angle.sin(), angle.cos()], 1))
         h = self.conv_in(x)

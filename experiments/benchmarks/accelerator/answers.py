@@ -1,0 +1,143 @@
+"""What networks, samplers and likelihoods must answer: computed in float64 on a CPU, and stored.
+
+python -m experiments.benchmarks.accelerator.answers        # computes and stores them again
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from samplers import (
+    DDIM,
+    DEIS,
+    DPMpp2M,
+    Heun,
+    UniPC,
+    grids,
+    log_likelihood,
+    probability_flow,
+    sample,
+)
+from sde_lib import EDM, VP, GaussianMixture
+
+from .subjects import NETWORKS, make_run, numbers_for
+
+STORED = Path(__file__).parent.parent / "results" / "answers.npz"
+STEPS = 12
+DETERMINISTIC = {
+    "DDIM": DDIM(),
+    "Heun": Heun(),
+    "DPMpp2M": DPMpp2M(),
+    "DEIS": DEIS(),
+    "UniPC": UniPC(),
+}
+
+
+def questions(mode: str) -> dict[str, Callable[[], jax.Array]]:
+    """Return what is asked, by name: each computes in float64 where x64 is on, in float32 otherwise."""
+    asked: dict[str, Callable[[], jax.Array]] = {}
+    for network in NETWORKS:
+        asked[f"network {network}"] = lambda network=network: _network(network, mode)
+    asked["walk through a network"] = lambda: _walk_of_network(mode)
+    asked["divergence of a network"] = lambda: _divergence(mode)
+    for name, sampler in DETERMINISTIC.items():
+        asked[f"walk {name}"] = lambda sampler=sampler: _walk(sampler)
+    asked["walk probability_flow"] = _adaptive
+    asked["likelihood of a mixture"] = _likelihood
+    return asked
+
+
+def _drawn(seed: int, *shape: int) -> jax.Array:
+    wide = jnp.result_type(float)  # float64 where x64 is on
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), wide)
+
+
+def _denoiser(network: str, mode: str):
+    run = make_run(network, mode, tiny=True, abstract=True)
+    wide = jnp.result_type(float)
+    params = jax.tree.map(lambda p: jnp.asarray(p, wide), numbers_for(run.split.params))
+    return run, run.denoiser(params)
+
+
+def _network(network: str, mode: str) -> jax.Array:
+    _, denoiser = _denoiser(network, mode)
+    x, t = _drawn(1, 4, 16, 16, 3), jnp.asarray([0.01, 0.2, 0.5, 0.9], jnp.result_type(float))
+    return eqx.filter_jit(lambda denoiser: denoiser.output(x, t))(denoiser)
+
+
+def _walk_of_network(mode: str) -> jax.Array:
+    run, denoiser = _denoiser("DDPM++", mode)
+    return sample(
+        jax.random.key(0),
+        DPMpp2M(),
+        denoiser,
+        run.sde,
+        grids.log_snr(run.sde, STEPS),
+        _drawn(2, 2, 16, 16, 3),
+    ).x
+
+
+def _divergence(mode: str) -> jax.Array:
+    """What a likelihood integrates: the product of a fixed probe with the Jacobian of the denoiser."""
+    run, denoiser = _denoiser("DiT-B/2", mode)
+    x, t, probe = (
+        _drawn(3, 2, 16, 16, 3),
+        jnp.full(2, 0.4, jnp.result_type(float)),
+        _drawn(4, 2, 16, 16, 3),
+    )
+
+    @eqx.filter_jit
+    def product(denoiser):
+        return jax.jvp(lambda x: denoiser(x, t).x0, (x,), (probe,))[1]
+
+    along = product(denoiser)
+    return jnp.sum(probe * along, axis=(1, 2, 3))
+
+
+def _mixture() -> GaussianMixture:
+    means = np.array([[2.0, 0.0, -1.0], [-1.5, 1.0, 0.5], [0.0, -2.0, 1.0]])
+    covs = [scale * np.eye(3) + 0.05 for scale in (0.3, 0.1, 0.6)]
+    return GaussianMixture([0.5, 0.2, 0.3], means, covs)
+
+
+def _walk(sampler) -> jax.Array:
+    sde = VP()
+    start = _drawn(5, 64, 3)
+    return sample(
+        jax.random.key(0), sampler, _mixture().denoiser(sde), sde, grids.log_snr(sde, STEPS), start
+    ).x
+
+
+def _adaptive() -> jax.Array:
+    sde = EDM()
+    start = 80.0 * _drawn(6, 64, 3)
+    return probability_flow(_mixture().denoiser(sde), sde, start, rtol=1e-5, atol=1e-5).x
+
+
+def _likelihood() -> jax.Array:
+    sde = VP()
+    found = log_likelihood(jax.random.key(0), _mixture().denoiser(sde), sde, _drawn(7, 16, 3))
+    return found.log_prob
+
+
+def main() -> None:
+    """Compute the answers on the CPU, and store them."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_x64", True)
+    found = {name: np.asarray(ask()) for name, ask in questions("float32").items()}
+    assert all(
+        answer.dtype == np.float64 and np.isfinite(answer).all() for answer in found.values()
+    )
+    STORED.parent.mkdir(exist_ok=True)
+    np.savez_compressed(
+        STORED, **{name: answer.astype(np.float64) for name, answer in found.items()}
+    )
+    print(f"{len(found)} answers in {STORED.name}, {STORED.stat().st_size / 1024:.0f} KiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Each rewriting that pays on a CPU, switched off: what a training step takes without it here. All others stay on.
+
+    python -m experiments.benchmarks.accelerator.rewritings --out=DIR
+
+The networks have the widths of the published ones and one block a level, so that they compile fast.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+import models
+
+from ...devices import set_up_jax
+from ...losses import make_loss
+from ...state import init_state, make_train_step
+from .options import parse
+from .records import Records
+from .stopwatch import seconds_each
+from .subjects import NETWORKS, make_run
+
+ONE_BLOCK: dict[str, dict[str, Any]] = {
+    "DDPM++": {"num_res_blocks": 1},
+    "NCSN++": {"num_res_blocks": 1},
+    "DiT-B/2": {"depth": 2},
+}
+
+
+def traced_norm(x: Array, scale: Array, bias: Array, groups: int, eps: float) -> Array:
+    """Group normalisation as its definition reads, differentiated by JAX."""
+    b, h, w, c = x.shape
+    grouped = x.reshape(b, h, w, groups, c // groups)
+    centred = grouped - grouped.mean((1, 2, 4), keepdims=True)
+    inverse = jax.lax.rsqrt((centred**2).mean((1, 2, 4), keepdims=True) + eps)
+    return (centred * inverse).reshape(x.shape) * scale + bias
+
+
+def one_pass_norm(x: Array, scale: Array, bias: Array, groups: int, eps: float) -> Array:
+    """The same with mean and mean square in one pass over the pixels; what cancels is lost."""
+    b, h, w, c = x.shape
+    grouped = x.reshape(b, h, w, groups, c // groups)
+    mean = grouped.mean((1, 2, 4), keepdims=True)
+    square = (grouped**2).mean((1, 2, 4), keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.maximum(square - mean**2, 0) + eps)
+    return ((grouped - mean) * inverse).reshape(x.shape) * scale + bias
+
+
+def depthwise_filter(x: Array, fir, pad, *, up: int = 1, down: int = 1) -> Array:
+    """The FIR filter as one depthwise convolution."""
+    taps = np.asarray(fir, np.float64)[::-1] / np.sum(fir) * up
+    kernel = jnp.asarray(np.outer(taps, taps), x.dtype)[:, :, None, None]
+    kernel = jnp.broadcast_to(kernel, (*kernel.shape[:3], x.shape[-1]))
+    # a zero stands behind the last pixel too
+    padding = [(pad[0], pad[1] + up - 1)] * 2
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (down, down),
+        padding,
+        lhs_dilation=(up, up),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+def conv_after_upsampling(x: Array, kernel: Array) -> Array:
+    """Upsample, then convolve at the high resolution."""
+    up = models.resample.upsample(x)
+    return jax.lax.conv_general_dilated(
+        up, kernel.astype(x.dtype), (1, 1), "SAME", dimension_numbers=models.resample.DIMENSIONS
+    )
+
+
+def cudnn_attention(q: Array, k: Array, v: Array) -> Array:
+    """Attention by cuDNN's fused kernel."""
+    return ATTENTION(q, k, v, implementation="cudnn")
+
+
+ATTENTION = jax.nn.dot_product_attention
+
+
+def unchanged(x: Array) -> Array:
+    """Return x: a sum without its barrier."""
+    return x
+
+
+# name -> (networks that have it, what is put in its place: (module, name, substitute))
+Replacement = tuple[Any, str, Callable]
+SUMS: list[Replacement] = [
+    (module, "summable", unchanged)
+    for module in (models.layers, models.group_norm, models.resample)
+]
+SWITCHES: dict[str, tuple[tuple[str, ...], list[Replacement]]] = {
+    "as it is": (tuple(NETWORKS), []),
+    "group norm's derivative by tracing": (
+        ("DDPM++",),
+        [(models.layers, "group_norm", traced_norm)],
+    ),
+    "group norm in one pass, traced": (("DDPM++",), [(models.layers, "group_norm", one_pass_norm)]),
+    "convolution after upsampling": (
+        ("DDPM++",),
+        [(models.resample, "conv_of_upsampled", conv_after_upsampling)],
+    ),
+    "FIR as depthwise convolution": (
+        ("NCSN++",),
+        [(models.resample, "filtered", depthwise_filter)],
+    ),
+    "without summable": (("DDPM++", "NCSN++"), SUMS),
+    "none of them": (
+        ("DDPM++",),
+        [
+            *SUMS,
+            (models.layers, "group_norm", traced_norm),
+            (models.resample, "conv_of_upsampled", conv_after_upsampling),
+        ],
+    ),
+    "attention by cuDNN": (("DiT-B/2",), [(jax.nn, "dot_product_attention", cudnn_attention)]),
+}
+
+
+@contextlib.contextmanager
+def replaced(replacements: list[Replacement]) -> Iterator[None]:
+    """Put the substitutes in place while a program is traced."""
+    with contextlib.ExitStack() as stack:
+        for module, name, substitute in replacements:
+            stack.enter_context(mock.patch.object(module, name, substitute))
+        yield
+
+
+def main() -> None:
+    """Trace each variant, compile all at once, time one after the other."""
+
+    def more(parser):
+        parser.add_argument("--mode", default="bfloat16")
+        parser.add_argument("--batch", type=int, default=256)
+        parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
+
+    options = parse(__doc__, more)
+    set_up_jax()
+    records = Records(options.out)
+    for network in options.networks:
+        size = {} if options.tiny else ONE_BLOCK[network]
+        run = make_run(network, options.mode, tiny=options.tiny, **size)
+        _measure(run, network, options, records)
+
+
+def _measure(run, network: str, options, records: Records) -> None:
+    shape = (options.batch, *run.facts.shape)
+    data = {
+        "x": jnp.tanh(jax.random.normal(jax.random.key(0), shape)),
+        "label": jnp.zeros(options.batch, jnp.int32),
+    }
+
+    def state():
+        return init_state(jax.random.key(0), run.split.params, run.tx)
+
+    lowered = {}
+    for name, (networks, replacements) in SWITCHES.items():
+        if network in networks:
+            jax.clear_caches()  # what was traced before knows nothing of the substitutes
+            with replaced(replacements):
+                lowered[name] = make_train_step(make_loss(run), run.tx).lower(state(), data)
+    start = time.perf_counter()
+    with ThreadPoolExecutor(len(lowered)) as pool:
+        jobs = {name: pool.submit(program.compile) for name, program in lowered.items()}
+    print(
+        f"  {len(jobs)} programs of {network} compiled in {time.perf_counter() - start:.0f} s",
+        flush=True,
+    )
+    base = None
+    for name, job in jobs.items():
+        try:
+            step = job.result()
+        except Exception as error:  # one that cannot be compiled here is a result too
+            records.add(
+                "rewritings",
+                network=network,
+                batch=options.batch,
+                what=name,
+                error=str(error)[:200],
+            )
+            continue
+        now = [state()]
+
+        def train(step=step, now=now):
+            now[0], metrics = step(now[0], data)
+            return metrics
+
+        timing = seconds_each(train, options.rounds)
+        base = base or timing.median
+        memory = step.memory_analysis()
+        records.add(
+            "rewritings",
+            network=network,
+            mode=options.mode,
+            batch=options.batch,
+            what=name,
+            seconds=timing.median,
+            spread=timing.spread,
+            over_as_it_is=timing.median / base,
+            temporary_gib=memory.temp_size_in_bytes / 2**30,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""One network in one mode at one batch size: forward pass, training step and 20 steps of sampling.
+
+python -m experiments.benchmarks.accelerator.throughput --network=DDPM++ --mode=bfloat16 --batch=512 --out=DIR
+"""
+
+import gzip
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from samplers import DPMpp2M, grids
+from samplers import sample as walk
+
+from ...build import Run, flops
+from ...devices import set_up_jax
+from ...losses import make_loss
+from ...state import init_state, make_train_step
+from .options import parse
+from .records import LINES, Records
+from .stopwatch import seconds_each
+from .subjects import MODES, NETWORKS, make_run
+
+STEPS = 20
+TIMES_FORWARD = {
+    "forward": 1,
+    "step": 3,
+    "sampling": STEPS,
+}  # a gradient costs twice the forward pass
+
+
+def candidates(run: Run, batch: int) -> dict[str, Callable]:
+    """Return forward pass, training step and sampling, ready to be called."""
+    shape = (batch, *run.facts.shape)
+    x = jax.random.normal(jax.random.key(0), shape)
+    t = jnp.linspace(0.01, 0.99, batch)
+    data = {"x": jnp.tanh(x), "label": jnp.zeros(batch, jnp.int32)}
+    denoiser = run.denoiser(run.split.params)
+    forward = eqx.filter_jit(lambda denoiser, x, t: denoiser.output(x, t))
+    ts = grids.log_snr(run.sde, STEPS)
+    step = make_train_step(make_loss(run), run.tx)
+    state = [init_state(jax.random.key(0), run.split.params, run.tx)]
+
+    def train():
+        state[0], metrics = step(state[0], data)
+        return metrics
+
+    def draw():
+        return walk(jax.random.key(0), DPMpp2M(), denoiser, run.sde, ts, x, denoise_last=False).x
+
+    return {"forward": lambda: forward(denoiser, x, t), "step": train, "sampling": draw}
+
+
+def compiled(calls: dict[str, Callable]) -> dict[str, float]:
+    """Call each once, all at the same time, as compiling keeps one core busy at most; return the seconds of each."""
+
+    def first(call: Callable) -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        return time.perf_counter() - start
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return dict(zip(calls, pool.map(first, calls.values()), strict=True))
+
+
+def compiled_step(run: Run, batch: int):
+    """Return the compiled training step, to be asked for its memory and its text."""
+    state = init_state(jax.random.key(0), run.split.params, run.tx)
+    data = {"x": jnp.zeros((batch, *run.facts.shape)), "label": jnp.zeros(batch, jnp.int32)}
+    return make_train_step(make_loss(run), run.tx).lower(state, data).compile()
+
+
+def account(run: Run, batch: int, file: Path) -> float:
+    """Write the text of the compiled training step; return the bytes that it needs by XLA's own account."""
+    program = compiled_step(run, batch)
+    file.write_bytes(gzip.compress(program.as_text().encode()))
+    memory = program.memory_analysis()
+    return memory.temp_size_in_bytes + memory.argument_size_in_bytes
+
+
+def profile(call: Callable, file: Path) -> None:
+    """Trace three calls, and keep the trace that https://ui.perfetto.dev opens."""
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, create_perfetto_trace=True):
+            for _ in range(3):
+                result = call()
+            jax.block_until_ready(result)
+        for trace in Path(folder).rglob("perfetto_trace.json.gz"):
+            file.write_bytes(trace.read_bytes())
+
+
+def ceiling(folder: str, mode: str) -> float:
+    """Return the measured rate of matrix products in a mode, or NaN where it was not measured."""
+    lines = Path(folder) / LINES
+    kind = {"bfloat16": "bfloat16", "float32": "float32"}.get(mode, "tf32")
+    for line in lines.read_text().splitlines() if lines.exists() else []:
+        record = json.loads(line)
+        if record["part"] == "ceilings" and record["what"].endswith(kind):
+            return record["tflops"]
+    return float("nan")
+
+
+def main() -> None:
+    """Measure one network, and store."""
+
+    def more(parser):
+        parser.add_argument("--network", choices=list(NETWORKS), default="DDPM++")
+        parser.add_argument("--mode", choices=list(MODES), default="bfloat16")
+        parser.add_argument("--batch", type=int, default=128)
+        parser.add_argument(
+            "--only", nargs="*", default=list(TIMES_FORWARD), help="what to measure"
+        )
+        parser.add_argument(
+            "--profile", action="store_true", help="also its trace, program and memory"
+        )
+
+    options = parse(__doc__, more)
+    set_up_jax()
+    records = Records(options.out)
+    run = make_run(options.network, options.mode, tiny=options.tiny)
+    operations = flops(run) * options.batch
+    peak = ceiling(options.out, options.mode)
+    told = {"network": options.network, "mode": options.mode, "batch": options.batch}
+    records.add(
+        "networks",
+        network=options.network,
+        mode=options.mode,
+        parameters=int(sum(np.size(p) for p in jax.tree.leaves(run.split.params))),
+        gflops_of_forward=operations / options.batch / 1e9,
+    )
+    calls = {
+        name: call for name, call in candidates(run, options.batch).items() if name in options.only
+    }
+    first = compiled(calls)
+    bare = None
+    for name, call in calls.items():
+        timing = seconds_each(call, options.rounds)
+        bare = timing.median if name == "forward" else bare
+        rate = operations * TIMES_FORWARD[name] / timing.median / 1e12
+        values = {
+            "seconds": timing.median,
+            "spread": timing.spread,
+            "images_per_second": options.batch / timing.median,
+            "tflops": rate,
+            "share_of_peak": rate / peak,
+            "first_call_seconds": first[name],
+        }
+        if name == "sampling" and bare:
+            values["over_bare_network"] = timing.median / STEPS / bare
+        records.add("throughput", **told, what=name, **values)
+    stats = jax.devices()[0].memory_stats() or {}
+    records.add("memory", **told, peak_gib=stats.get("peak_bytes_in_use", 0) / 2**30)
+    if options.profile:
+        name = "".join(c for c in f"{options.network}-{options.mode}" if c.isalnum() or c == "-")
+        folder = Path(options.out)
+        profile(calls["step"], folder / f"{name}.trace.json.gz")
+        needed = account(run, options.batch, folder / f"{name}.hlo.txt.gz")
+        records.add("memory", **told, step_gib_by_xla=needed / 2**30)
+
+
+if __name__ == "__main__":
+    main()
