@@ -169,17 +169,21 @@ def _make_net(config: ConfigDict, facts: Facts) -> nnx.Module:
     )
 
 
-def flops(run: Run) -> float:
+def flops(run: Run) -> float | None:
     """Return the floating-point operations of one evaluation of a run's network for one example, a multiplication with addition as two.
 
-    Counted in the program before it is compiled; nothing runs.
+    Counted in the program before it is compiled; nothing runs. XLA counts for its CPU backend only: None where JAX_PLATFORMS excludes it.
     """
-    x, t = (
-        jax.ShapeDtypeStruct((1, *run.facts.shape), "float32"),
-        jax.ShapeDtypeStruct((1,), "float32"),
-    )
+    params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), run.split.params)
+    x = jax.ShapeDtypeStruct((1, *run.facts.shape), "float32")
+    t = jax.ShapeDtypeStruct((1,), "float32")
     evaluate = jax.jit(lambda params, x, t: models.merge(run.split.evaluate, params)(x, t))
-    costs: Any = evaluate.lower(run.split.params, x, t).cost_analysis()
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+    with jax.default_device(cpu):
+        costs: Any = evaluate.lower(params, x, t).cost_analysis()
     return float(costs["flops"])
 
 

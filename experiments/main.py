@@ -69,9 +69,9 @@ def dry_run(config: Any) -> None:
     check_run(run)
     print(run.config)
     count = sum(p.size for p in jax.tree.leaves(run.split.params))
-    print(
-        f"{count:,} parameters, {flops(run):.3g} floating-point operations per image in one evaluation"
-    )
+    operations = flops(run)
+    work = f", {operations:.3g} floating-point operations per image in one evaluation"
+    print(f"{count:,} parameters" + (work if operations else ""))
 
 
 def _work_with_a_run(command: Command, config: Any, workdir: Any, other_data: bool) -> None:

@@ -133,7 +133,10 @@ def main() -> None:
 def measure(settings: dict, batch: int, rounds: int, peak: float | None, beside: bool) -> None:
     """Measure one network at one batch size, and print."""
     run = make_run(settings)
-    count, operations = sum(p.size for p in jax.tree.leaves(run.split.params)), flops(run) * batch
+    count, operations = (
+        sum(p.size for p in jax.tree.leaves(run.split.params)),
+        (flops(run) or np.nan) * batch,
+    )
     print(
         f"\n{count:,} parameters, batch {batch}, {jax.device_count()} {jax.default_backend()} device(s); compiling ...",
         flush=True,

@@ -9,8 +9,9 @@ import pytest
 
 import models
 from experiments.benchmarks.accelerator import __main__ as script
-from experiments.benchmarks.accelerator import answers, correctness, rewritings
+from experiments.benchmarks.accelerator import answers, correctness, rewritings, subjects
 from experiments.benchmarks.accelerator.records import Records, gather
+from experiments.build import flops
 
 
 def drawn(*shape):
@@ -97,3 +98,17 @@ def test_a_part_that_fails_is_reported_and_the_next_one_runs(tmp_path, monkeypat
         for record in json.loads((tmp_path / "accelerator.json").read_text())
     }
     assert outcomes == {"missing": "failed with exit code 1", "late": "no time left"}
+
+
+def test_operations_are_counted_on_the_cpu_or_not_at_all(monkeypatch):
+    """On a GPU JAX counts nothing before compiling: `--dry_run` ended in a traceback there."""
+    run = subjects.make_run("DiT-B/2", "float32", tiny=True)
+    counted = flops(run)
+    hidden = 64 * 32 * 4 * 32 * 2 * 2 * 2  # both products of the perceptrons, 64 tokens, 2 blocks
+    assert hidden < counted < 3 * hidden
+
+    def no_cpu(backend=None):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", no_cpu)
+    assert flops(run) is None

@@ -57,7 +57,7 @@ def _drawn(seed: int, *shape: int) -> jax.Array:
 
 
 def _denoiser(network: str, mode: str):
-    run = make_run(network, mode, tiny=True, abstract=True)
+    run = make_run(network, mode, tiny=True)
     wide = jnp.result_type(float)
     params = jax.tree.map(lambda p: jnp.asarray(p, wide), numbers_for(run.split.params))
     return run, run.denoiser(params)

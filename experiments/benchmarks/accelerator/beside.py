@@ -4,6 +4,7 @@ python -m experiments.benchmarks.accelerator.beside --network=DDPM++ --mode=bflo
 """
 
 import contextlib
+import fcntl
 import time
 from collections.abc import Callable
 
@@ -52,13 +53,15 @@ def main() -> None:
         parser.add_argument("--network", choices=list(BUILDERS), default="DDPM++")
         parser.add_argument("--mode", choices=("bfloat16", "tf32", "float32"), default="bfloat16")
         parser.add_argument("--batch", type=int, default=128)
+        parser.add_argument(
+            "--alone", help="a file; time only while nobody else holds its lock, as flock does"
+        )
         parser.add_argument("--eager", action="store_true", help="without torch.compile")
 
     options = parse(__doc__, more)
     records = Records(options.out)
     cuda = torch.cuda.is_available()
     device = "cuda" if cuda else "cpu"
-    torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high" if options.mode == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = options.mode == "tf32"
     net = (SMALL if options.tiny else BUILDERS)[options.network]().to(device)
@@ -100,11 +103,17 @@ def main() -> None:
         if cuda:
             torch.cuda.synchronize()
 
-    for what, call in {"forward": forward, "step": train}.items():
+    calls, first = {"forward": forward, "step": train}, {}
+    for what, call in calls.items():
         start = time.perf_counter()
         call()
         wait()
-        first = time.perf_counter() - start
+        first[what] = time.perf_counter() - start
+    torch.backends.cudnn.benchmark = True  # which chooses algorithms at the next call
+    lock = open(options.alone, "w") if options.alone else None  # until the process ends
+    if lock is not None:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    for what, call in calls.items():
         seconds, spread = seconds_each(call, wait, options.rounds)
         records.add(
             "PyTorch",
@@ -117,7 +126,7 @@ def main() -> None:
             seconds=seconds,
             spread=spread,
             images_per_second=options.batch / seconds,
-            first_call_seconds=first,
+            first_call_seconds=first[what],
             peak_gib=torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0,
         )
 

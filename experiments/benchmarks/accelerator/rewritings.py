@@ -15,17 +15,19 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax import Array
 
 import models
 
+from ...build import flops
 from ...devices import set_up_jax
 from ...losses import make_loss
 from ...state import init_state, make_train_step
 from .options import parse
 from .records import Records
 from .stopwatch import seconds_each
-from .subjects import NETWORKS, make_run
+from .subjects import NETWORKS, make_run, with_numbers
 
 ONE_BLOCK: dict[str, dict[str, Any]] = {
     "DDPM++": {"num_res_blocks": 1},
@@ -87,8 +89,13 @@ def cudnn_attention(q: Array, k: Array, v: Array) -> Array:
 ATTENTION = jax.nn.dot_product_attention
 
 
-def unchanged(x: Array) -> Array:
-    """Return x: a sum without its barrier."""
+def unchanged(x: Array, *_args: Any, **_settings: Any) -> Array:
+    """Return x: a sum without its barrier, a type that is not widened, no dropout."""
+    return x
+
+
+def no_dropout(_self: nnx.Dropout, x: Array, **_settings: Any) -> Array:
+    """Return x."""
     return x
 
 
@@ -122,6 +129,20 @@ SWITCHES: dict[str, tuple[tuple[str, ...], list[Replacement]]] = {
             (models.resample, "conv_of_upsampled", conv_after_upsampling),
         ],
     ),
+    # not of ours, to know what they cost
+    "residual sums in bfloat16": (
+        ("DDPM++",),
+        [(models.layers, "widened", unchanged), (models.unet, "widened", unchanged)],
+    ),
+    "leaner norm and residual sums": (
+        ("DDPM++",),
+        [
+            (models.layers, "group_norm", one_pass_norm),
+            (models.layers, "widened", unchanged),
+            (models.unet, "widened", unchanged),
+        ],
+    ),
+    "without dropout": (("DDPM++",), [(nnx.Dropout, "__call__", no_dropout)]),
     "attention by cuDNN": (("DiT-B/2",), [(jax.nn, "dot_product_attention", cudnn_attention)]),
 }
 
@@ -142,13 +163,15 @@ def main() -> None:
         parser.add_argument("--mode", default="bfloat16")
         parser.add_argument("--batch", type=int, default=256)
         parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
+        parser.add_argument("--switches", nargs="*", default=list(SWITCHES))
+        parser.add_argument("--whole", action="store_true", help="networks as published")
 
     options = parse(__doc__, more)
     set_up_jax()
     records = Records(options.out)
     for network in options.networks:
-        size = {} if options.tiny else ONE_BLOCK[network]
-        run = make_run(network, options.mode, tiny=options.tiny, **size)
+        size = {} if options.tiny or options.whole else ONE_BLOCK[network]
+        run = with_numbers(make_run(network, options.mode, tiny=options.tiny, **size))
         _measure(run, network, options, records)
 
 
@@ -162,31 +185,33 @@ def _measure(run, network: str, options, records: Records) -> None:
     def state():
         return init_state(jax.random.key(0), run.split.params, run.tx)
 
+    operations = (flops(run) or np.nan) * options.batch
+
+    def refused(name: str, error: Exception) -> None:
+        """What cannot be compiled here is a result too."""
+        told = {"network": network, "mode": options.mode, "batch": options.batch}
+        records.add("rewritings", **told, what=name, error=str(error)[:200])
+
     lowered = {}
     for name, (networks, replacements) in SWITCHES.items():
-        if network in networks:
+        if network in networks and name in options.switches:
             jax.clear_caches()  # what was traced before knows nothing of the substitutes
-            with replaced(replacements):
-                lowered[name] = make_train_step(make_loss(run), run.tx).lower(state(), data)
+            try:
+                with replaced(replacements):
+                    lowered[name] = make_train_step(make_loss(run), run.tx).lower(state(), data)
+            except Exception as error:
+                refused(name, error)
     start = time.perf_counter()
-    with ThreadPoolExecutor(len(lowered)) as pool:
+    with ThreadPoolExecutor(8) as pool:
         jobs = {name: pool.submit(program.compile) for name, program in lowered.items()}
-    print(
-        f"  {len(jobs)} programs of {network} compiled in {time.perf_counter() - start:.0f} s",
-        flush=True,
-    )
+    seconds = time.perf_counter() - start
+    print(f"  {len(jobs)} programs of {network} compiled in {seconds:.0f} s", flush=True)
     base = None
     for name, job in jobs.items():
         try:
             step = job.result()
-        except Exception as error:  # one that cannot be compiled here is a result too
-            records.add(
-                "rewritings",
-                network=network,
-                batch=options.batch,
-                what=name,
-                error=str(error)[:200],
-            )
+        except Exception as error:
+            refused(name, error)
             continue
         now = [state()]
 
@@ -199,13 +224,14 @@ def _measure(run, network: str, options, records: Records) -> None:
         memory = step.memory_analysis()
         records.add(
             "rewritings",
-            network=network,
+            network=network + ("" if options.whole else ", one block a level"),
             mode=options.mode,
             batch=options.batch,
             what=name,
             seconds=timing.median,
             spread=timing.spread,
             over_as_it_is=timing.median / base,
+            tflops=operations * 3 / timing.median / 1e12,
             temporary_gib=memory.temp_size_in_bytes / 2**30,
         )
 

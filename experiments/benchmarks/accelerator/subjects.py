@@ -45,17 +45,15 @@ MODES = {
 }
 
 
-def make_run(
-    network: str, mode: str, *, tiny: bool = False, abstract: bool = False, **settings: Any
-) -> Run:
-    """Return the run whose network is measured; the mode's precision holds for the whole process from here on."""
+def make_run(network: str, mode: str, *, tiny: bool = False, **settings: Any) -> Run:
+    """Return the run whose network is measured, without parameters; the mode's precision holds for the whole process from here on."""
     jax.config.update("jax_default_matmul_precision", MODES[mode].precision)
     config = base_config()
     size = TINY[network] if tiny else {}
     config.net = {**NETWORKS[network], **size, **settings, "dtype": MODES[mode].dtype}
     config.denoiser.update({"prediction": "noise", "inputs": "time"})
     shape = (16, 16, 3) if tiny else SHAPE
-    return build(config, Facts(shape, 256, 0, 0.5), abstract=abstract)
+    return build(config, Facts(shape, 256, 0, 0.5), abstract=True)
 
 
 def numbers_for(params: Any, seed: int = 0) -> Any:
@@ -70,3 +68,9 @@ def numbers_for(params: Any, seed: int = 0) -> Any:
         return np.asarray(scale + 0.1 * normal, np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, params)
+
+
+def with_numbers(run: Run) -> Run:
+    """Return the run with parameters on the device; to draw them there would take a program of its own."""
+    params = jax.device_put(numbers_for(run.split.params))
+    return run._replace(split=run.split._replace(params=params))

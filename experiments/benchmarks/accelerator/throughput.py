@@ -26,7 +26,7 @@ from ...state import init_state, make_train_step
 from .options import parse
 from .records import LINES, Records
 from .stopwatch import seconds_each
-from .subjects import MODES, NETWORKS, make_run
+from .subjects import MODES, NETWORKS, make_run, with_numbers
 
 STEPS = 20
 TIMES_FORWARD = {
@@ -124,8 +124,8 @@ def main() -> None:
     options = parse(__doc__, more)
     set_up_jax()
     records = Records(options.out)
-    run = make_run(options.network, options.mode, tiny=options.tiny)
-    operations = flops(run) * options.batch
+    run = with_numbers(make_run(options.network, options.mode, tiny=options.tiny))
+    operations = (flops(run) or np.nan) * options.batch
     peak = ceiling(options.out, options.mode)
     told = {"network": options.network, "mode": options.mode, "batch": options.batch}
     records.add(
