@@ -165,7 +165,7 @@ def _make_net(config: ConfigDict, facts: Facts) -> nnx.Module:
         nnx.Module,
         shape=facts.shape,
         num_classes=facts.num_classes if config.train.conditional else 0,
-        rngs=nnx.Rngs(config.seed),
+        rngs=models.rngs_of(config.seed),
     )
 
 

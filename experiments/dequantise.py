@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import Array
 
 import models
@@ -51,7 +50,7 @@ class Dequantiser:
             facts.shape,
             width=width or settings.width,
             layers=layers or settings.layers,
-            rngs=nnx.Rngs(loaded.run.config.seed),
+            rngs=models.rngs_of(loaded.run.config.seed),
         )
         self.levels, self.split = facts.levels, models.split(net)
         self.tx = make_optimizer(

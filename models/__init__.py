@@ -8,6 +8,7 @@ if find_spec("flax") is None:
     )
 
 from .dit import DiT as DiT
+from .keys import rngs_of as rngs_of
 from .mlp import MLP as MLP
 from .mp_unet import MPUNet as MPUNet
 from .ncsn import NCSN as NCSN

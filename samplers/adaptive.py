@@ -10,10 +10,8 @@ size, and time increases, as diffrax's solvers with space-time Levy area need. E
 own key, so it does not depend on its batch; the whole batch is evaluated until its slowest member is done, which is what `nfe` counts.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -30,22 +28,6 @@ from .data_size import data_sd, end_time, start_time
 from .dpm_adaptive import check_levels
 
 DTMIN = 1e-3  # shortest step in log-SNR, of which a walk covers about 20
-
-
-class TimedNoise(diffrax.AbstractTerm):
-    """The term G(tau) dB, one independent Brownian motion a coordinate."""
-
-    size: Callable  # tau -> G
-    path: diffrax.AbstractBrownianPath
-
-    def vf(self, t, y, args):
-        return jnp.full_like(y, self.size(t))
-
-    def contr(self, t0, t1, **kwargs):
-        return self.path.evaluate(t0, t1, **kwargs)
-
-    def prod(self, vf, control):
-        return vf * control
 
 
 def reverse_sde(
@@ -97,7 +79,8 @@ def reverse_sde(
 def _solve(keys, denoise, sde, x, numbers, cond, max_steps):
     start, end, sd, rtol = numbers
     first, last = sde.log_snr(start), sde.log_snr(end)
-    controller = diffrax.PIDController(rtol=0.0, atol=rtol, dtmin=DTMIN)
+    # diffrax takes as long to import as JAX, and walks of fixed steps do without it
+    from .additive_noise import solve
 
     def scale(t):
         alpha, sigma = sde.marginal(t)
@@ -111,31 +94,12 @@ def _solve(keys, denoise, sde, x, numbers, cond, max_steps):
         x0 = denoise((scale(t) * u)[None], t, cond).x0[0]
         return jnp.sqrt(signal(tau)) * x0 / sd - 0.5 * (1 + signal(tau)) * u
 
+    def noise(tau):
+        return jnp.sqrt(1 - signal(tau))
+
     def alone(key, u, cond):
-        path = diffrax.VirtualBrownianTree(
-            first,
-            last,
-            0.25 * DTMIN,
-            jax.ShapeDtypeStruct(u.shape, u.dtype),
-            key,
-            levy_area=diffrax.SpaceTimeLevyArea,
-        )
-        noise = TimedNoise(lambda tau: jnp.sqrt(1 - signal(tau)), path)
-        solution = diffrax.diffeqsolve(
-            diffrax.MultiTerm(diffrax.ODETerm(drift), noise),
-            diffrax.ShARK(),
-            t0=first,
-            t1=last,
-            dt0=0.1,
-            y0=u,
-            args=jax.tree.map(lambda a: a[None], cond),
-            stepsize_controller=controller,
-            max_steps=max_steps,
-            throw=False,
-        )
-        end = jax.tree.leaves(solution.ys)[0][-1]
-        arrived = solution.result == diffrax.RESULTS.successful
-        return jnp.where(arrived, end, jnp.nan), solution.stats["num_steps"]
+        cond = jax.tree.map(lambda a: a[None], cond)
+        return solve(key, drift, noise, first, last, u, cond, rtol, DTMIN, max_steps)
 
     u, steps = jax.vmap(alone)(keys, x / scale(start), cond)
     x = scale(end) * u

@@ -17,7 +17,6 @@ In the angle :math:`\theta` and the state :math:`u = x / h` of `ode.py`, from da
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -154,7 +153,7 @@ def _likelihood(keys, denoise, sde, x, numbers, cond, probes, trace, refine, max
     def at_tolerance(factor):
         # Dopri5: from 28 % fewer evaluations at equal error than Tsit5 to 9 % more, on the problems of benchmarks/likelihood.py
         (u, traces), calls = solve(
-            diffrax.Dopri5(),
+            "Dopri5",
             field,
             first,
             last,

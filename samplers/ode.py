@@ -13,7 +13,6 @@ has step sizes of its own, so it does not depend on its batch; the whole batch i
 
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -84,7 +83,7 @@ def _flow(denoise, sde, x, numbers, cond, max_steps, denoise_last):
     def field(theta, u, cond):
         return velocity(denoise, sde, theta, u, cond, sd)
 
-    u, calls = solve(diffrax.Tsit5(), field, first, last, x / scale, cond, rtol, atol, max_steps)
+    u, calls = solve("Tsit5", field, first, last, x / scale, cond, rtol, atol, max_steps)
     x = u * end_scale
     if denoise_last:
         x, calls = denoise(x, end, cond).x0, calls + 1
@@ -119,8 +118,10 @@ def solve(method, field, first, last, state, args, rtol, atol, max_steps):
     """Integrate `field(theta, state, args)` from angle `first` to `last`, each sample alone.
 
     Return the end and the calls of `field` that the slowest sample made.
-    `method` calls it six times a step, for the first of its seven stages is the last of the step before.
+    `method`, a solver of diffrax by its name, calls it six times a step, for the first of its seven stages is the last of the step before.
     """
+    import diffrax  # takes as long to import as JAX, and walks of fixed steps do without it
+
     sign, span = jnp.sign(last - first), jnp.abs(last - first)
 
     def forward(r, state, args):
@@ -129,7 +130,7 @@ def solve(method, field, first, last, state, args, rtol, atol, max_steps):
     def alone(state, args):
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(forward),
-            method,
+            getattr(diffrax, method)(),
             t0=0.0,
             t1=span,
             dt0=0.01 * span,

@@ -74,7 +74,7 @@ def to_diffusers(
     if wrong := [f"{name} = {mine[name]!r}" for name in mine if mine[name] != other[name]]:
         raise RunError(f"no UNet2DModel of diffusers is a network with {', '.join(wrong)}")
     del theirs["shape"], theirs["name"]
-    abstract = nnx.eval_shape(lambda: models.UNet(shape, **theirs, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: models.UNet(shape, **theirs, rngs=models.rngs_of(0)))
     template = rules.flatten(models.split(abstract).params)
     if homeless := own.keys() - template.keys():
         raise RunError(

@@ -64,7 +64,9 @@ def abstract_network(config: ConfigDict) -> nnx.Module:
         )
     classes = config.facts.num_classes if config.train.conditional else 0
     extra = {"shape": tuple(config.facts.shape), "num_classes": classes}
-    return nnx.eval_shape(lambda: make(models, config.net, nnx.Module, **extra, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(
+        lambda: make(models, config.net, nnx.Module, **extra, rngs=models.rngs_of(0))
+    )
 
 
 def fitting_network(

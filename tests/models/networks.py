@@ -38,7 +38,9 @@ def build(cls, **settings):
     for shape in SHAPES:
         try:
             return nnx.eval_shape(
-                lambda: cls(shape, **SMALLER.get(cls.__name__, {}), **settings, rngs=nnx.Rngs(0))  # noqa: B023
+                lambda shape=shape: cls(
+                    shape, **SMALLER.get(cls.__name__, {}), **settings, rngs=models.rngs_of(0)
+                )
             ), shape
         except ValueError:
             continue

@@ -19,7 +19,7 @@ def test_dit_xl_2_has_the_published_number_of_parameters():
         "num_classes": 1000,
         "embedding": "positional_open",
     }
-    net = nnx.eval_shape(lambda: models.DiT((32, 32, 4), **settings, rngs=nnx.Rngs(0)))
+    net = nnx.eval_shape(lambda: models.DiT((32, 32, 4), **settings, rngs=models.rngs_of(0)))
     positions, second = 256 * 1152, (1152 + 1) * 2 * 2 * 4
     assert sum(p.size for p in jax.tree.leaves(nnx.state(net))) == 675_129_632 - positions - second
 
@@ -42,7 +42,7 @@ def test_every_place_is_told_apart_and_rows_from_columns():
 
 def test_a_block_is_its_definition():
     rng = np.random.default_rng(0)
-    block = DiTBlock(8, 2, 2.0, 0.0, None, rngs=nnx.Rngs(0))
+    block = DiTBlock(8, 2, 2.0, 0.0, None, rngs=models.rngs_of(0))
     h, emb = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 3, 8), (2, 8)))
     np.testing.assert_array_equal(
         block(jnp.asarray(h), jnp.asarray(emb), None), h
@@ -70,7 +70,7 @@ def test_a_block_is_its_definition():
 
 def test_what_is_around_the_blocks_is_its_definition():
     """Without blocks: patches of an image wider than high, their places, and a last normalisation that is steered."""
-    net = models.DiT((4, 8, 3), width=8, depth=0, heads=2, rngs=nnx.Rngs(0))
+    net = models.DiT((4, 8, 3), width=8, depth=0, heads=2, rngs=models.rngs_of(0))
     rng = np.random.default_rng(0)
     nnx.update(
         net,
@@ -96,7 +96,7 @@ def test_what_is_around_the_blocks_is_its_definition():
 
 
 def test_a_new_network_says_nothing_and_is_steered_by_nothing():
-    net = models.DiT((2, 2, 1), width=8, depth=1, heads=2, rngs=nnx.Rngs(0))
+    net = models.DiT((2, 2, 1), width=8, depth=1, heads=2, rngs=models.rngs_of(0))
     assert not any(
         np.any(p[...])
         for layer in (net.dense_out, net.steer, net.blocks[0].steer)
@@ -109,7 +109,7 @@ def test_a_new_network_starts_with_the_published_scales():
 
     Of n numbers a standard deviation is known to 1 / sqrt(2 n); the bounds are 6 of them, passed less than once in 1e8 times.
     """
-    net = models.DiT((4, 4, 4), width=64, depth=1, heads=2, num_classes=99, rngs=nnx.Rngs(0))
+    net = models.DiT((4, 4, 4), width=64, depth=1, heads=2, num_classes=99, rngs=models.rngs_of(0))
     for layer in (net.conditioning.dense0, net.conditioning.dense1):
         kernel = np.asarray(layer.kernel[...])
         np.testing.assert_allclose(kernel.std(), 0.02, rtol=6 / np.sqrt(2 * kernel.size))
@@ -123,7 +123,7 @@ def test_a_new_network_starts_with_the_published_scales():
 
 def test_what_is_dropped_is_what_the_last_map_sees():
     """Where that map is the identity, each number is zero or 1 / (1 - rate) times what it is without dropout."""
-    block = DiTBlock(8, 2, 1.0, 0.5, None, rngs=nnx.Rngs(0))
+    block = DiTBlock(8, 2, 1.0, 0.5, None, rngs=models.rngs_of(0))
     block.dense1.kernel[...] = jnp.eye(8)
     block.steer.bias[...] = (
         jnp.zeros(48).at[40:].set(1.0)
@@ -146,4 +146,4 @@ def test_what_is_dropped_is_what_the_last_map_sees():
 )
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        models.DiT((8, 8, 1), **settings, rngs=nnx.Rngs(0))
+        models.DiT((8, 8, 1), **settings, rngs=models.rngs_of(0))

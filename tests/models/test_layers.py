@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import models
 from models.layers import ACTIVATIONS, Attention, GroupNorm, ResBlock, Style
 from models.resample import resampler
 
@@ -57,7 +58,9 @@ def test_group_norm_refuses_channels_that_it_cannot_share(features):
     [(Style(), 1, 2), (Style(groups=2, attention_groups=4, head_features=4), 2, 4)],
 )
 def test_attention_is_its_definition(style, heads, groups):
-    graphdef, params = nnx.split(nnx.eval_shape(lambda: Attention(8, style, rngs=nnx.Rngs(0))))
+    graphdef, params = nnx.split(
+        nnx.eval_shape(lambda: Attention(8, style, rngs=models.rngs_of(0)))
+    )
     p = jax.tree.map(lambda p: images(*p.shape, seed=p.size), nnx.to_pure_dict(params))
     x = images(2, 3, 5, 8)
     got = jax.jit(lambda x: nnx.merge(graphdef, p)(x))(jnp.asarray(x))
@@ -115,7 +118,7 @@ def convolution(x, p):
 )
 def test_a_block_is_its_definition(style, features, groups, settings):
     graphdef, params = nnx.split(
-        nnx.eval_shape(lambda: ResBlock(8, features, 6, style, **settings, rngs=nnx.Rngs(0)))
+        nnx.eval_shape(lambda: ResBlock(8, features, 6, style, **settings, rngs=models.rngs_of(0)))
     )
     p = jax.tree.map(lambda p: images(*p.shape, seed=p.size) / 2, nnx.to_pure_dict(params))
     x, emb = images(2, 4, 6, 8), images(2, 6, seed=1)

@@ -23,7 +23,7 @@ def magnitude(x):
 def test_the_sizes_are_the_published_ones(nf, published):
     """Karras et al. 2024 (arXiv:2312.02696), table 4: millions of parameters of XS, S and XXL."""
     net = nnx.eval_shape(
-        lambda: models.MPUNet((64, 64, 4), nf=nf, num_classes=1000, rngs=nnx.Rngs(0))
+        lambda: models.MPUNet((64, 64, 4), nf=nf, num_classes=1000, rngs=models.rngs_of(0))
     )
     assert sum(p.size for p in jax.tree.leaves(nnx.state(net))) == pytest.approx(
         published, rel=0.02
@@ -44,7 +44,7 @@ def test_sums_concatenations_and_silu_keep_magnitude():
 
 @pytest.mark.parametrize("size", [0, 1, 3])
 def test_a_weight_counts_by_its_direction_and_keeps_magnitude(size):
-    conv = MPConv(16, 64, size, rngs=nnx.Rngs(0))
+    conv = MPConv(16, 64, size, rngs=models.rngs_of(0))
     x = normal(8, 16, 16, 16) if size else normal(400, 16)
     y = conv(x)
     inner = y[:, 1:-1, 1:-1] if size else y
@@ -58,7 +58,7 @@ def test_a_weight_counts_by_its_direction_and_keeps_magnitude(size):
 
 
 def test_a_block_is_its_definition():
-    block = MPBlock(8, 16, 12, encoder=True, attend=True, head_features=8, rngs=nnx.Rngs(0))
+    block = MPBlock(8, 16, 12, encoder=True, attend=True, head_features=8, rngs=models.rngs_of(0))
     block.gain[...] = jnp.float32(0.7)
     x, emb = normal(2, 3, 3, 8, seed=3), normal(2, 12, seed=4)
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), nnx.to_pure_dict(nnx.state(block)))
@@ -186,7 +186,7 @@ def test_the_network_is_its_blocks_and_what_it_kept_counts_as_much_as_its_state(
 def test_only_the_way_down_normalises_pixels():
     net = nnx.eval_shape(
         lambda: models.MPUNet(
-            (8, 8, 1), nf=8, ch_mult=(1, 2), num_res_blocks=1, num_classes=0, rngs=nnx.Rngs(0)
+            (8, 8, 1), nf=8, ch_mult=(1, 2), num_res_blocks=1, num_classes=0, rngs=models.rngs_of(0)
         )
     )
     down, up = (
@@ -199,7 +199,7 @@ def test_only_the_way_down_normalises_pixels():
 
 def test_a_block_on_the_way_up_is_its_definition_within_the_limit():
     """Without attention: what comes in is not normalised, and is as wide as it was until the sum."""
-    block = MPBlock(16, 8, 12, encoder=False, rngs=nnx.Rngs(0))
+    block = MPBlock(16, 8, 12, encoder=False, rngs=models.rngs_of(0))
     block.gain[...] = jnp.float32(0.7)
     x, emb = 300 * normal(2, 3, 3, 16, seed=3), normal(2, 12, seed=4)
 
@@ -216,7 +216,7 @@ def test_a_block_on_the_way_up_is_its_definition_within_the_limit():
 
 def test_what_is_dropped_is_what_the_last_convolution_sees():
     """Where that convolution is the identity, each number is zero or 1 / (1 - rate) times what it is without dropout."""
-    block = MPBlock(8, 8, 12, encoder=False, dropout=0.5, rngs=nnx.Rngs(0))
+    block = MPBlock(8, 8, 12, encoder=False, dropout=0.5, rngs=models.rngs_of(0))
     block.conv1.weight[...] = jnp.zeros((3, 3, 8, 8)).at[1, 1].set(jnp.eye(8))
     x, emb = normal(2, 4, 4, 8, seed=3), normal(2, 12, seed=4)
     dropped = np.asarray(block(x, emb, nnx.Rngs(dropout=1)) - mp_sum(x, 0 * x, 0.3))
@@ -236,7 +236,7 @@ def test_a_pixel_of_zeros_stays_finite():
 @pytest.mark.parametrize("direction", ["up", "down"])
 @pytest.mark.parametrize("encoder", [True, False])
 def test_a_block_that_changes_the_resolution_is_one_behind_the_change(direction, encoder):
-    block = MPBlock(8, 16, 12, encoder=encoder, resample=direction, rngs=nnx.Rngs(0))
+    block = MPBlock(8, 16, 12, encoder=encoder, resample=direction, rngs=models.rngs_of(0))
     block.gain[...] = jnp.float32(0.7)
     x, emb = normal(2, 4, 6, 8, seed=3), normal(2, 12, seed=4)
     got = block(x, emb, None)

@@ -210,7 +210,7 @@ def test_wrong_settings_say_what_was_expected(cls):
         ({"num_classes": -1}, "num_classes >= 0"),
     ]:
         with pytest.raises(ValueError, match=message):
-            nnx.eval_shape(lambda: cls(shape, **settings, rngs=nnx.Rngs(0)))  # noqa: B023
+            nnx.eval_shape(lambda: cls(shape, **settings, rngs=models.rngs_of(0)))  # noqa: B023
 
 
 @each_network

@@ -9,7 +9,7 @@ import models
 
 
 def count(**settings):
-    net = nnx.eval_shape(lambda: models.UNet(rngs=nnx.Rngs(0), **settings))
+    net = nnx.eval_shape(lambda: models.UNet(rngs=models.rngs_of(0), **settings))
     return sum(p.size for p in jax.tree.leaves(nnx.state(net)))
 
 
@@ -72,7 +72,7 @@ def test_the_published_networks_have_their_number_of_parameters(settings, publis
 )
 def test_any_size_that_halves_often_enough(shape, ch_mult):
     def call(x, c_noise):
-        return models.UNet(shape, nf=8, ch_mult=ch_mult, num_res_blocks=1, rngs=nnx.Rngs(0))(
+        return models.UNet(shape, nf=8, ch_mult=ch_mult, num_res_blocks=1, rngs=models.rngs_of(0))(
             x, c_noise
         )
 
@@ -84,7 +84,7 @@ def test_a_size_that_does_not_halve_names_the_remedy():
         ValueError,
         match=r"\(28, 30, 1\) cannot be halved 2 times .* multiples of 4; pad or crop the images, or shorten ch_mult",
     ):
-        models.UNet((28, 30, 1), ch_mult=(1, 2, 2), rngs=nnx.Rngs(0))
+        models.UNet((28, 30, 1), ch_mult=(1, 2, 2), rngs=models.rngs_of(0))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_size_that_does_not_halve_names_the_remedy():
 )
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        nnx.eval_shape(lambda: models.UNet((8, 8, 1), **settings, rngs=nnx.Rngs(0)))
+        nnx.eval_shape(lambda: models.UNet((8, 8, 1), **settings, rngs=models.rngs_of(0)))
 
 
 def test_attention_stands_where_it_is_asked_for():
@@ -117,7 +117,7 @@ def test_attention_stands_where_it_is_asked_for():
 
 def abstract(**settings):
     return nnx.eval_shape(
-        lambda: models.UNet((8, 8, 1), nf=8, num_res_blocks=1, rngs=nnx.Rngs(0), **settings)
+        lambda: models.UNet((8, 8, 1), nf=8, num_res_blocks=1, rngs=models.rngs_of(0), **settings)
     )
 
 

@@ -53,7 +53,7 @@ def numbered(net):
     """Return parameters for the settings of a network, no two numbers of them equal."""
     counter = itertools.count(1)
     settings = {k: v for k, v in net.items() if k != "name"}
-    abstract = nnx.eval_shape(lambda: models.UNet(SHAPE, **settings, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: models.UNet(SHAPE, **settings, rngs=models.rngs_of(0)))
     shapes = models.split(abstract).params
     return jax.tree.map(
         lambda p: np.float32(next(counter) + np.arange(p.size) / p.size).reshape(p.shape), shapes

@@ -121,7 +121,7 @@ def test_bfloat16_is_near_at_the_largest_and_the_smallest_noise(name, networks, 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_published_sizes(name):
     """Counted in PyTorch, without their tables of sigmas; 10 noise levels."""
-    net = nnx.eval_shape(lambda: models.NCSN((32, 32, 3), **SETTINGS[name], rngs=nnx.Rngs(0)))
+    net = nnx.eval_shape(lambda: models.NCSN((32, 32, 3), **SETTINGS[name], rngs=models.rngs_of(0)))
     assert sum(p.size for p in jax.tree.leaves(models.split(net).params)) == PARAMETERS[name]
 
 
