@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 import models
 import sde_lib
 from sde_lib import SDE, Denoiser
-from sde_lib.uncertainty import FEATURES
+from sde_lib.loss_uncertainty import FEATURES
 
 from .errors import RunError
 from .objects import make as make

@@ -117,7 +117,7 @@ def measure(loaded: Loaded, dataset: data.DataSet, batch: dict, raw: Any) -> dic
     residual, scale = (
         np.asarray(a, np.float64) for a in residuals(loaded.denoiser, batch["x"][:POINTS], t)
     )
-    curves = {"t": np.asarray(t), "level": np.exp(-0.5 * np.asarray(sde.log_snr(t)))}
+    curves = {"t": np.asarray(t), "level": np.asarray(sde.noise_level(t))}
     curves |= {
         name: getattr(level, name).mean(1) for name in ("loss", "linear", "raw", "predicted")
     }

@@ -12,7 +12,7 @@ from .keys import rngs_of as rngs_of
 from .mlp import MLP as MLP
 from .mp_unet import MPUNet as MPUNet
 from .ncsn import NCSN as NCSN
-from .split import Split as Split
-from .split import merge as merge
-from .split import split as split
+from .splitting import Split as Split
+from .splitting import merge as merge
+from .splitting import split as split
 from .unet import UNet as UNet

@@ -26,5 +26,6 @@ def rngs_of(seed: int) -> nnx.Rngs:
     >>> nnx.eval_shape(lambda: models.UNet((32, 32, 3), rngs=models.rngs_of(0)))
     """
     rngs = nnx.Rngs(seed)
-    rngs.default = CountingStream(seed, tag="default")
+    stream = CountingStream(seed, tag="default")
+    rngs.default = stream  # pyright: ignore[reportAttributeAccessIssue]
     return rngs

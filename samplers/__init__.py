@@ -1,55 +1,72 @@
 """The ways back from noise to data."""
 
-from . import grids as grids
-from .adams_bashforth import AdamsBashforth as AdamsBashforth
-from .adaptive import reverse_sde as reverse_sde
-from .ancestral import Ancestral as Ancestral
+# Walking over a grid of times
 from .base import Sampler as Sampler
 from .base import Samples as Samples
 from .base import draw_prior as draw_prior
 from .base import sample as sample
-from .bound import Bound as Bound
-from .bound import variational_bound as variational_bound
+from . import grids as grids
+from .measured_grids import measured as measured
+
+# Which sampler and grid for a number of evaluations
+from .recommendation import Recommendation as Recommendation
+from .recommendation import recommended as recommended
+
+# Samplers of the probability flow
 from .ddim import DDIM as DDIM
-from .deis import DEIS as DEIS
-from .deis import LMS as LMS
-from .dpm import DPMpp2M as DPMpp2M
-from .dpm import DPMpp2MSDE as DPMpp2MSDE
-from .dpm import DPMpp3M as DPMpp3M
-from .dpm import DPMpp3MSDE as DPMpp3MSDE
-from .dpm import DPMSolverM as DPMSolverM
+from .heun import Heun as Heun
 from .dpm_2 import DPM2 as DPM2
-from .dpm_adaptive import dpm_adaptive as dpm_adaptive
-from .dpm_single import SEEDS as SEEDS
+from .dpm_single import DPMSolver as DPMSolver
+from .dpm import DPMSolverM as DPMSolverM
+from .dpm import DPMpp2M as DPMpp2M
+from .dpm import DPMpp3M as DPMpp3M
 from .dpm_single import DPMpp2S as DPMpp2S
 from .dpm_single import DPMpp3S as DPMpp3S
-from .dpm_single import DPMppSDE as DPMppSDE
-from .dpm_single import DPMSolver as DPMSolver
+from .deis import DEIS as DEIS
+from .deis import LMS as LMS
+from .adams_bashforth import AdamsBashforth as AdamsBashforth
+from .unipc import UniPC as UniPC
+
+# Samplers of the reverse SDE
 from .euler_maruyama import EulerMaruyama as EulerMaruyama
+from .reverse_diffusion import ReverseDiffusion as ReverseDiffusion
+from .ancestral import Ancestral as Ancestral
+from .dpm_single import DPMppSDE as DPMppSDE
+from .dpm import DPMpp2MSDE as DPMpp2MSDE
+from .dpm import DPMpp3MSDE as DPMpp3MSDE
+from .dpm_single import SEEDS as SEEDS
+from .sa import SASolver as SASolver
+
+# Correctors
+from .langevin import Langevin as Langevin
+from .langevin import AnnealedLangevin as AnnealedLangevin
+from .predictor_corrector import PredictorCorrector as PredictorCorrector
+
+# Walks with adaptive steps
+from .ode import probability_flow as probability_flow
+from .adaptive import reverse_sde as reverse_sde
+from .adaptive_dpm import dpm_adaptive as dpm_adaptive
+
+# All steps at once, and solvers learned for few steps
+from .parallel import ParallelSamples as ParallelSamples
+from .parallel import sample_parallel as sample_parallel
 from .few_steps import FewSteps as FewSteps
 from .fit import Fit as Fit
 from .fit import fit_grid as fit_grid
 from .fit import fit_solver as fit_solver
-from .heun import Heun as Heun
-from .langevin import AnnealedLangevin as AnnealedLangevin
-from .langevin import Langevin as Langevin
-from .latent import decode as decode
-from .latent import encode as encode
-from .latent import nearest as nearest
-from .latent import outlier_scores as outlier_scores
-from .latent import slerp as slerp
-from .latent import temper as temper
-from .likelihood import TRACES as TRACES
+
+# Likelihoods and bounds
 from .likelihood import LogLikelihood as LogLikelihood
 from .likelihood import log_likelihood as log_likelihood
 from .likelihood import prior_mismatch as prior_mismatch
-from .measured_grids import measured as measured
-from .ode import probability_flow as probability_flow
-from .parallel import ParallelSamples as ParallelSamples
-from .parallel import sample_parallel as sample_parallel
-from .predictor_corrector import PredictorCorrector as PredictorCorrector
-from .recommended import Recommendation as Recommendation
-from .recommended import recommended as recommended
-from .reverse_diffusion import ReverseDiffusion as ReverseDiffusion
-from .sa import SASolver as SASolver
-from .unipc import UniPC as UniPC
+from .likelihood import TRACES as TRACES
+from .bound import Bound as Bound
+from .bound import variational_bound as variational_bound
+
+# Latent codes of the probability flow
+from .latent import encode as encode
+from .latent import decode as decode
+from .latent import slerp as slerp
+from .latent import temper as temper
+from .latent import nearest as nearest
+from .latent import outlier_scores as outlier_scores

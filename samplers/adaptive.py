@@ -21,11 +21,11 @@ from jaxtyping import Array, Int, Key
 
 from sde_lib import SDE
 
+from .adaptive_dpm import check_levels
 from .base import Samples, sample_keys
 from .checks import check_batch, check_key, check_problem, check_span, check_tolerance
 from .counted import Counted, Denoise, evaluations
 from .data_size import data_sd, end_time, start_time
-from .dpm_adaptive import check_levels
 
 DTMIN = 1e-3  # shortest step in log-SNR, of which a walk covers about 20
 

@@ -47,18 +47,18 @@ def start_time(sde: SDE, sd: Any) -> float:
     alpha = in_float64(sde.marginal, np.asarray(1.0))[0]
     if isinstance(alpha, Tracer) or isinstance(sd, Tracer) or np.all(alpha > 1e-3):
         return 1.0
-    return float(in_float64(_time_of_level, sde, START_LEVEL * max(float(sd), 1.0)))
+    return float(
+        in_float64(
+            lambda sde, level: sde.time_of_level(level), sde, START_LEVEL * max(float(sd), 1.0)
+        )
+    )
 
 
 def end_time(sde: SDE, sd: Any) -> Any:
     """Return the time at which a walk to data of standard deviation `sd` ends: 1e-3, or earlier if noise is felt there, from t_min on."""
 
     def time(sde, level):
-        return jnp.maximum(jnp.minimum(_time_of_level(sde, level), LATEST_END), sde.t_min)
+        return jnp.maximum(jnp.minimum(sde.time_of_level(level), LATEST_END), sde.t_min)
 
     end = in_float64(time, sde, END_LEVEL * (sd if isinstance(sd, Tracer) else float(sd)))
     return end if isinstance(end, Tracer) else float(end)
-
-
-def _time_of_level(sde: SDE, level: ArrayLike) -> Any:
-    return sde.time(-2 * jnp.log(level))

@@ -71,7 +71,7 @@ class FewSteps(eqx.Module):
         alpha, sigma = sde.marginal(jnp.ones_like(last))
         if not any(isinstance(value, Tracer) for value in (self.levels, alpha, sigma)):
             _check_start(sde, float(self.levels[0]), float(alpha), float(sigma))
-        return jnp.maximum(sde.time(-2 * jnp.log(jnp.asarray(self.levels))), last)
+        return jnp.maximum(sde.time_of_level(self.levels), last)
 
     def __call__(
         self,
@@ -127,7 +127,7 @@ class _Walk(Sampler):
 
     def plan(self, sde: SDE, ts: Array) -> _Row:
         s, n = jnp.asarray(self.solver.levels), self.solver.nfe
-        asked = sde.time(-2 * jnp.log(jnp.asarray(self.solver.asked)))
+        asked = sde.time_of_level(self.solver.asked)
         clean = s[1:] <= 0
         alpha, sigma = signal_and_noise(sde, ts)
         alpha_s, sigma_s = jnp.where(clean, 1.0, alpha[1:]), jnp.where(clean, 0.0, sigma[1:])

@@ -204,7 +204,7 @@ def _ends(sde, start, end):
 
 def _time_of(sde, level):
     """Return the time of a noise level sigma / alpha, or t_min if that comes first."""
-    return max(float(sde.t_min), float(sde.time(jnp.asarray(-2 * np.log(level)))))
+    return max(float(sde.t_min), float(sde.time_of_level(level)))
 
 
 def _target(denoise, sde, x, start, end, cond):
@@ -242,7 +242,7 @@ def _start_levels(sde, steps, start, end, sd):
         grids.centred(sde, steps, start, end, sd=sd),
         grids.centred(sde, steps, start, end, centre=1.0, warm_up=0.0, sd=sd),
     ]
-    return [jnp.exp(-0.5 * sde.log_snr(jnp.asarray(ts))) for ts in times]
+    return [sde.noise_level(jnp.asarray(ts)) for ts in times]
 
 
 def _second_order(levels):

@@ -75,7 +75,7 @@ class Heun(Sampler):
             )
             high = jnp.minimum(high * (1 + gamma), r[0])
             raised = high > r[:-1]
-            t = jnp.where(raised, sde.time(-2 * jnp.log(high)), t)
+            t = jnp.where(raised, sde.time_of_level(high), t)
             alpha_high = signal_and_noise(sde, t)[0]
             scale = jnp.where(raised, alpha_high / alpha[:-1], 1.0)
             # Where nothing is raised the slope of the root would be infinite.

@@ -82,6 +82,14 @@ class SDE(eqx.Module):
             return jnp.clip(self.inverse(log_snr), 0.0, 1.0)  # no derivative is wanted
         return _time(self, log_snr)
 
+    def noise_level(self, t: Array) -> Array:
+        """Return the noise level sigma / alpha at `t`, elementwise; it grows with t, and is infinite where no signal is left."""
+        return jnp.exp(-0.5 * self.log_snr(t))
+
+    def time_of_level(self, level: ArrayLike) -> Array:
+        """Return the t in [0, 1] of a noise level sigma / alpha, elementwise; values out of range give the nearer end, as `time`."""
+        return self.time(-2 * jnp.log(jnp.asarray(level)))
+
     def inverse(self, log_snr: Array) -> Array:
         """Return the t of a log-SNR, elementwise, for `time`: by bisection, which a closed form may replace. It need pass no gradient."""
 

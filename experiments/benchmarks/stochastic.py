@@ -127,7 +127,7 @@ def measure(nfe=NFE, seeds=SEEDS_RUN, only=("gmm2 VP", "gmm2 EDM")) -> list[dict
         level = (
             0.0
             if problem.ends_clean
-            else float(np.exp(-0.5 * in_float64(problem.sde.log_snr, np.asarray(1e-3))))
+            else float(in_float64(problem.sde.noise_level, np.asarray(1e-3)))
         )
         truth = exact(problem, level, 1000)
         floor = np.array([distances(exact(problem, level, 2000 + seed), truth) for seed in seeds])

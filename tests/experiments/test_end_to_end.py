@@ -1,10 +1,11 @@
-"""Three kinds of process, with a network and the default settings, through every mode.
+"""Every process that a configuration can name, with a network and the default settings, through every mode.
 
 Here right answers are known although networks are trained: both networks begin with an output of nought, which under the default
 prediction is the denoiser of N(0, s^2), s the standard deviation of the data, and training takes steps that are too small to matter. So
 samples have the standard deviation s, and the likelihood of an example is that of N(0, s^2).
 """
 
+import inspect
 import json
 import math
 import shlex
@@ -14,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import sde_lib
 from experiments import data
 from experiments.build import load, make_dataset
-from experiments.configs import toy
+from experiments.configs import files, toy
 from experiments.configs.common import SDES
+from experiments.dequantise import dequantise
 from experiments.diagnose import diagnose
 from experiments.evaluate import evaluate
 from experiments.fit import fit, with_fits
@@ -27,8 +30,24 @@ from experiments.train import train
 from experiments.walks import make_walk
 from samplers import draw_prior
 
-MODES = {f.__name__: f for f in (sample, evaluate, likelihood, diagnose, fit)}
+MODES = {f.__name__: f for f in (sample, evaluate, likelihood, diagnose, dequantise, fit)}
+# Public processes that no variant names, and that need more than a name.
+OTHERS = {
+    "Discrete": {"name": "Discrete", "sde": {"name": "VP"}, "n": 100},
+}
 NUMBER = 256  # samples of each sampler
+
+
+def processes():
+    """Return the sections of all processes by name: the variants, and every public process that none of them names."""
+    found = dict(SDES)
+    for name, kind in sorted(vars(sde_lib).items()):
+        if not (inspect.isclass(kind) and issubclass(kind, sde_lib.SDE)):
+            continue
+        named = {section["name"] for section in found.values()}
+        if not inspect.isabstract(kind) and name not in named:
+            found[name] = OTHERS.get(name, {"name": name})
+    return found
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,6 +56,15 @@ def programs_that_compile_fast():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A file of 96 grey pictures of 4 x 4 pixels, 256 levels, around the middle."""
+    path = tmp_path_factory.mktemp("data") / "pictures.npy"
+    levels = np.random.default_rng(0).normal(127.5, 40, (96, 4, 4, 1)).clip(0, 255)
+    np.save(path, levels.round().astype(np.uint8))
+    return path
 
 
 def small(config, sde):
@@ -50,6 +78,7 @@ def small(config, sde):
     config.eval.number = NUMBER
     config.sampling.update({"number": NUMBER, "batch_size": NUMBER})
     config.fit.update({"nfe": 3, "noises": 4, "updates": 2})
+    config.dequantise.update({"steps": 2, "batch_size": 16, "width": 4, "layers": 2})
     return config
 
 
@@ -57,6 +86,14 @@ def vectors(sde):
     config = toy.get_config("mixture")
     config.data.size = 200
     config.net.update({"width": 8, "depth": 1})
+    return small(config, sde)
+
+
+def images(sde, path):
+    config = files.get_config()
+    config.data.path = str(path)
+    config.data.validation = 0.3
+    config.net.update({"nf": 8, "ch_mult": (1,), "num_res_blocks": 1, "attn_resolutions": ()})
     return small(config, sde)
 
 
@@ -128,11 +165,10 @@ def check_likelihood(loaded, workdir, facts):
     assert np.isfinite(values["bound"]).all() and np.abs(values["refinement"]).max() < 0.01
 
 
-# One process with signal at t = 1, one whose noise grows, one without signal there: a minute of processor time each.
-@pytest.mark.parametrize("name", ["vp", "ve", "rectified"])
+@pytest.mark.parametrize("name", processes())
 def test_vectors_through_every_mode(name, tmp_path, capsys):
     workdir = tmp_path / "run"
-    loaded = trained(vectors(SDES[name]), workdir)
+    loaded = trained(vectors(processes()[name]), workdir)
     facts = loaded.run.facts
     report = run("evaluate", loaded, workdir, capsys)
     assert set(report["samplers"]) == {"pc", "ddim", "ode"}
@@ -149,3 +185,21 @@ def test_vectors_through_every_mode(name, tmp_path, capsys):
     fitted = with_config(with_fits(loaded, workdir), sampling={"sampler": "fit3"})
     run("sample", fitted, workdir, capsys)
     assert np.isfinite(np.load(workdir / "samples" / "fit3" / "samples.npz")["x"]).all()
+
+
+# What depends on the kind of data does not depend on the process: one with signal at t = 1, and one without.
+@pytest.mark.parametrize("name", ["ve", "rectified"])
+def test_images_through_training_sampling_and_likelihoods(name, pictures, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    loaded = trained(images(processes()[name], pictures), workdir)
+    facts = loaded.run.facts
+    assert facts.levels == 256
+    run("likelihood", loaded, workdir, capsys)
+    check_likelihood(loaded, workdir, facts)
+    for sampler in loaded.config.samplers:
+        chosen = with_config(loaded, sampling={"sampler": sampler})
+        run("sample", chosen, workdir, capsys)
+        check_samples(chosen, sampler, workdir)
+    run("dequantise", loaded, workdir, capsys)
+    redrawn = run("likelihood", with_config(loaded, eval={"dequantise": True}), workdir, capsys)
+    assert 0 < redrawn["bits_per_dim"] < 9

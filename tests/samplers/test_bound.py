@@ -20,7 +20,7 @@ CURVED = GaussianMixture(
 )
 def test_the_bound_of_a_perfect_denoiser_is_the_log_density(sde):
     # The reverse SDE of an exact score is the forward process, so nothing is lost but the prior's mismatch, below 2e-3 nat here, and what
-    # sigma(t_min) blurs. 1500 estimates, each point by itself: 4.5 standard errors, missed by 7e-6 of right codes.
+    # sigma(t_min) blurs. 1500 estimates, each point by itself: 4.5 standard errors, false-alarm probability 7e-6.
     x = jnp.repeat(CURVED.sample(jax.random.key(2), 3), 500, axis=0)
     found = variational_bound(jax.random.key(0), CURVED.denoiser(sde), sde, x, draws=32)
     error = (
@@ -67,7 +67,7 @@ def test_the_prior_is_charged_for_the_signal_that_is_left():
 
 def test_the_prior_is_charged_for_what_it_is_not():
     # With the exact score the reverse process started from p_1 gives the density of the data, so another prior costs what it is
-    # farther from q(x_1 | x) than p_1 is. 2000 estimates of a point: 4.5 standard errors, missed by 7e-6 of right codes, and 4e-3
+    # farther from q(x_1 | x) than p_1 is. 2000 estimates of a point: 4.5 standard errors, false-alarm probability 7e-6, and 4e-3
     # for sigma(t_min).
     sde, x, (m, v) = VP(beta_max=1.0), 0.9, (0.3, 0.25)
     alpha, sigma = (float(a) for a in sde.marginal(jnp.ones(())))

@@ -23,7 +23,7 @@ def test_one_step_moves_the_squared_distance_as_calculated(sde, norms):
     # At squared distance r from the mean of N(m, v I) the score is -(x - m) / v, so with a = 2 (A snr)^2 v and q = |z|^2 the step size is
     # e = a v q / r. As z and -z are equally likely, E |x' - m|^2 = r E (1 - e/v)^2 + 2 E e q = r - 2 a E q + (a + 2 v) (a / r) E q^2,
     # with E q = d and E q^2 = d (d + 2). A mean of norms over a large batch fixes e at a v (d - 1/2) / r instead, as E |z| = sqrt(d - 1/2).
-    # 8192 draws of |x' - m|^2: 5 standard errors of their mean, passed by 6e-7 of right codes.
+    # 8192 draws of |x' - m|^2: 5 standard errors of their mean, false-alarm probability 6e-7.
     n, snr, t = 8192, 0.4, np.array([0.4, 0.399])
     with jax.enable_x64(True):
         alpha, sigma = (np.asarray(m) for m in sde.marginal(jnp.asarray(t)))

@@ -125,9 +125,9 @@ def test_mismatch_of_the_prior_is_the_known_one(sde, nats):
 def test_the_estimated_trace_is_unbiased_and_its_error_covers_at_its_nominal_rate(
     trace, probes, independent
 ):
-    # 3000 estimates of one density in 16 dimensions. Mean: within 4.5 standard errors (missed by 7e-6 of right codes).
+    # 3000 estimates of one density in 16 dimensions. Mean: within 4.5 standard errors (false-alarm probability 7e-6).
     # Coverage of the central 90 % of Student's t with 2 degrees of freedom: binomial standard deviation 0.0055; 0.023 allows 4.2 of them,
-    # missed by 3e-5 of right codes; without ddof=1 or with 4 probes' worth of certainty it would be 0.86.
+    # false-alarm probability 3e-5; without ddof=1 or with 4 probes' worth of certainty it would be 0.86.
     sde, data, n = VP(), correlated(16), 3000
     x = jnp.broadcast_to(data.sample(jax.random.key(3), 1), (n, 16))
     tolerance = jnp.asarray(1e-3)

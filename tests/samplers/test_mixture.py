@@ -65,7 +65,8 @@ def test_end_points_converge_to_the_exact_flow_with_the_declared_order(determini
 @TWO
 def test_samples_have_the_distribution_that_they_should(stochastic, sde, monkeypatch):
     # 256 x 64 independent values, started from p_1. The share of them below a point has a standard deviation of at most 0.0039; five of
-    # them, 0.0195, at one of nine points are passed by 5e-6 of right codes. At 100 steps discretisation moves a share by up to 0.01.
+    # them, 0.0195, are exceeded at one of nine points with probability 5e-6 (a false alarm). At 100 steps discretisation moves a share
+    # by up to 0.01.
     batch, d, steps = 256, 64, 100
     if isinstance(
         stochastic, PredictorCorrector

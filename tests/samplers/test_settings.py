@@ -140,7 +140,7 @@ def test_langevin_takes_the_norms_of_noise_where_one_sample_is_too_few_numbers(d
 
 
 def test_predictor_corrector_with_its_usual_parts_ends_in_the_law_of_data_in_one_dimension():
-    # 4000 draws: 4.5 standard errors of the standard deviation are 5 %, of the mean 0.07; missed by 1.4e-5 of right codes. The
+    # 4000 draws: 4.5 standard errors of the standard deviation are 5 %, of the mean 0.07; false-alarm probability 1.4e-5. The
     # finite steps of the corrector add up to 1.3 % where noise is as large as the data.
     data = Gaussian([0.3], [[0.36]])
     for sde in (VP(), VE()):
@@ -153,7 +153,7 @@ def test_predictor_corrector_with_its_usual_parts_ends_in_the_law_of_data_in_one
 
 def test_each_of_several_corrector_steps_has_noise_of_its_own():
     # Without a score, n steps of size e add noise of variance 2 e n; the same noise n times would have 2 e n^2. 8000 draws, 5 standard
-    # errors: 8 %, passed by 6e-7 of right codes.
+    # errors: 8 %; false-alarm probability 6e-7.
     sde, n = VP(), 3
     corrector = AnnealedLangevin(n_steps=n)
     row = jax.tree.map(lambda c: jnp.asarray(c[0]), corrector.plan(sde, np.array([0.4, 0.3])))

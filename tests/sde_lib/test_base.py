@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sde_lib import VE, VP, expand, in_float64
+from sde_lib import EDM, VE, VP, Rectified, expand, in_float64
 
 
 def test_expand_appends_axes_and_takes_the_precision_of_the_state_but_float32_at_least():
@@ -75,3 +75,14 @@ def test_in_float64_knows_its_result_inside_any_transformation(sde):
 
 def test_in_float64_keeps_whole_numbers_whole():
     assert in_float64(lambda n, t: np.arange(n) * t, 3, 0.5).tolist() == [0, 0.5, 1.0]
+
+
+def test_a_noise_level_is_sigma_over_alpha_and_has_its_time_back():
+    """Of EDM sigma itself, of the rectified flow t / (1 - t); beyond the ends the nearer one."""
+    t = jnp.asarray([1e-3, 0.2, 0.7])
+    np.testing.assert_allclose(EDM().noise_level(t), EDM().marginal(t)[1], rtol=1e-5)
+    np.testing.assert_allclose(Rectified().noise_level(t), t / (1 - t), rtol=1e-5)
+    for sde in (VP(), VE(), EDM(), Rectified()):
+        np.testing.assert_allclose(sde.time_of_level(sde.noise_level(t)), t, rtol=2e-4, atol=1e-6)
+        np.testing.assert_allclose(sde.time_of_level([1e-30, 1e30]), [0, 1], atol=1e-9)
+    assert np.isinf(Rectified().noise_level(1.0))

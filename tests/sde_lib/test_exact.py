@@ -129,7 +129,7 @@ def test_density_integrates_to_one(sde, data):
 
 
 def test_samples_have_the_moments_of_the_data(data):
-    # 20 000 draws: five means and covariances within 5 standard errors, missed by a right code less than once in 1e5 runs.
+    # 20 000 draws: five means and covariances within 5 standard errors; false-alarm probability below 1e-5.
     x, (mean, cov) = (
         np.asarray(data.sample(jax.random.key(11), 20_000), np.float64),
         data.data_moments(),

@@ -20,7 +20,7 @@ from sde_lib import (
     sliced_loss,
     uncertainty,
 )
-from sde_lib.uncertainty import features
+from sde_lib.loss_uncertainty import features
 
 COV = np.array([[0.25, 0.06], [0.06, 0.04]])
 DATA = Gaussian([0.0, 0.0], COV)
@@ -72,7 +72,7 @@ def network(sde, prediction, shift=0.0, slope=0.0):
 @pytest.mark.parametrize("prediction", ["edm", "noise", "x0"])
 def test_the_perfect_network_has_the_smallest_loss_and_no_gradient(sde, prediction):
     # The loss left is the posterior variance: of the noise alpha^2 c / h^2 along each eigenvector of the data, c its variance and
-    # h^2 = alpha^2 c + sigma^2. 4096 samples a time; means within 5 standard errors: a right code fails once in 1e5 runs.
+    # h^2 = alpha^2 c + sigma^2. 4096 samples a time; means within 5 standard errors; false-alarm probability 1e-5.
     t = jnp.repeat(jnp.array([0.05, 0.3, 0.8]), 4096)
     x0 = DATA.sample(jax.random.key(0), len(t))
 

@@ -95,7 +95,7 @@ def test_float32_rates_and_coefficients_are_accurate_down_to_tiny_times(sde):
 
 
 def test_perturbed_data_have_the_moments_of_the_marginal(sde):
-    # 40 000 normals: a mean within 5 standard errors and a variance within 5 are missed once in 1e6 right codes each.
+    # 40 000 normals: a mean within 5 standard errors and a variance within 5; false-alarm probability 1e-6 each.
     n, t = 40_000, np.float32(0.6)
     alpha, sigma = in_float64(sde.marginal, t)
     x, noise = sde.perturb(jax.random.key(3), jnp.full((n, 1), 1.5), t)
@@ -120,7 +120,7 @@ def test_other_shapes_of_time_are_refused(sde, shape):
 
 
 def test_prior_is_the_normal_that_its_density_says_and_close_to_noisy_data(sde):
-    # 40 000 normals: 5 standard errors of a mean and of a variance, each missed once in 1e6 right codes.
+    # 40 000 normals: 5 standard errors of a mean and of a variance; false-alarm probability 1e-6 each.
     x, n = np.asarray(sde.prior(jax.random.key(5), (10_000, 2, 2))), 40_000
     std = float(sde.prior_std())
     assert abs(x.mean()) < 5 * std / np.sqrt(n)

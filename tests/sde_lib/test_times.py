@@ -88,7 +88,7 @@ def test_quantiles_rise_from_t_min_to_one(sde, distribution):
 
 def test_draws_follow_the_stated_distribution(sde, distribution):
     t = draw_times(jax.random.key(8), sde, 4000, distribution, stratified=False)
-    # missed by a right code once in 1e6 runs
+    # false-alarm probability 1e-6
     assert stats.kstest(cdf(distribution, sde, t), "uniform").pvalue > 1e-6
 
 
@@ -207,7 +207,7 @@ def test_binned_draws_go_where_the_weights_are_and_leave_the_expectation():
 def test_adapted_weights_are_the_measured_losses_and_cut_the_variance():
     # A loss of 1, 1, 1 and 9 times a squared normal: uniform draws have a variance of 3 E l^2 - (E l)^2, the best ones 3 (E l)^2 - (E l)^2.
     # 50,000 draws in a part know their root mean square to 0.7 % and the mean of all to 0.3 %, 200,000 a variance to 2 %: every bound
-    # below is at least 6 standard errors wide, missed by a right code less than once in 1e8 runs.
+    # below is at least 6 standard errors wide; false-alarm probability below 1e-8.
     start, sde, size = Binned(Uniform(), jnp.ones(4)), VP(), 200_000
     scale = jnp.array([1.0, 1.0, 1.0, 9.0])
 

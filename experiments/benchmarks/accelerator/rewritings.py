@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-import models
+from models import group_norm, layers, resample, unet
 
 from ...build import flops
 from ...devices import set_up_jax
@@ -75,9 +75,9 @@ def depthwise_filter(x: Array, fir, pad, *, up: int = 1, down: int = 1) -> Array
 
 def conv_after_upsampling(x: Array, kernel: Array) -> Array:
     """Upsample, then convolve at the high resolution."""
-    up = models.resample.upsample(x)
+    up = resample.upsample(x)
     return jax.lax.conv_general_dilated(
-        up, kernel.astype(x.dtype), (1, 1), "SAME", dimension_numbers=models.resample.DIMENSIONS
+        up, kernel.astype(x.dtype), (1, 1), "SAME", dimension_numbers=resample.DIMENSIONS
     )
 
 
@@ -102,44 +102,43 @@ def no_dropout(_self: nnx.Dropout, x: Array, **_settings: Any) -> Array:
 # name -> (networks that have it, what is put in its place: (module, name, substitute))
 Replacement = tuple[Any, str, Callable]
 SUMS: list[Replacement] = [
-    (module, "summable", unchanged)
-    for module in (models.layers, models.group_norm, models.resample)
+    (module, "summable", unchanged) for module in (layers, group_norm, resample)
 ]
 SWITCHES: dict[str, tuple[tuple[str, ...], list[Replacement]]] = {
     "as it is": (tuple(NETWORKS), []),
     "group norm's derivative by tracing": (
         ("DDPM++",),
-        [(models.layers, "group_norm", traced_norm)],
+        [(layers, "group_norm", traced_norm)],
     ),
-    "group norm in one pass, traced": (("DDPM++",), [(models.layers, "group_norm", one_pass_norm)]),
+    "group norm in one pass, traced": (("DDPM++",), [(layers, "group_norm", one_pass_norm)]),
     "convolution after upsampling": (
         ("DDPM++",),
-        [(models.resample, "conv_of_upsampled", conv_after_upsampling)],
+        [(resample, "conv_of_upsampled", conv_after_upsampling)],
     ),
     "FIR as depthwise convolution": (
         ("NCSN++",),
-        [(models.resample, "filtered", depthwise_filter)],
+        [(resample, "filtered", depthwise_filter)],
     ),
     "without summable": (("DDPM++", "NCSN++"), SUMS),
     "none of them": (
         ("DDPM++",),
         [
             *SUMS,
-            (models.layers, "group_norm", traced_norm),
-            (models.resample, "conv_of_upsampled", conv_after_upsampling),
+            (layers, "group_norm", traced_norm),
+            (resample, "conv_of_upsampled", conv_after_upsampling),
         ],
     ),
     # not of ours, to know what they cost
     "residual sums in bfloat16": (
         ("DDPM++",),
-        [(models.layers, "widened", unchanged), (models.unet, "widened", unchanged)],
+        [(layers, "widened", unchanged), (unet, "widened", unchanged)],
     ),
     "leaner norm and residual sums": (
         ("DDPM++",),
         [
-            (models.layers, "group_norm", one_pass_norm),
-            (models.layers, "widened", unchanged),
-            (models.unet, "widened", unchanged),
+            (layers, "group_norm", one_pass_norm),
+            (layers, "widened", unchanged),
+            (unet, "widened", unchanged),
         ],
     ),
     "without dropout": (("DDPM++",), [(nnx.Dropout, "__call__", no_dropout)]),

@@ -2,7 +2,6 @@ r"""Which sampler and grid to use for a given number of network evaluations, fro
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
@@ -142,5 +141,5 @@ def _concrete_sd(denoise: Any, sd: ArrayLike | None) -> float:
 
 def _end(sde: SDE, level: float) -> float:
     """Return the time of a noise level sigma / alpha, t_min where the process does not get there, at most half of the time there is."""
-    time = float(in_float64(lambda sde: sde.time(jnp.asarray(-2 * np.log(level))), sde))
+    time = float(in_float64(lambda sde: sde.time_of_level(level), sde))
     return min(max(float(sde.t_min), time), 0.5)
