@@ -6,13 +6,14 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test lint ruff bench clean
+.PHONY: help environment demo test lint ruff bench docs clean
 
 help:
 	@echo 'make demo    train a small model on handwritten digits, sample it, measure it'
 	@echo 'make test    run the tests; some of them: make test ARGS="-k vp"'
 	@echo 'make lint    ruff (lint and format) and pyright'
 	@echo 'make bench   measure speed and memory'
+	@echo 'make docs    build the documentation into docs/_build/html, with its packages installed beside the others'
 	@echo 'make clean   remove .venv and the caches, keep data and runs'
 	@echo
 	@echo 'The first call makes .venv (one to two minutes); another interpreter: make demo PYTHON=python3.12'
@@ -34,8 +35,14 @@ ruff: environment
 bench: environment
 	$(BIN)/python -m experiments.benchmarks $(ARGS)
 
+# A warning is an error: a link that leads nowhere, a formula or a docstring that cannot be read.
+docs:
+	@$(MAKE) --no-print-directory environment EXTRAS="$(EXTRAS) docs"
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html $(ARGS)
+	@echo 'open docs/_build/html/index.html'
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info docs/_api docs/_build docs/_notebooks
 	find sde_lib models samplers experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The script runs under the interpreter of .venv where there is one, else under $(PYTHON); old ones cannot even read it.

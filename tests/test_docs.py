@@ -1,5 +1,6 @@
 """The Python blocks of the README and of docs/ run as they are printed, from top to bottom of their page."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # A block that cannot run by itself names the language "py" instead: it is only parsed.
 BLOCK = re.compile(r"^```(python|py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -42,3 +43,11 @@ def test_the_blocks_that_do_not_run_are_python(page):
 def test_the_links_of_a_page_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
     assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_every_setting_has_a_description(monkeypatch):
+    """The command line reference shows the comments of experiments/configs/common.py."""
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    settings = importlib.import_module("settings").settings()
+    assert "train.steps" in [setting.path for setting in settings]
+    assert not [setting.path for setting in settings if not setting.description]

@@ -22,52 +22,66 @@ SDES = {
 
 
 def base_config() -> ConfigDict:
-    """Return the defaults; `data` and `net` have to be named."""
+    """Return the defaults; `data` and `net` have to be named.
+
+    The comment beside a setting describes it, in docs/command_line.md too; comments above a setting are for readers of this file.
+    """
     return ConfigDict(
         {
-            "seed": 0,
-            "devices": 0,  # 0: all
-            "data": {},
-            "facts": {},  # what is known of the data without reading them: shape, levels, num_classes, sd; measured when training
-            "sde": {"name": "VP"},
-            "net": {},
-            "denoiser": {"prediction": "edm", "inputs": "edm", "sigma_data": 0.0},  # 0: measured
+            "seed": 0,  # of everything random in training
+            "devices": 0,  # how many devices to use; 0: all
+            "data": {},  # the data set: a class of experiments.data as `name`, and its settings
+            # measured when training
+            "facts": {},  # what is known of the data without reading them: shape, levels, num_classes, sd
+            "sde": {"name": "VP"},  # the process: a class of sde_lib as `name`, and its settings
+            "net": {},  # the network: a class of models as `name`, and its settings
+            "denoiser": {
+                "prediction": "edm",  # what the network predicts, a row of `PREDICTIONS`
+                "inputs": "edm",  # what the network is fed, a row of `INPUTS`
+                "sigma_data": 0.0,  # standard deviation of the data; 0: measured
+            },
             "objective": {
-                "name": "denoising",  # or sliced
-                "weighting": "prediction",
-                "times": {"name": "Uniform"},
-                "stratified": True,
+                "name": "denoising",  # denoising or sliced score matching
+                "weighting": "prediction",  # how much an error counts, a row of `WEIGHTINGS`
+                "times": {"name": "Uniform"},  # where training times fall: a class of sde_lib
+                "stratified": True,  # draw one time in each of as many equal parts as there are examples
                 "uncertainty": False,  # learn the weights of the noise levels as well
                 "adapt_every": 0,  # steps after which the times move to where the loss is large (`adaptive`); 0: never
-                "adapt_bins": 16,
+                "adapt_bins": 16,  # parts of the distribution of times that are weighted by `adapt_every`
             },
             "optim": {
                 "name": "adam",  # any optimiser of optax, with its own settings beside: adamw and weight_decay
-                "lr": 2e-4,
-                "warmup": 5000,  # updates
-                "clip": 1.0,
+                "lr": 2e-4,  # learning rate after the warm-up
+                "warmup": 5000,  # updates in which the learning rate grows from 0
+                "clip": 1.0,  # largest norm of the whole gradient; 0: no clipping
                 "schedule": "",  # constant, cosine, linear; "": cosine where decay_steps is given, otherwise constant
                 "decay_steps": 0,  # the update at which the learning rate arrives at 0
-                "unit_weights": False,  # True for MPUNet
+                "unit_weights": False,  # end every update at weights of unit magnitude; True for MPUNet
             },
-            "ema": 0.999,
+            "ema": 0.999,  # rate of the moving average of the weights, which every mode but training uses
             "train": {
-                "steps": 100_000,  # updates
-                "batch_size": 128,
+                "steps": 100_000,  # how many updates
+                "batch_size": 128,  # examples a batch
                 "accumulate": 1,  # batches an update: their mean gradient, in the memory of one of them
-                "split": "train",
-                "held_out": "validation",  # "": none
-                "flip": False,
-                "conditional": False,
-                "label_dropout": 0.1,
-                "log_every": 50,
-                "held_out_every": 1000,
-                "sample_every": 0,  # 0: never
-                "checkpoint_every": 1000,
-                "keep": 2,
-                "keep_period": 0,
+                "split": "train",  # the split to train on
+                "held_out": "validation",  # the split whose loss is logged beside; "": none
+                "flip": False,  # mirror each image left to right with probability one half
+                "conditional": False,  # tell the network the class of each example
+                "label_dropout": 0.1,  # probability that it is not told, so that it learns both
+                "log_every": 50,  # updates between entries of the log
+                "held_out_every": 1000,  # updates between measurements of the held-out loss
+                "sample_every": 0,  # updates between pictures of samples; 0: never
+                "checkpoint_every": 1000,  # updates between checkpoints
+                "keep": 2,  # how many of the newest checkpoints stay
+                "keep_period": 0,  # checkpoints at multiples of this stay too; 0: none
             },
-            "dequantise": {"steps": 2000, "batch_size": 64, "lr": 1e-3, "width": 32, "layers": 4},
+            "dequantise": {
+                "steps": 2000,  # updates of the flow
+                "batch_size": 64,  # examples a batch
+                "lr": 1e-3,  # learning rate
+                "width": 32,  # features of a coupling of the flow
+                "layers": 4,  # couplings of the flow
+            },
             "samplers": {
                 "best": {"name": "recommended", "nfe": 20, "stochastic": False},
                 "pc": {
@@ -82,31 +96,31 @@ def base_config() -> ConfigDict:
                 "ode": {"name": "probability_flow", "rtol": 1e-3, "atol": 1e-3},
             },
             "sampling": {
-                "sampler": "best",
-                "number": 64,
-                "batch_size": 64,
-                "seed": 0,
-                "label": -1,
-                "keep": 0,
+                "sampler": "best",  # an entry of config.samplers
+                "number": 64,  # how many samples
+                "batch_size": 64,  # samples a batch
+                "seed": 0,  # of all draws with a trained network
+                "label": -1,  # the class to draw; -1: all in turn
+                "keep": 0,  # how many of the last states of the walk to store; 0: none, -1: all
             },
             "fit": {
-                "nfe": 5,
-                "noises": 64,
-                "updates": 160,
-                "rate": 0.03,
-                "save_as": "",
-            },  # "": fit<nfe>
+                "nfe": 5,  # network evaluations of the solver
+                "noises": 64,  # starts to fit it on, of which half are held out
+                "updates": 160,  # updates of its numbers
+                "rate": 0.03,  # learning rate
+                "save_as": "",  # the name that sampling knows it by; "": fit5 for 5 evaluations
+            },
             "eval": {
-                "split": "test",
-                "train_split": "train",
-                "batch_size": 256,
-                "probes": 4,  # 0: exact trace
-                "trace": "rademacher",
-                "bound_draws": 64,  # of the variational bound; 0: none
+                "split": "test",  # the split to look at
+                "train_split": "train",  # the split that was trained on, for comparisons
+                "batch_size": 256,  # examples a batch
+                "probes": 4,  # products that estimate a trace; 0: exact trace
+                "trace": "rademacher",  # how the probes estimate it, a row of `TRACES`
+                "bound_draws": 64,  # times drawn for the variational bound, an even number; 0: no bound
                 "dequantise": False,  # with the flow that --mode=dequantise has trained, instead of uniformly
-                "rtol": 1e-4,
-                "samplers": ("pc", "ddim", "ode"),
-                "number": 1000,
+                "rtol": 1e-4,  # tolerance of the coarser of two solves; the likelihood is that of a tenth of it
+                "samplers": ("pc", "ddim", "ode"),  # entries of config.samplers to compare
+                "number": 1000,  # samples of each
                 "latency": False,  # seconds of an image by evaluations and batch size, which takes minutes of compiling
             },
         }
