@@ -27,6 +27,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "command_line",
     "mathml",
+    "signatures",
 ]
 exclude_patterns = ["_build", "_ext"]
 
@@ -54,16 +55,6 @@ def copy_notebooks() -> None:
     place.mkdir()
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         shutil.copy2(notebook, place)
-
-
-def drop_empty_words(app, what, name, obj, options, lines) -> None:
-    """Drop what Python says of every field of a named tuple."""
-    if len(lines) and lines[0].startswith("Alias for field number"):
-        lines.clear()
-
-
-def setup(app) -> None:
-    app.connect("autodoc-process-docstring", drop_empty_words)
 
 
 copy_notebooks()

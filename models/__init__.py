@@ -1,4 +1,4 @@
-"""Networks: `net(x, c_noise, cond=None, *, rngs=None)` for x (batch, *shape), the noise input (batch,) and labels (batch,)."""
+"""Networks: `net(x, c_noise, cond=None, *, rngs=None)` for x ``(batch, *shape)``, the noise input (batch,) and labels (batch,)."""
 
 from importlib.util import find_spec
 

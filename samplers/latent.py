@@ -59,7 +59,7 @@ def decode(
 
 
 def slerp(a: Array, b: Array, weight: ArrayLike) -> Array:
-    """Return the code on the great circle from `a` to `b`, at the part `weight` of the way; its length goes linearly from |a| to |b|.
+    """Return the code on the great circle from `a` to `b`, at the part `weight` of the way; its length changes linearly.
 
     `a` and `b` are single codes that are not 0, `weight` a number or a vector of numbers, which become the leading axis. A straight line
     would pass closer to the origin than codes of data ever are (White 2016, arXiv:1609.04468).

@@ -1,7 +1,7 @@
 """Pages of the API reference: one for each module that a package exports names from, written before every build.
 
-What is public is what the `__init__.py` of a package imports under its own name. The names of `experiments`, whose modules are
-imported one by one, are listed here.
+What is public is what the `__init__.py` of a package imports under its own name, below headings that are comments. The names of
+`experiments`, whose modules are imported one by one, are listed here.
 """
 
 import ast
@@ -9,6 +9,7 @@ import importlib
 import inspect
 import types
 from pathlib import Path
+from typing import Any, NamedTuple
 
 PACKAGES = ("sde_lib", "samplers", "models", "experiments.data")
 EXPERIMENTS = {
@@ -18,11 +19,17 @@ EXPERIMENTS = {
     "experiments.state": ("TrainState", "Metrics", "init_state", "make_train_step", "ema_update"),
     "experiments.optimizers": ("make_optimizer",),
     "experiments.evaluate": ("evaluate",),
-    "experiments.own_metrics": (),
     "experiments.metrics": ("frechet_distance", "nearest_neighbour_accuracy", "pooled_pixels"),
-    "experiments.health": (),
     "experiments.errors": ("RunError",),
 }
+
+
+class Export(NamedTuple):
+    """A public name."""
+
+    path: str  # "sde_lib.VP"
+    module: str  # that defines it, "sde_lib.vp"
+    heading: str
 
 
 def write(folder: Path) -> None:
@@ -30,8 +37,13 @@ def write(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     pages = {}
     for package in PACKAGES:
-        pages |= _package(package, _public(package))
-    pages |= _package("experiments", {m: list(names) for m, names in EXPERIMENTS.items()})
+        pages |= _pages(package, _exports(package))
+    listed = [
+        Export(path=f"{module}.{name}", module=module, heading="")
+        for module, names in EXPERIMENTS.items()
+        for name in names
+    ]
+    pages |= _pages("experiments", listed)
     for old in folder.glob("*.rst"):
         if old.name not in pages:
             old.unlink()
@@ -40,23 +52,30 @@ def write(folder: Path) -> None:
             (folder / name).write_text(text)
 
 
-def _public(package: str) -> dict[str, list[str]]:
-    """Return the public names of a package by the module that defines each."""
+def _exports(package: str) -> list[Export]:
+    """Return the public names of a package in the order in which it imports them."""
     root = importlib.import_module(package)
-    tree = ast.parse(Path(root.__file__ or "").read_text())
-    found: dict[str, list[str]] = {}
-    for node in tree.body:
+    source = Path(root.__file__ or "").read_text()
+    lines = source.splitlines()
+    found = []
+    heading = ""
+    for node in ast.parse(source).body:
         if not isinstance(node, ast.ImportFrom) or node.level != 1:
             continue
+        above = lines[node.lineno - 2]
+        if above.startswith("# "):
+            heading = above.removeprefix("# ")
         for alias in node.names:
             if alias.asname != alias.name:
                 continue
             value = getattr(root, alias.name)
             if isinstance(value, types.ModuleType):
-                found[value.__name__] = _functions(value)
+                module = value.__name__
+                paths = [f"{module}.{name}" for name in _functions(value)]
             else:
                 module = getattr(value, "__module__", None) or f"{package}.{node.module}"
-                found.setdefault(module, []).append(alias.name)
+                paths = [f"{package}.{alias.name}"]
+            found += [Export(path=path, module=module, heading=heading) for path in paths]
     return found
 
 
@@ -71,66 +90,52 @@ def _functions(module: types.ModuleType) -> list[str]:
     ]
 
 
-def _package(package: str, modules: dict[str, list[str]]) -> dict[str, str]:
-    """Return the pages of a package by their file names."""
-    pages = {}
-    listed = []
-    for module, names in modules.items():
-        owner = (
-            package if hasattr(importlib.import_module(package), (names or ["?"])[0]) else module
-        )
-        if package == "experiments":
-            owner = module
-        paths = [f"{owner}.{name}" for name in names]
-        listed += paths
-        pages[f"{module}.rst"] = _module(module, owner, paths)
-    lines = [
-        *_title(package),
-        f".. automodule:: {package}",
-        "   :no-members:",
-        "   :no-index:",
-        "",
-        ".. autosummary::",
-        "   :nosignatures:",
-        "",
-        *(f"   {path}" for path in listed),
-        "",
-        ".. toctree::",
-        "   :hidden:",
-        "",
-        *(f"   {module}" for module in modules),
-        "",
-    ]
-    pages[f"{package}.rst"] = "\n".join(lines)
-    return pages
+def _pages(package: str, exports: list[Export]) -> dict[str, str]:
+    """Return the pages of a package by their file names: its own, and one a module."""
+    modules: dict[str, list[str]] = {}
+    headings: dict[str, list[str]] = {}
+    for export in exports:
+        modules.setdefault(export.module, []).append(export.path)
+        headings.setdefault(export.heading, []).append(export.path)
+    lines = [*_title(package), *_docstring_of(package), ".. py:currentmodule:: None", ""]
+    for heading, paths in headings.items():
+        lines += [f".. rubric:: {heading}", ""] if heading else []
+        tables = [path for path in paths if not callable(_value(path))]
+        lines += [".. autosummary::", "   :nosignatures:", ""]
+        lines += [*(f"   {path}" for path in paths if path not in tables), ""]
+        if tables:  # in a summary they would be described as dictionaries of Python are
+            lines += ["Tables: " + ", ".join(f":py:data:`~{path}`" for path in tables) + ".", ""]
+    lines += [".. toctree::", "   :hidden:", ""]
+    lines += [*(f"   {module}" for module in modules), ""]
+    pages = {f"{module}.rst": _module(module, paths) for module, paths in modules.items()}
+    return pages | {f"{package}.rst": "\n".join(lines)}
 
 
-def _module(module: str, owner: str, paths: list[str]) -> str:
-    lines = [
-        *_title(module),
-        f".. automodule:: {module}",
-        "   :no-members:",
-        "   :no-index:",
-        "",
-        f".. currentmodule:: {owner}",
-        "",
-    ]
+def _module(module: str, paths: list[str]) -> str:
+    owner = paths[0].rpartition(".")[0]
+    lines = [*_title(module), *_docstring_of(module), f".. currentmodule:: {owner}", ""]
     for path in paths:
-        place, _, name = path.rpartition(".")
-        value = getattr(importlib.import_module(place), name)
+        value = _value(path)
         if inspect.isclass(value):
             kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
             lines += [f".. {kind}:: {path}", "   :members:", "   :special-members: __call__"]
             lines += ["   :show-inheritance:", ""]
         elif callable(value):
             lines += [f".. autofunction:: {path}", ""]
-        else:
-            lines += [f".. py:data:: {path}", "", f"   Rows: {_rows(value)}", ""]
+        else:  # a table
+            rows = ", ".join(f"``{name}``" for name in value)
+            lines += [f".. py:data:: {path}", "", f"   Rows: {rows}.", ""]
     return "\n".join(lines)
 
 
-def _rows(table) -> str:
-    return ", ".join(f"``{name}``" for name in table)
+def _value(path: str) -> Any:
+    """Return what a path names."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _docstring_of(module: str) -> list[str]:
+    return [f".. automodule:: {module}", "   :no-members:", "   :no-index:", ""]
 
 
 def _title(name: str) -> list[str]:
