@@ -1,5 +1,6 @@
 """The Python blocks of the README and of docs/ run as they are printed, from top to bottom of their page."""
 
+import ast
 import importlib
 import os
 import re
@@ -51,3 +52,15 @@ def test_every_setting_has_a_description(monkeypatch):
     settings = importlib.import_module("settings").settings()
     assert "train.steps" in [setting.path for setting in settings]
     assert not [setting.path for setting in settings if not setting.description]
+
+
+def test_the_messages_that_the_docs_explain_are_those_of_the_code():
+    """The first column of the tables of docs/errors.md quotes parts of messages; "…" stands for a value."""
+    folders = ("sde_lib", "samplers", "models", "experiments")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    quoted = re.findall(r"^\| `([^`]+)`", (ROOT / "docs/errors.md").read_text(), re.MULTILINE)
+    assert len(quoted) > 20
+    parts = [part.strip() for message in quoted for part in message.split("…")]
+    assert not [part for part in parts if not any(part in text for text in texts)]
