@@ -29,7 +29,9 @@ extensions = [
     "mathml",
     "signatures",
 ]
-exclude_patterns = ["_build", "_ext"]
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+exclude_patterns = ["_build", "_ext", "_static"]
 
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3

@@ -12,6 +12,7 @@ LOGGER = logging.getLogger(__name__)
 SPELLINGS = (
     (r"\\[bB]ig(?![a-zA-Z])", ""),
     (r"\\dots(?![a-zA-Z])", r"\\ldots"),
+    (r"'", r"^{\\prime}"),
     (r"\\tfrac\s*(\w)\s*(\w)", r"\\tfrac{\1}{\2}"),
     (r"\\frac\s*(\w)\s*(\w)", r"\\frac{\1}{\2}"),
 )
