@@ -1,7 +1,7 @@
 r"""Training times that go where the loss is large: importance weights of their quantiles, measured while training.
 
 Every `objective.adapt_every` steps the losses of the last batch, at times spread evenly over `objective.adapt_bins` equal parts of
-`objective.times`, give each part a weight in proportion to its root mean square loss (`sde_lib.adapted`). The weights travel with each
+`objective.times`, give each part a weight in proportion to its root mean square loss (`sde_lib.reweighted`). The weights travel with each
 batch and are kept in checkpoints beside the position in the data, so that a resumed run is bitwise the one never stopped. The expected
 loss is left as it is; only its variance changes.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import sde_lib
-from sde_lib import Binned, TimeDistribution, adapted, draw_quantiles
+from sde_lib import Binned, TimeDistribution, draw_quantiles, reweighted
 
 from .build import make
 from .state import TrainState
@@ -41,7 +41,7 @@ class AdaptiveTimes:
                 return u, losses(params, keys, batch, start, u)
 
             u, loss = jax.lax.map(draw, jax.random.split(key, DRAWS))
-            return adapted(start, u.ravel(), loss.ravel()).weights
+            return reweighted(start, u.ravel(), loss.ravel()).weights
 
         self._measured = measured
 

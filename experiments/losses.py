@@ -11,10 +11,10 @@ from sde_lib import (
     Binned,
     LogUniform,
     TimeDistribution,
-    balanced,
     denoising_loss,
     draw_quantiles,
     uncertainty,
+    uncertainty_loss,
 )
 
 from .adaptive import WEIGHTS
@@ -40,7 +40,7 @@ def make_losses(run: Run):
             for_noise, run.denoiser(params, dropout), batch["x"], t, cond, objective.weighting
         )
         if objective.uncertainty:
-            loss = balanced(loss, uncertainty(params[UNCERTAINTY], run.sde, t))
+            loss = uncertainty_loss(loss, uncertainty(params[UNCERTAINTY], run.sde, t))
         return loss
 
     return losses

@@ -6,7 +6,7 @@ from .base import Samples as Samples
 from .base import draw_prior as draw_prior
 from .base import sample as sample
 from . import grids as grids
-from .measured_grids import measured as measured
+from .measured_grids import measured_grid as measured_grid
 
 # Which sampler and grid for a number of evaluations
 from .recommendation import Recommendation as Recommendation
@@ -67,6 +67,6 @@ from .bound import variational_bound as variational_bound
 from .latent import encode as encode
 from .latent import decode as decode
 from .latent import slerp as slerp
-from .latent import temper as temper
-from .latent import nearest as nearest
+from .latent import with_temperature as with_temperature
+from .latent import nearest_codes as nearest_codes
 from .latent import outlier_scores as outlier_scores

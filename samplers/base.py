@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key
 
-from sde_lib import SDE, counting, in_float64
+from sde_lib import SDE, count_evaluations, in_float64
 
 from .checks import check_batch, check_count, check_index, check_key, check_problem
 from .counted import Counted as Counted
@@ -225,7 +225,7 @@ def _walk(key, sampler, denoise, rows, carry, cond, index, start, stop):
         nonlocal per_step
         x, memory, path = carry
         row = jax.tree.map(lambda c: c[i], rows)
-        with counting() as tally:
+        with count_evaluations() as tally:
             x, memory = sampler.step(fold(keys, i), denoise, x, row, memory, cond)
         per_step = tally.total
         if len(path):
@@ -241,6 +241,6 @@ def _walk(key, sampler, denoise, rows, carry, cond, index, start, stop):
 
 @eqx.filter_jit
 def _final(denoise, x, t, cond):
-    with counting() as tally:
+    with count_evaluations() as tally:
         x0 = denoise(x, t, cond).x0
     return x0, jnp.asarray(tally.total)

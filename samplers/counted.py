@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from sde_lib import Estimate, counting, evaluated
+from sde_lib import Estimate, count_evaluations, record_evaluations
 
 Denoise = Callable[[Array, ArrayLike, Any], Estimate]
 
@@ -27,9 +27,9 @@ class Counted(eqx.Module):
     denoise: Denoise
 
     def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
-        with counting() as tally:
+        with count_evaluations() as tally:
             estimate = self.denoise(x, t, cond)
-        evaluated(max(tally.total, 1))
+        record_evaluations(max(tally.total, 1))
         if not isinstance(estimate, Estimate):
             raise ValueError(
                 f"denoise(x, t, cond) returns an Estimate(x0, noise), got a {type(estimate).__name__}; "
@@ -49,6 +49,6 @@ def evaluations(denoise: Counted, x: Array, cond: Any) -> int:
     def call(x, t, cond):  # a function of its own: a known one would not be traced again
         return denoise(x, t, cond)
 
-    with counting() as tally:
+    with count_evaluations() as tally:
         jax.eval_shape(call, x, jnp.ones((), x.dtype), cond)
     return tally.total

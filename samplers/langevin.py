@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from sde_lib import SDE, check_name, repeated
+from sde_lib import SDE, check_name, repeat_evaluations
 
 from .base import Sampler, fold, normal
 from .checks import check_number
@@ -62,7 +62,7 @@ class Corrector(Sampler):
             epsilon = self.size(score, z, row)
             return x + epsilon * score + jnp.sqrt(2 * epsilon) * z
 
-        with repeated(self.n_steps):
+        with repeat_evaluations(self.n_steps):
             return (
                 once(0, x) if self.n_steps == 1 else jax.lax.fori_loop(0, self.n_steps, once, x)
             ), memory

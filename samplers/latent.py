@@ -94,7 +94,7 @@ def check_codes(a: Array, b: Array) -> None:
                 )
 
 
-def temper(z: Array, temperature: ArrayLike) -> Array:
+def with_temperature(z: Array, temperature: ArrayLike) -> Array:
     """Return the codes `z` scaled by `temperature`: below 1 decoding gives more typical, less varied data, above 1 the opposite."""
     check_number(
         "need temperature > 0",
@@ -112,7 +112,7 @@ class Neighbours(NamedTuple):
     distance: Float[Array, "batch k"]
 
 
-def nearest(z: Array, codes: Array, k: int = 1) -> Neighbours:
+def nearest_codes(z: Array, codes: Array, k: int = 1) -> Neighbours:
     """Return the `k` nearest of `codes` (n, ...) to each of `z` (batch, ...), by Euclidean distance.
 
     (batch, n) numbers are kept in memory.

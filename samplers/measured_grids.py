@@ -71,7 +71,7 @@ def _path(cost):
 RULES = {"speed": _speed, "step": _path(_step_cost), "bound": _path(_bound_cost)}
 
 
-def measured(
+def measured_grid(
     denoise: Denoise,
     sde: SDE,
     x: Real[Array, "batch ..."],

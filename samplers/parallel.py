@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key
 
-from sde_lib import SDE, counting, in_float64
+from sde_lib import SDE, count_evaluations, in_float64
 
 from .base import (
     Counted,
@@ -138,7 +138,7 @@ def _iterate(key, sampler, denoise, rows, scale, x, cond, index, window, toleran
                     jax.tree.map(lambda c: c[None], cond),
                 )[0][0]
 
-            with counting() as tally:
+            with count_evaluations() as tally:
                 moved = spread(jax.vmap(once)(spread(place), spread(u * column(h[:-1])), row))
             evaluations = tally.total  # of one step
             moved = moved / column(h[1:])

@@ -34,9 +34,9 @@ from .times import Levels as Levels
 from .times import Binned as Binned
 from .times import draw_times as draw_times
 from .times import draw_quantiles as draw_quantiles
-from .times import adapted as adapted
+from .times import reweighted as reweighted
 from .loss_uncertainty import uncertainty as uncertainty
-from .loss_uncertainty import balanced as balanced
+from .loss_uncertainty import uncertainty_loss as uncertainty_loss
 
 # Data whose scores are known exactly
 from .exact import DataDistribution as DataDistribution
@@ -47,9 +47,9 @@ from .exact import ExactDenoiser as ExactDenoiser
 from .exact import Moments as Moments
 
 # Counting network evaluations
-from .evaluations import counting as counting
-from .evaluations import evaluated as evaluated
-from .evaluations import repeated as repeated
+from .evaluations import count_evaluations as count_evaluations
+from .evaluations import record_evaluations as record_evaluations
+from .evaluations import repeat_evaluations as repeat_evaluations
 
 # For code built on top
 from .arrays import expand as expand

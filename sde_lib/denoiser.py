@@ -18,7 +18,7 @@ from .arrays import as_state, expand, expand_time, precision
 from .base import SDE, check_process
 from .checks import check_numbers
 from .estimate import Estimate, Number
-from .evaluations import evaluated
+from .evaluations import record_evaluations
 from .inputs import INPUTS, SHIFTS
 from .names import check_name
 from .predictions import PREDICTIONS
@@ -86,7 +86,7 @@ class Denoiser(eqx.Module):
             raise ValueError(
                 f"the network returned shape {value.shape} for a state of shape {x.shape}; it must return one like its input"
             )
-        evaluated()
+        record_evaluations()
         return value
 
     def score(self, x: Array, t: ArrayLike, cond: Any = None) -> Array:

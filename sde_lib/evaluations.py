@@ -1,7 +1,12 @@
 """Counting network evaluations (NFE) while tracing, so that what is reported is what was spent.
 
-Whoever calls a network, or an exact denoiser in its place, says so with `evaluated`; a loop that traces its body once says how often
-it runs with `repeated`; `counting` collects what is said while a function is traced. Compiled functions return the number found then.
+A denoiser calls `record_evaluations` whenever it calls its network. JAX traces the body of a loop only once: a loop says with
+`repeat_evaluations` how often it runs. `count_evaluations` collects these records while a function is traced, and the compiled function
+returns the number that was found then. ::
+
+    with count_evaluations() as tally:
+        jax.eval_shape(walk, x)
+    print(tally.total)
 """
 
 import contextlib
@@ -19,15 +24,15 @@ _tally: contextvars.ContextVar[Tally | None] = contextvars.ContextVar("tally", d
 _times: contextvars.ContextVar[int] = contextvars.ContextVar("times", default=1)
 
 
-def evaluated(evaluations: int = 1) -> None:
-    """Record evaluations of the network."""
+def record_evaluations(evaluations: int = 1) -> None:
+    """Record that the network is called `evaluations` times for each sample."""
     if (tally := _tally.get()) is not None:
         tally.total += evaluations * _times.get()
 
 
 @contextlib.contextmanager
-def repeated(times: int) -> Iterator[None]:
-    """Count every evaluation traced inside as many."""
+def repeat_evaluations(times: int) -> Iterator[None]:
+    """Count each evaluation that is recorded inside as `times` evaluations."""
     token = _times.set(_times.get() * times)
     try:
         yield
@@ -36,8 +41,8 @@ def repeated(times: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def counting() -> Iterator[Tally]:
-    """Collect the evaluations traced inside, and only there."""
+def count_evaluations() -> Iterator[Tally]:
+    """Collect the evaluations that are recorded inside, and keep them from a tally outside."""
     tally, times = _tally.set(Tally()), _times.set(1)
     try:
         yield _tally.get()  # pyright: ignore[reportReturnType]

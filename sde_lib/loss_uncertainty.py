@@ -38,6 +38,8 @@ def uncertainty(
     return jnp.sum(features(sde, t) * weights[None], 1)
 
 
-def balanced(loss: Float[Array, " batch"], u: Float[Array, " batch"]) -> Float[Array, " batch"]:
+def uncertainty_loss(
+    loss: Float[Array, " batch"], u: Float[Array, " batch"]
+) -> Float[Array, " batch"]:
     """Return exp(-u) loss + u."""
     return jnp.exp(-u) * loss + u

@@ -130,7 +130,7 @@ class Binned(TimeDistribution):
     """The draws of `base`, moved to where they tell more: the k-th of equal parts of its quantiles is met in proportion to `weights[k]`.
 
     The correction keeps the expected loss as it is. Its variance is smallest for weights proportional to the root mean square of the loss
-    in each part (Nichol and Dhariwal 2021, arXiv:2102.09672, section 3.3), which `adapted` measures.
+    in each part (Nichol and Dhariwal 2021, arXiv:2102.09672, section 3.3), which `reweighted` measures.
     """
 
     base: TimeDistribution
@@ -166,7 +166,7 @@ class Binned(TimeDistribution):
         return 1 / self.weights[self._part(u)[0]]
 
 
-def adapted(
+def reweighted(
     distribution: Binned,
     u: Float[Array, " batch"],
     loss: Float[Array, " batch"],

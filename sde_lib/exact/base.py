@@ -25,7 +25,7 @@ from ..arrays import as_state, at_least_float32, check_time, expand
 from ..base import SDE, check_process
 from ..checks import known
 from ..estimate import Estimate
-from ..evaluations import evaluated
+from ..evaluations import record_evaluations
 
 
 class Moments(NamedTuple):
@@ -138,7 +138,7 @@ class ExactDenoiser(eqx.Module):
 
     def __call__(self, x: Shaped[Array, "batch d"], t: ArrayLike, cond: Any = None) -> Estimate:
         """Return the exact estimate at `x` and time `t`, of shape () or (batch,); `cond` is ignored."""
-        evaluated()
+        record_evaluations()
         x = as_state(x)
         return jax.tree.map(lambda a: a.astype(x.dtype), self.data.estimate(self.sde, x, t))
 

@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from samplers import LogLikelihood, decode, encode, nearest, outlier_scores, slerp, temper
+from samplers import (
+    LogLikelihood,
+    decode,
+    encode,
+    nearest_codes,
+    outlier_scores,
+    slerp,
+    with_temperature,
+)
 from sde_lib import VE, Gaussian
 
 A, B = jnp.array([3.0, 0.0, 0.0]), jnp.array([0.0, 1.0, 0.0])
@@ -35,15 +43,15 @@ def test_slerp_follows_the_great_circle():
 
 
 def test_temperature_scales_and_neighbours_are_the_nearest():
-    np.testing.assert_allclose(temper(A[None], 0.5), [[1.5, 0, 0]])
+    np.testing.assert_allclose(with_temperature(A[None], 0.5), [[1.5, 0, 0]])
     codes = jnp.array([[0.0, 0, 0], [3, 1, 0], [3, 0, 0.5]])
-    found = nearest(jnp.stack([A, B]), codes, 2)
+    found = nearest_codes(jnp.stack([A, B]), codes, 2)
     np.testing.assert_array_equal(found.index, [[2, 1], [0, 1]])
     np.testing.assert_allclose(found.distance, [[0.5, 1], [1, 3]])
     with pytest.raises(ValueError, match="need temperature > 0, got 0"):
-        temper(A[None], 0)
+        with_temperature(A[None], 0)
     with pytest.raises(ValueError, match="need 1 <= k <= 3, the number of codes, got 4"):
-        nearest(A[None], codes, 4)
+        nearest_codes(A[None], codes, 4)
 
 
 def test_outlier_scores_are_what_they_say():

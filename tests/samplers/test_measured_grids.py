@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from samplers import DDIM, draw_prior, grids, measured, sample
+from samplers import DDIM, draw_prior, grids, measured_grid, sample
 from samplers.data_size import start_time
 from samplers.measured_grids import RULES, _bound_cost, _cheapest, _step_cost
 from sde_lib import VP, GaussianMixture, Rectified, in_float64
@@ -73,7 +73,7 @@ def test_every_rule_makes_a_grid_for_what_it_says_and_its_levels_are_those_it_ch
 
     cond = jnp.arange(8.0)
     for rule in RULES:
-        ts = measured(denoise, SDE, X[:8], 6, rule, candidates=40, cond=cond)
+        ts = measured_grid(denoise, SDE, X[:8], 6, rule, candidates=40, cond=cond)
         assert ts.shape == (7,) and ts[0] == 1 and ts[-1] == 1e-3 and np.all(np.diff(ts) < 0)
     assert all(c is not None for c in counted)  # the condition reaches every call
     candidates = grids.log_snr(SDE, 40)  # of which a cheapest path consists
@@ -82,18 +82,18 @@ def test_every_rule_makes_a_grid_for_what_it_says_and_its_levels_are_those_it_ch
 
 def test_it_starts_below_one_where_no_signal_is_left_and_takes_whole_numbers():
     sde = Rectified()
-    ts = measured(DATA.denoiser(sde), sde, jnp.asarray([[1, -2], [0, 1]]), 3, candidates=10)
+    ts = measured_grid(DATA.denoiser(sde), sde, jnp.asarray([[1, -2], [0, 1]]), 3, candidates=10)
     assert ts[0] == start_time(sde, 0.5) < 1 and np.all(np.diff(ts) < 0)
 
 
 def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match="unknown rule 'ays'"):
-        measured(DENOISE, SDE, X, 5, "ays")
+        measured_grid(DENOISE, SDE, X, 5, "ays")
     with pytest.raises(ValueError, match="need 1 to 10 steps"):
-        measured(DENOISE, SDE, X, 11, candidates=10)
+        measured_grid(DENOISE, SDE, X, 11, candidates=10)
     with pytest.raises(ValueError, match="need steps as a whole number from 1"):
-        measured(DENOISE, SDE, X, 2.5)
+        measured_grid(DENOISE, SDE, X, 2.5)
     with pytest.raises(ValueError, match="need candidates as a whole number from 1"):
-        measured(DENOISE, SDE, X, 2, candidates=0)
+        measured_grid(DENOISE, SDE, X, 2, candidates=0)
     with pytest.raises(ValueError, match="is not finite; measure on noises"):
-        measured(lambda x, t, cond: DENOISE(x / 0, t), SDE, X[:8], 6, candidates=40)
+        measured_grid(lambda x, t, cond: DENOISE(x / 0, t), SDE, X[:8], 6, candidates=40)

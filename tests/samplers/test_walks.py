@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from samplers import DDIM, decode, dpm_adaptive, grids, reverse_sde, sample
-from sde_lib import EDM, VE, VP, Estimate, Gaussian, Rectified, evaluated, expand
+from sde_lib import EDM, VE, VP, Estimate, Gaussian, Rectified, expand, record_evaluations
 from tests.samplers.conftest import OTHERS, SDES
 from tests.samplers.walks import KEY, NAMES, SDE, SETTINGS, call, each, parameters, results, state
 
@@ -76,7 +76,7 @@ class Guided:
         self.calls, self.seen = calls, seen
 
     def __call__(self, x, t, cond=None):
-        evaluated(self.calls)
+        record_evaluations(self.calls)
         jax.debug.callback(lambda t: self.seen.append(float(t)), jnp.mean(jnp.asarray(t)))
         alpha, sigma = SDE.marginal(expand(t, x))
         return Estimate.from_x0(x, alpha, sigma, 0.2 + 0.0 * x)

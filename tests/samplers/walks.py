@@ -12,7 +12,7 @@ from sde_lib import SDE as Process
 from sde_lib import VP
 
 # What chooses a grid or a solver by walking, and is tested on its own.
-CHOOSERS = {"measured", "fit_grid", "fit_solver"}
+CHOOSERS = {"measured_grid", "fit_grid", "fit_solver"}
 
 
 def needed(function) -> set[str]:

@@ -15,7 +15,7 @@ from sde_lib import (
     Discrete,
     Gaussian,
     SubVP,
-    counting,
+    count_evaluations,
     in_float64,
 )
 
@@ -195,7 +195,7 @@ def test_a_denoiser_passes_through_jit_with_a_network_that_learns():
 
 def test_a_call_counts_as_one_evaluation():
     denoise = Denoiser(answer(jnp.zeros((2, 2))), VP())
-    with counting() as tally:
+    with count_evaluations() as tally:
         jax.eval_shape(lambda x: (denoise(x, 0.5), denoise.output(x, 0.5)), jnp.zeros((2, 2)))
     assert tally.total == 2
 

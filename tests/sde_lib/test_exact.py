@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sde_lib import VE, VP, Empirical, Gaussian, GaussianMixture, counting, in_float64
+from sde_lib import VE, VP, Empirical, Gaussian, GaussianMixture, count_evaluations, in_float64
 
 MEAN, COV = np.array([0.7, -0.4]), np.array([[0.25, 0.06], [0.06, 0.04]])
 WEIGHTS, MEANS = np.array([0.2, 0.5, 0.3]), np.array([[-0.8, 0.1], [0.5, 0.4], [0.3, -0.9]])
@@ -345,7 +345,7 @@ def test_one_time_or_one_a_sample(data):
 
 def test_a_denoiser_call_counts_as_one_evaluation_every_time(data):
     denoise, x = data.denoiser(VP()), jnp.zeros((3, 2))
-    with counting() as tally:
+    with count_evaluations() as tally:
         for _ in range(3):  # also when the compiled method is reused
             eqx.filter_jit(lambda d, x: d(x, 0.5))(denoise, x)
             denoise(x, 0.5, cond=jnp.ones(3))

@@ -13,12 +13,12 @@ from sde_lib import (
     Denoiser,
     Gaussian,
     Rectified,
-    balanced,
     denoising_loss,
     expand,
     in_float64,
     sliced_loss,
     uncertainty,
+    uncertainty_loss,
 )
 from sde_lib.loss_uncertainty import features
 
@@ -151,8 +151,8 @@ def test_the_learned_uncertainty_has_its_minimum_at_the_log_of_the_loss():
     sde, t = VP(), jnp.linspace(0.05, 0.95, 6)
     np.testing.assert_array_equal(uncertainty(jnp.zeros(64), sde, t), 0)
     loss = jnp.exp(2 * t - 1)
-    np.testing.assert_array_equal(balanced(loss, jnp.zeros(6)), loss)
-    slope = jax.grad(lambda u: balanced(loss, u).sum())
+    np.testing.assert_array_equal(uncertainty_loss(loss, jnp.zeros(6)), loss)
+    slope = jax.grad(lambda u: uncertainty_loss(loss, u).sum())
     np.testing.assert_allclose(slope(jnp.log(loss)), 0, atol=1e-6)
     weights = jnp.asarray(
         np.linalg.lstsq(

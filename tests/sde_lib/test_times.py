@@ -19,10 +19,10 @@ from sde_lib import (
     SubVP,
     TimeDistribution,
     Uniform,
-    adapted,
     draw_quantiles,
     draw_times,
     in_float64,
+    reweighted,
 )
 
 
@@ -150,7 +150,7 @@ def test_parts_of_the_quantiles_stay_below_one_and_in_themselves():
 def test_a_part_without_draws_gets_the_mean_of_the_others():
     start = Binned(Uniform(), jnp.ones(4))
     u, loss = jnp.array([0.1, 0.2, 0.3, 0.8]), jnp.array([1.0, 1.0, 2.0, 3.0])
-    weights = np.asarray(adapted(start, u, loss).weights)  # root mean squares 1, 2, none, 3
+    weights = np.asarray(reweighted(start, u, loss).weights)  # root mean squares 1, 2, none, 3
     np.testing.assert_allclose(weights, [0.5, 1.0, 1.0, 1.5], rtol=1e-6)
 
 
@@ -219,10 +219,10 @@ def test_adapted_weights_are_the_measured_losses_and_cut_the_variance():
         ) ** 2
 
     u, loss = losses(start, jax.random.key(0))
-    found = adapted(start, u, loss)
+    found = reweighted(start, u, loss)
     np.testing.assert_allclose(found.weights, scale / 3, rtol=0.05)
     np.testing.assert_allclose(
-        np.min(adapted(start, u, loss, floor=0.5).weights), 0.5 / 1.125, rtol=0.02
+        np.min(reweighted(start, u, loss, floor=0.5).weights), 0.5 / 1.125, rtol=0.02
     )  # the others give way
     v, again = losses(found, jax.random.key(1))
     corrected = np.asarray(found.correction(v) * again, np.float64)
