@@ -23,7 +23,7 @@ demo: environment
 	$(BIN)/python -m experiments.demo $(ARGS)
 
 test: environment
-	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 lint: ruff
 	$(BIN)/pyright

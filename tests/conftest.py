@@ -45,3 +45,12 @@ keep_compilations(
     / "score-sde-toolkit"
     / f"jax-{jax.__version__}"
 )
+
+
+LONGEST = ("test_notebooks.py", "test_end_to_end.py", "test_unet.py", "test_command.py")
+
+
+def pytest_collection_modifyitems(items: list):
+    """Put the files that take longest first, so that no process is left alone with one of them at the end."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))

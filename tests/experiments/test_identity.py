@@ -34,6 +34,17 @@ class Points(DataSet):
         return Source(len(rows), lambda i: (self.x[rows[i]], self.labels[rows[i]]))
 
 
+class OneSplitChanged(Points):
+    """The same points, but for one number of one split."""
+
+    def __init__(self, changed):
+        super().__init__()
+        self.changed = changed
+
+    def source(self, split):
+        return Points(x=float(split == self.changed)).source(split)
+
+
 @pytest.mark.parametrize(
     "change", [{"x": 1}, {"label": 1}, {"kind": np.float64}, {"size": 7}, {"first": 1}], ids=str
 )
@@ -122,6 +133,7 @@ def test_likelihoods_depend_on_data_dequantiser_and_settings_too(loaded):
     assert json.loads(json.dumps(note)) == note
     others = [
         likelihood._note(loaded, Points(x=1), 8, moments, flow),
+        likelihood._note(loaded, OneSplitChanged(loaded.run.config.eval.split), 8, moments, flow),
         likelihood._note(loaded, Points(), 7, moments, flow),
         likelihood._note(loaded, Points(), 8, (np.zeros(2), np.full(2, 2.0)), flow),
         likelihood._note(loaded, Points(), 8, moments, flow._replace(weights="b")),
