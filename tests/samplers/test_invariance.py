@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from samplers import base, draw_prior, grids, probability_flow, sample
+from samplers import (
+    SEEDS,
+    AnnealedLangevin,
+    PredictorCorrector,
+    base,
+    draw_prior,
+    grids,
+    probability_flow,
+    sample,
+)
 from sde_lib import VE, VP, Gaussian
 
 KEY, N, D = jax.random.key(7), 64, 16
@@ -97,8 +106,8 @@ def test_another_key_index_or_step_gives_other_noise():
     )  # the default index
 
 
-def test_no_two_draws_of_a_walk_share_a_key(usual, monkeypatch):
-    # Two samples, three steps: every call of the generator, the start's included, records its key.
+def keys_used(sampler, monkeypatch):
+    """Return the keys of two samples in three steps: every call of the generator, the start's included, records its own."""
     used, normal = [], jax.random.normal
 
     def recorded(key, shape=(), dtype=float):
@@ -115,7 +124,17 @@ def test_no_two_draws_of_a_walk_share_a_key(usual, monkeypatch):
             x, t
         )  # a function of its own, so that the recording program is compiled for it alone
 
-    sample(KEY, usual, denoise, SDE, TS[:4], drawn(jnp.arange(2)))
+    sample(KEY, sampler, denoise, SDE, TS[:4], drawn(jnp.arange(2)))
     jax.effects_barrier()
+    return used
+
+
+def test_no_two_draws_of_a_walk_share_a_key(usual, monkeypatch):
+    used = keys_used(usual, monkeypatch)
     assert len(used) == len(set(used))
     assert (len(used) > 2) == usual.stochastic and (len(used) - 2) % 6 == 0
+
+
+def test_a_corrector_shares_no_key_with_a_predictor_that_draws_several_times(monkeypatch):
+    used = keys_used(PredictorCorrector(SEEDS(2), AnnealedLangevin(n_steps=2)), monkeypatch)
+    assert len(used) == len(set(used)) > 2 + 3 * 2 * 3  # SEEDS(2) draws twice a step
