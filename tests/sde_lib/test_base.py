@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sde_lib import EDM, VE, VP, Rectified, expand, in_float64
+from sde_lib.arrays import expand_time
 
 
 def test_expand_appends_axes_and_takes_the_precision_of_the_state_but_float32_at_least():
@@ -86,3 +87,14 @@ def test_a_noise_level_is_sigma_over_alpha_and_has_its_time_back():
         np.testing.assert_allclose(sde.time_of_level(sde.noise_level(t)), t, rtol=2e-4, atol=1e-6)
         np.testing.assert_allclose(sde.time_of_level([1e-30, 1e30]), [0, 1], atol=1e-9)
     assert np.isinf(Rectified().noise_level(1.0))
+
+
+@pytest.mark.parametrize("t", [1.0001, -1e-4, [0.5, 1.00001], 999])
+def test_a_time_beyond_the_ends_is_refused_by_its_value(t):
+    with pytest.raises(ValueError, match="need times from 0 .data. to 1 .noise., got"):
+        expand_time(np.asarray(t), jnp.ones((2, 3)))
+
+
+def test_what_rounding_puts_beyond_the_ends_is_the_end():
+    t = np.array([1 + 6e-8, -6e-8])  # a unit in the last place of float32, and less
+    np.testing.assert_array_equal(expand_time(t, jnp.ones((2, 1)))[:, 0], [1, 0])
