@@ -229,3 +229,14 @@ def test_adapted_weights_are_the_measured_losses_and_cut_the_variance():
     plain = np.asarray(loss, np.float64)
     np.testing.assert_allclose(corrected.mean(), 3, rtol=0.05)
     np.testing.assert_allclose(corrected.var() / plain.var(), (2 * 9) / (3 * 21 - 9), rtol=0.15)
+
+
+def test_a_log_normal_of_which_one_percent_meets_the_process_draws_from_that_part():
+    """The part of a normal beyond its 99th percentile, cut at the noisiest level of the process."""
+    sde, std = sde_lib.EDM(), 0.5
+    last = float(np.log(sde.sigma_max))
+    times = LogNormal(mean=last + 2.326 * std, std=std)
+    u = jnp.asarray([0.1, 0.5, 0.9])
+    level = np.log(np.asarray(sde.noise_level(times.quantile(sde, u))))
+    expected = stats.norm.ppf(np.asarray(u) * stats.norm.cdf(-2.326)) * std + times.mean
+    np.testing.assert_allclose(level, expected, atol=2e-3)

@@ -247,12 +247,25 @@ def test_a_damaged_safetensors_file_is_refused(tmp_path):
     write_safetensors(path, arrays)
     jax.tree.map(np.testing.assert_array_equal, read_safetensors(path), arrays)
     whole = path.read_bytes()
-    header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}).encode()
+
+    def file(*places, dtype="F32", shape=(1,)):
+        entries = {
+            name: {"dtype": dtype, "shape": shape, "data_offsets": place}
+            for name, place in zip("ab", places, strict=False)
+        }
+        header = json.dumps(entries).encode()
+        return struct.pack("<Q", len(header)) + header + bytes(max(end for _, end in places))
+
+    path.write_bytes(file([0, 4], [4, 8]))
+    assert set(read_safetensors(path)) == {"a", "b"}
     for damaged in (
+        file([0, 4], [8, 12]),  # four bytes of nobody
+        file([0, 4], [2, 6]),  # two bytes of both
+        file([0, 4], shape=(2,)),
         whole[:-1],
         whole[:5],
         b"\xff" * 8 + whole[8:],
-        struct.pack("<Q", len(header)) + header + bytes(8),
+        whole + bytes(1),
     ):
         path.write_bytes(damaged)
         with pytest.raises(RunError, match="no intact safetensors file"):
