@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.state import TrainState, init_state, make_optimizer, make_train_step
+from experiments.state import TrainState, ema_update, init_state, make_optimizer, make_train_step
 from sde_lib import VP, Denoiser, Uniform, denoising_loss, draw_times
 
 REFERENCE = np.load(Path(__file__).parents[1] / "fixtures" / "optim_ema.npz")
@@ -175,3 +175,12 @@ def test_a_step_can_end_at_weights_of_unit_magnitude():
     np.testing.assert_array_equal(ends[True]["gain"], ends[False]["gain"])
     with pytest.raises(ValueError, match="such as MPUNet; leave it False"):
         make_optimizer(unit_weights=True).init({"kernel": start["weight"]})
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"), [(0, 2 / 11), (1, 3 / 12), (89, 91 / 100), (10**6, 0.999)]
+)
+def test_the_average_warms_up(step, rate):
+    """After n updates the old average counts (1 + n) / (10 + n), at most the rate that it is meant to have."""
+    moved = ema_update(jnp.zeros(2), jnp.ones(2), 0.999, jnp.asarray(step))
+    np.testing.assert_allclose(moved, 1 - rate, rtol=1e-4)
