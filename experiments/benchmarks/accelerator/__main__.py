@@ -1,6 +1,6 @@
 """Run the parts one after the other, the cheapest and most telling first, each for as long as its limit allows.
 
-python -m experiments.benchmarks.accelerator --out=DIR                  # about ten minutes on one H100
+python -m experiments.benchmarks.accelerator --out=DIR                  # about 25 minutes on one H100; fewer --parts, less
 python -m experiments.benchmarks.accelerator --out=DIR --tiny           # tries the script on a CPU
 """
 

@@ -8,15 +8,15 @@ import fcntl
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 
+from ...configs.score_sde import CIFAR
 from ..torch_dit import DiT
 from ..torch_unet import UNet
 from .options import parse
 from .records import Records
+from .stopwatch import seconds_each
 
-CIFAR = {"nf": 128, "ch_mult": (1, 2, 2, 2), "num_res_blocks": 4, "attn_resolutions": (16,)}
 BUILDERS: dict[str, Callable] = {
     "DDPM++": lambda: UNet(32, 3, dropout=0.1, **CIFAR),
     "DiT-B/2": lambda: DiT(32, 3, patch=2, width=768, depth=12, heads=12),
@@ -25,25 +25,6 @@ SMALL: dict[str, Callable] = {
     "DDPM++": lambda: UNet(16, 3, 16, (1, 2), 1, (8,), 0.1),
     "DiT-B/2": lambda: DiT(16, 3, patch=2, width=32, depth=2, heads=2),
 }
-LEAST = 0.3  # seconds of one round
-
-
-def seconds_each(
-    call: Callable[[], object], wait: Callable[[], None], rounds: int
-) -> tuple[float, float]:
-    """Return the seconds of one call: median over rounds, and half the distance between the quartiles."""
-
-    def of(count: int) -> float:
-        start = time.perf_counter()
-        for _ in range(count):
-            call()
-        wait()
-        return (time.perf_counter() - start) / count
-
-    of(3)
-    count = max(1, round(LEAST / of(1)))
-    low, middle, high = np.quantile([of(count) for _ in range(rounds)], [0.25, 0.5, 0.75])
-    return float(middle), float(high - low) / 2
 
 
 def main() -> None:
@@ -99,22 +80,21 @@ def main() -> None:
             torch._foreach_lerp_(average, weights, 1e-4)  # pyright: ignore[reportPrivateImportUsage]
         return loss
 
-    def wait():
+    def wait(_result):
         if cuda:
             torch.cuda.synchronize()
 
     calls, first = {"forward": forward, "step": train}, {}
     for what, call in calls.items():
         start = time.perf_counter()
-        call()
-        wait()
+        wait(call())
         first[what] = time.perf_counter() - start
     torch.backends.cudnn.benchmark = True  # which chooses algorithms at the next call
     lock = open(options.alone, "w") if options.alone else None  # until the process ends
     if lock is not None:
         fcntl.flock(lock, fcntl.LOCK_EX)
     for what, call in calls.items():
-        seconds, spread = seconds_each(call, wait, options.rounds)
+        seconds, spread = seconds_each(call, options.rounds, wait)
         records.add(
             "PyTorch",
             version=torch.__version__,

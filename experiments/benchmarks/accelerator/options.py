@@ -3,12 +3,8 @@
 import argparse
 from collections.abc import Callable
 
-SEEN_PEAK = 0.0
 
-
-def parse(
-    description: str | None, more: Callable | None = None, arguments=None
-) -> argparse.Namespace:
+def parse(description: str | None, more: Callable | None = None) -> argparse.Namespace:
     """Read the command line of a part; `more` may add flags of its own."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawTextHelpFormatter
@@ -22,4 +18,4 @@ def parse(
     )
     if more is not None:
         more(parser)
-    return parser.parse_args(arguments)
+    return parser.parse_args()

@@ -27,7 +27,7 @@ from ...state import init_state, make_train_step
 from .options import parse
 from .records import Records
 from .stopwatch import seconds_each
-from .subjects import NETWORKS, make_run, with_numbers
+from .subjects import NETWORKS, images, make_run, with_numbers
 
 ONE_BLOCK: dict[str, dict[str, Any]] = {
     "DDPM++": {"num_res_blocks": 1},
@@ -89,8 +89,8 @@ def cudnn_attention(q: Array, k: Array, v: Array) -> Array:
 ATTENTION = jax.nn.dot_product_attention
 
 
-def unchanged(x: Array, *_args: Any, **_settings: Any) -> Array:
-    """Return x: a sum without its barrier, a type that is not widened, no dropout."""
+def unchanged(x: Array) -> Array:
+    """Return x: a sum without its barrier, a type that is not widened."""
     return x
 
 
@@ -175,11 +175,7 @@ def main() -> None:
 
 
 def _measure(run, network: str, options, records: Records) -> None:
-    shape = (options.batch, *run.facts.shape)
-    data = {
-        "x": jnp.tanh(jax.random.normal(jax.random.key(0), shape)),
-        "label": jnp.zeros(options.batch, jnp.int32),
-    }
+    data = images(run, options.batch)
 
     def state():
         return init_state(jax.random.key(0), run.split.params, run.tx)

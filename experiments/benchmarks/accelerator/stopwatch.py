@@ -6,22 +6,29 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from ..timing import Timing, seconds_of
+from ..timing import Timing
 
 LEAST = 0.3  # seconds of one round, so that the wait at its end does not count
 
 
-def seconds_each(call: Callable[[], object], rounds: int) -> Timing:
-    """Return the seconds of one call: median over rounds, and half the distance between the quartiles. It has to be compiled before."""
-    seconds_of(call)
-    once = seconds_of(call)
-    count = max(1, round(LEAST / max(once, 1e-6)))
-    seconds = []
-    for _ in range(rounds):
+def seconds_each(
+    call: Callable[[], object],
+    rounds: int,
+    wait: Callable[[object], object] = jax.block_until_ready,
+) -> Timing:
+    """Return the seconds of one call: median over rounds, and half the distance between the quartiles. It has to be compiled before.
+
+    `wait` is given the last result, and returns when all work is done.
+    """
+
+    def seconds_of(count: int) -> float:
         start = time.perf_counter()
         for _ in range(count):
             result = call()
-        jax.block_until_ready(result)
-        seconds.append((time.perf_counter() - start) / count)
-    low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75])
+        wait(result)
+        return (time.perf_counter() - start) / count
+
+    seconds_of(3)  # what a library still chooses at its first calls
+    count = max(1, round(LEAST / max(seconds_of(1), 1e-6)))
+    low, middle, high = np.quantile([seconds_of(count) for _ in range(rounds)], [0.25, 0.5, 0.75])
     return Timing(float(middle), float(high - low) / 2)

@@ -26,7 +26,7 @@ from ...state import init_state, make_train_step
 from .options import parse
 from .records import LINES, Records
 from .stopwatch import seconds_each
-from .subjects import MODES, NETWORKS, make_run, with_numbers
+from .subjects import MODES, NETWORKS, images, make_run, with_numbers
 
 STEPS = 20
 TIMES_FORWARD = {
@@ -41,7 +41,7 @@ def candidates(run: Run, batch: int) -> dict[str, Callable]:
     shape = (batch, *run.facts.shape)
     x = jax.random.normal(jax.random.key(0), shape)
     t = jnp.linspace(0.01, 0.99, batch)
-    data = {"x": jnp.tanh(x), "label": jnp.zeros(batch, jnp.int32)}
+    data = images(run, batch)
     denoiser = run.denoiser(run.split.params)
     forward = eqx.filter_jit(lambda denoiser, x, t: denoiser.output(x, t))
     ts = grids.log_snr(run.sde, STEPS)
@@ -70,16 +70,11 @@ def compiled(calls: dict[str, Callable]) -> dict[str, float]:
         return dict(zip(calls, pool.map(first, calls.values()), strict=True))
 
 
-def compiled_step(run: Run, batch: int):
-    """Return the compiled training step, to be asked for its memory and its text."""
-    state = init_state(jax.random.key(0), run.split.params, run.tx)
-    data = {"x": jnp.zeros((batch, *run.facts.shape)), "label": jnp.zeros(batch, jnp.int32)}
-    return make_train_step(make_loss(run), run.tx).lower(state, data).compile()
-
-
 def account(run: Run, batch: int, file: Path) -> float:
     """Write the text of the compiled training step; return the bytes that it needs by XLA's own account."""
-    program = compiled_step(run, batch)
+    state = init_state(jax.random.key(0), run.split.params, run.tx)
+    step = make_train_step(make_loss(run), run.tx)
+    program = step.lower(state, images(run, batch)).compile()
     file.write_bytes(gzip.compress(program.as_text().encode()))
     memory = program.memory_analysis()
     return memory.temp_size_in_bytes + memory.argument_size_in_bytes
