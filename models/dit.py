@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from .attention import Attention, check_kernel
 from .computing import compute_type, run
 from .embedding import SINUSOIDS, Conditioning, check_inputs, waves
 from .settings import check_above, check_at_least, check_dropout
@@ -38,9 +39,18 @@ class DiTBlock(nnx.Module):
     """Self-attention and a perceptron, both steered by the embedding."""
 
     def __init__(
-        self, width: int, heads: int, mlp_ratio: float, dropout: float, dtype, *, rngs: nnx.Rngs
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        dropout: float,
+        dtype,
+        *,
+        attention: str = "plain",
+        rngs: nnx.Rngs,
     ):
         self.heads, hidden = heads, round(mlp_ratio * width)
+        self.attention = Attention(attention)
         self.norm = Modulated()
         self.steer = nnx.Linear(width, 6 * width, kernel_init=nnx.initializers.zeros, rngs=rngs)
         self.qkv = nnx.Linear(width, 3 * width, kernel_init=xavier, dtype=dtype, rngs=rngs)
@@ -56,7 +66,7 @@ class DiTBlock(nnx.Module):
             a.reshape(batch, tokens, self.heads, -1)
             for a in jnp.split(self.qkv(self.norm(h, b1, s1)), 3, axis=-1)
         )
-        mixed = jax.nn.dot_product_attention(q, k, v).reshape(batch, tokens, width)
+        mixed = self.attention(q, k, v).reshape(batch, tokens, width)
         h = h + g1[:, None].astype(h.dtype) * self.out(mixed)
         inner = self.dropout(
             nnx.gelu(self.dense0(self.norm(h, b2, s2)), approximate=True), rngs=rngs
@@ -72,6 +82,7 @@ class DiT(nnx.Module):
 
     Args:
         embedding: how the noise input is embedded, a name of EMBEDDINGS.
+        attention: "plain", or "cudnn" for the fused kernel of NVIDIA GPUs, which needs dtype bfloat16; see `Attention`.
         dtype: of the computation; parameters, normalisation, embedding and output stay float32.
         remat: keep only the blocks' outputs for the gradient and compute the rest again.
     """
@@ -88,6 +99,7 @@ class DiT(nnx.Module):
         dropout: float = 0.0,
         num_classes: int = 0,
         embedding: str = "log_noise",
+        attention: str = "plain",
         dtype: str = "float32",
         remat: bool = False,
         rngs: nnx.Rngs,
@@ -108,6 +120,8 @@ class DiT(nnx.Module):
             raise ValueError(
                 f"need a width that is a multiple of 4 and of heads, got width {width} and {heads} heads"
             )
+        tokens = (shape[0] // patch) * (shape[1] // patch)
+        check_kernel(attention, dtype, tokens, width // heads)
         self.shape, self.num_classes, self.patch, self.remat = (
             tuple(shape),
             num_classes,
@@ -122,7 +136,10 @@ class DiT(nnx.Module):
         pixels = patch * patch * shape[2]
         self.dense_in = nnx.Linear(pixels, width, kernel_init=xavier, dtype=compute, rngs=rngs)
         self.blocks = nnx.List(
-            [DiTBlock(width, heads, mlp_ratio, dropout, compute, rngs=rngs) for _ in range(depth)]
+            [
+                DiTBlock(width, heads, mlp_ratio, dropout, compute, attention=attention, rngs=rngs)
+                for _ in range(depth)
+            ]
         )
         self.norm_out = Modulated()
         self.steer = nnx.Linear(width, 2 * width, kernel_init=nnx.initializers.zeros, rngs=rngs)

@@ -16,10 +16,14 @@ from .records import Records, gather
 
 PLAN: dict[str, tuple[str, int]] = {
     "ceilings": ("ceilings", 60),
-    "correctness": ("correctness", 180),
+    "correctness": ("correctness", 300),
     "ddpmpp": ("throughput --network=DDPM++ --mode=bfloat16 --batch=512 --profile", 150),
     "ddpmpp-torch": ("beside --network=DDPM++ --mode=bfloat16 --batch=512", 180),
     "dit": ("throughput --network=DiT-B/2 --mode=bfloat16 --batch=512 --profile", 80),
+    "dit-fused": (
+        "throughput --network=DiT-B/2-fused --mode=bfloat16 --batch=512 --profile",
+        120,
+    ),
     "dit-torch": ("beside --network=DiT-B/2 --mode=bfloat16 --batch=512", 120),
     "rewritings": ("rewritings", 170),
     "ncsnpp": ("throughput --network=NCSN++ --mode=bfloat16 --batch=512", 180),

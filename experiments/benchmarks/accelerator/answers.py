@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import models
 from samplers import (
     DDIM,
     DEIS,
@@ -25,7 +26,7 @@ from samplers import (
 )
 from sde_lib import EDM, VP, GaussianMixture
 
-from .subjects import NETWORKS, make_run, numbers_for
+from .subjects import BFLOAT16_ONLY, NETWORKS, make_run, numbers_for
 
 STORED = Path(__file__).parent.parent / "results" / "answers.npz"
 STEPS = 12
@@ -42,7 +43,10 @@ def questions(mode: str) -> dict[str, Callable[[], jax.Array]]:
     """Return what is asked, by name: each computes in float64 where x64 is on, in float32 otherwise."""
     asked: dict[str, Callable[[], jax.Array]] = {}
     for network in NETWORKS:
+        if network in BFLOAT16_ONLY and mode != "bfloat16":
+            continue
         asked[f"network {network}"] = lambda network=network: _network(network, mode)
+        asked[f"gradient of network {network}"] = lambda network=network: _gradient(network, mode)
     asked["walk through a network"] = lambda: _walk_of_network(mode)
     asked["divergence of a network"] = lambda: _divergence(mode)
     for name, sampler in DETERMINISTIC.items():
@@ -57,8 +61,8 @@ def _drawn(seed: int, *shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), wide)
 
 
-def _denoiser(network: str, mode: str):
-    run = make_run(network, mode, tiny=True)
+def _denoiser(network: str, mode: str, **settings):
+    run = make_run(network, mode, tiny=True, **settings)
     wide = jnp.result_type(float)
     params = jax.tree.map(lambda p: jnp.asarray(p, wide), numbers_for(run.split.params))
     return run, run.denoiser(params)
@@ -68,6 +72,24 @@ def _network(network: str, mode: str) -> jax.Array:
     _, denoiser = _denoiser(network, mode)
     x, t = _drawn(1, 4, 16, 16, 3), jnp.asarray([0.01, 0.2, 0.5, 0.9], jnp.result_type(float))
     return eqx.filter_jit(lambda denoiser: denoiser.output(x, t))(denoiser)
+
+
+def _gradient(network: str, mode: str) -> jax.Array:
+    """Return the product of each parameter's gradient in training with fixed numbers; without dropout, whose draws differ by type."""
+    run, denoiser = _denoiser(network, mode, dropout=0.0)
+    directions = numbers_for(run.split.params, seed=1)
+
+    @jax.jit
+    def products(params, x, c_noise, probe):
+        def loss(params):
+            return jnp.sum(probe * models.merge(run.split.train, params)(x, c_noise))
+
+        gradient = jax.grad(loss)(params)
+        return jax.tree.map(lambda g, direction: jnp.sum(g * direction), gradient, directions)
+
+    x, probe = _drawn(1, 4, 16, 16, 3), _drawn(8, 4, 16, 16, 3)
+    c_noise = jnp.asarray([0.01, 0.2, 0.5, 0.9], jnp.result_type(float))
+    return jnp.stack(jax.tree.leaves(products(denoiser.net.params, x, c_noise, probe)))
 
 
 def _walk_of_network(mode: str) -> jax.Array:

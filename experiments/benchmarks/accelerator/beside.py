@@ -26,6 +26,8 @@ SMALL: dict[str, Callable] = {
     "DiT-B/2": lambda: DiT(16, 3, patch=2, width=32, depth=2, heads=2),
 }
 
+CALLS = ("step", "forward")
+
 
 def main() -> None:
     """Measure one network, and store."""
@@ -36,6 +38,9 @@ def main() -> None:
         parser.add_argument("--batch", type=int, default=128)
         parser.add_argument(
             "--alone", help="a file; time only while nobody else holds its lock, as flock does"
+        )
+        parser.add_argument(
+            "--only", nargs="*", choices=CALLS, default=list(CALLS), help="what to measure"
         )
         parser.add_argument("--eager", action="store_true", help="without torch.compile")
 
@@ -84,7 +89,9 @@ def main() -> None:
         if cuda:
             torch.cuda.synchronize()
 
-    calls, first = {"forward": forward, "step": train}, {}
+    calls = {"step": train, "forward": forward}
+    calls = {what: calls[what] for what in options.only}
+    first = {}
     for what, call in calls.items():
         start = time.perf_counter()
         wait(call())

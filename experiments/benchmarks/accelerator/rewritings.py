@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from models import group_norm, layers, resample, unet
+from models import dit, group_norm, layers, resample, unet
 
 from ...build import flops
 from ...devices import set_up_jax
@@ -27,12 +27,17 @@ from ...state import init_state, make_train_step
 from .options import parse
 from .records import Records
 from .stopwatch import seconds_each
-from .subjects import NETWORKS, images, make_run, with_numbers
+from .subjects import images, make_run, with_numbers
 
-ONE_BLOCK: dict[str, dict[str, Any]] = {
+FEWER_BLOCKS: dict[str, dict[str, Any]] = {
     "DDPM++": {"num_res_blocks": 1},
     "NCSN++": {"num_res_blocks": 1},
-    "DiT-B/2": {"depth": 2},
+    "DiT-B/2-fused": {"depth": 2},
+}
+SHORT = {
+    "DDPM++": "one block a level",
+    "NCSN++": "one block a level",
+    "DiT-B/2-fused": "two blocks",
 }
 
 
@@ -53,6 +58,19 @@ def one_pass_norm(x: Array, scale: Array, bias: Array, groups: int, eps: float) 
     square = (grouped**2).mean((1, 2, 4), keepdims=True)
     inverse = jax.lax.rsqrt(jnp.maximum(square - mean**2, 0) + eps)
     return ((grouped - mean) * inverse).reshape(x.shape) * scale + bias
+
+
+def one_pass_modulated(_self: Any, h: Array, shift: Array, scale: Array) -> Array:
+    """A transformer's normalisation with mean and mean square in one pass over the features; what cancels is lost."""
+    wide = h.astype(jnp.float32)
+    mean, square = wide.mean(-1, keepdims=True), (wide**2).mean(-1, keepdims=True)
+    normal = (wide - mean) * jax.lax.rsqrt(jnp.maximum(square - mean**2, 0) + 1e-6)
+    return (normal * (1 + scale[:, None]) + shift[:, None]).astype(h.dtype)
+
+
+def unnormalised(_self: Any, h: Array, shift: Array, scale: Array) -> Array:
+    """Scale and shift without normalising."""
+    return h * (1 + scale[:, None]).astype(h.dtype) + shift[:, None].astype(h.dtype)
 
 
 def depthwise_filter(x: Array, fir, pad, *, up: int = 1, down: int = 1) -> Array:
@@ -105,7 +123,7 @@ SUMS: list[Replacement] = [
     (module, "summable", unchanged) for module in (layers, group_norm, resample)
 ]
 SWITCHES: dict[str, tuple[tuple[str, ...], list[Replacement]]] = {
-    "as it is": (tuple(NETWORKS), []),
+    "as it is": (tuple(FEWER_BLOCKS), []),
     "group norm's derivative by tracing": (
         ("DDPM++",),
         [(layers, "group_norm", traced_norm)],
@@ -142,7 +160,12 @@ SWITCHES: dict[str, tuple[tuple[str, ...], list[Replacement]]] = {
         ],
     ),
     "without dropout": (("DDPM++",), [(nnx.Dropout, "__call__", no_dropout)]),
-    "attention by cuDNN": (("DiT-B/2",), [(jax.nn, "dot_product_attention", cudnn_attention)]),
+    "layer norm in one pass": (
+        ("DiT-B/2-fused",),
+        [(dit.Modulated, "__call__", one_pass_modulated)],
+    ),
+    "without layer norm": (("DiT-B/2-fused",), [(dit.Modulated, "__call__", unnormalised)]),
+    "attention by cuDNN": (("DDPM++",), [(jax.nn, "dot_product_attention", cudnn_attention)]),
 }
 
 
@@ -161,7 +184,9 @@ def main() -> None:
     def more(parser):
         parser.add_argument("--mode", default="bfloat16")
         parser.add_argument("--batch", type=int, default=256)
-        parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
+        parser.add_argument(
+            "--networks", nargs="*", choices=list(FEWER_BLOCKS), default=list(FEWER_BLOCKS)
+        )
         parser.add_argument("--switches", nargs="*", default=list(SWITCHES))
         parser.add_argument("--whole", action="store_true", help="networks as published")
 
@@ -169,7 +194,7 @@ def main() -> None:
     set_up_jax()
     records = Records(options.out)
     for network in options.networks:
-        size = {} if options.tiny or options.whole else ONE_BLOCK[network]
+        size = {} if options.tiny or options.whole else FEWER_BLOCKS[network]
         run = with_numbers(make_run(network, options.mode, tiny=options.tiny, **size))
         _measure(run, network, options, records)
 
@@ -219,7 +244,7 @@ def _measure(run, network: str, options, records: Records) -> None:
         memory = step.memory_analysis()
         records.add(
             "rewritings",
-            network=network + ("" if options.whole else ", one block a level"),
+            network=network if options.whole else f"{network}, {SHORT[network]}",
             mode=options.mode,
             batch=options.batch,
             what=name,

@@ -12,6 +12,7 @@ from ...configs.score_sde import CIFAR, FIR
 
 SHAPE = (32, 32, 3)
 FOURIER = {"embedding": "fourier", "scale_by_sigma": True}
+DIT = {"name": "DiT", "patch": 2, "width": 768, "depth": 12, "heads": 12}
 NETWORKS: dict[str, dict[str, Any]] = {
     "DDPM++": {"name": "UNet", **CIFAR, "embedding": "positional", "dropout": 0.1},
     "NCSN++": {
@@ -22,13 +23,17 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "progressive_input": "residual",
         "dropout": 0.1,
     },
-    "DiT-B/2": {"name": "DiT", "patch": 2, "width": 768, "depth": 12, "heads": 12},
+    "DiT-B/2": DIT,
+    "DiT-B/2-fused": {**DIT, "attention": "cudnn"},
 }
+TINY_DIT = {"width": 32, "depth": 2, "heads": 2}
 TINY: dict[str, dict[str, Any]] = {
     "DDPM++": {"nf": 16, "ch_mult": (1, 2), "num_res_blocks": 1},
     "NCSN++": {"nf": 16, "ch_mult": (1, 2), "num_res_blocks": 1},
-    "DiT-B/2": {"width": 32, "depth": 2, "heads": 2},
+    "DiT-B/2": TINY_DIT,
+    "DiT-B/2-fused": TINY_DIT,
 }
+BFLOAT16_ONLY = ("DiT-B/2-fused",)
 
 
 class Mode(NamedTuple):

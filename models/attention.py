@@ -1,0 +1,80 @@
+"""Attention: written out, or by the fused kernel of NVIDIA GPUs."""
+
+import jax
+from flax import nnx
+from jax import Array
+
+
+class Attention(nnx.Module):
+    r"""Mix values by similarity, :math:`\mathrm{softmax}(q k^\top / \sqrt{d})\, v`, with q, k and v of shape (batch, tokens, heads, d).
+
+    Args:
+        kernel: "plain" stores all weights, tokens x tokens for each head, and runs anywhere.
+            "cudnn" is cuDNN's fused kernel, which stores none. It needs an NVIDIA GPU, bfloat16, an even number of tokens and
+            d at most 128, a multiple of 8; on other devices the same is computed plainly. Training takes its gradient from cuDNN; a network
+            in evaluation has the plain derivatives, of every order and direction, as likelihoods need them.
+    """
+
+    def __init__(self, kernel: str = "plain"):
+        if kernel not in KERNELS:
+            raise ValueError(f"unknown attention {kernel!r}; choose one of {', '.join(KERNELS)}")
+        self.kernel = kernel
+        self.deterministic = False
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """Change from training to evaluation or back; `nnx.view` calls it."""
+        if deterministic is not None:
+            self.deterministic = deterministic
+
+    def __call__(self, q: Array, k: Array, v: Array) -> Array:
+        train, evaluate = KERNELS[self.kernel]
+        return (evaluate if self.deterministic else train)(q, k, v)
+
+
+def check_kernel(kernel: str, dtype: str, tokens: int, features: int) -> None:
+    """Raise a ValueError unless the kernel takes arrays of this type, number of tokens and features a head."""
+    if kernel != "cudnn":
+        return
+    if dtype != "bfloat16":
+        raise ValueError(
+            f"attention 'cudnn' computes in bfloat16 only, got dtype {dtype!r}; set dtype to 'bfloat16' or attention to 'plain'"
+        )
+    if tokens % 2 or features > 128 or features % 8:
+        raise ValueError(
+            "attention 'cudnn' needs an even number of tokens and at most 128 features a head, a multiple of 8; "
+            f"got {tokens} tokens and {features} features; choose others or attention 'plain'"
+        )
+
+
+def plain(q: Array, k: Array, v: Array) -> Array:
+    """Attention written out."""
+    return jax.nn.dot_product_attention(q, k, v, implementation="xla")
+
+
+def on_gpu() -> bool:
+    """Whether what is traced now is meant for a GPU."""
+    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    platform = getattr(device, "platform", device) or jax.default_backend()
+    return platform in ("gpu", "cuda")
+
+
+def fused(q: Array, k: Array, v: Array) -> Array:
+    """Attention by cuDNN where there is a GPU; it has a gradient, but no derivative along a direction."""
+    if not on_gpu():
+        return plain(q, k, v)
+    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+
+
+@jax.custom_jvp
+def fused_without_gradient(q: Array, k: Array, v: Array) -> Array:
+    """Attention by cuDNN, differentiated as if it were plain."""
+    return fused(q, k, v)
+
+
+@fused_without_gradient.defjvp
+def _derivative(primals, tangents):
+    return jax.jvp(plain, primals, tangents)
+
+
+# name -> (attention in training, attention in evaluation)
+KERNELS = {"plain": (plain, plain), "cudnn": (fused, fused_without_gradient)}
