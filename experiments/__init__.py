@@ -23,6 +23,6 @@ def __getattr__(name: str) -> Any:
     """Import `load` when it is asked for: a configuration file should not have to import JAX."""
     if name != "load":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .build import load
+    from .run.loading import load
 
     return load

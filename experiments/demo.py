@@ -12,13 +12,15 @@ import numpy as np
 from absl import logging
 from matplotlib.figure import Figure
 
-from . import data, pictures
-from .build import load, make_dataset
+from . import data
 from .configs import digits
-from .devices import set_up_jax
 from .errors import RunError
-from .evaluate import evaluate
-from .train import train
+from .modes.evaluate import evaluate
+from .modes.train import train
+from .run.build import make_dataset
+from .run.devices import set_up_jax
+from .run.loading import load
+from .storage import pictures
 
 WORKDIR = Path("runs/demo")
 

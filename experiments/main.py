@@ -9,7 +9,7 @@ Every setting of a configuration can be overridden: --config.train.steps=10000. 
 """
 
 # ruff: noqa: E402  (the first import has to act before the others, which take seconds)
-from .signals import end_at_once
+from .run.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()
@@ -21,11 +21,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from .command import Command, parse
+from .command.help import help_text
+from .command.parse import Command, parse
 from .errors import RunError
-from .help import help_text
 from .modes import MODES, function_of
-from .workdir import run_directory
+from .storage.workdir import run_directory
 
 INTERRUPTED = 130  # the exit code of a program that SIGINT ended, by the shell's convention
 LONGEST_NAME = 255  # bytes of a file name, on every common file system
@@ -36,14 +36,14 @@ def execute(command: Command) -> None:
     if command.help:
         return print(help_text())
     workdir = _workdir(command)
-    from .resolve import resolve
-    from .switches import check_switches
+    from .command.resolve import resolve
+    from .command.switches import check_switches
 
     converted = workdir is not None and _is_converted(workdir)
     config, notes, other_data = resolve(command, converted=converted)
     if workdir is None and not command.dry_run:
         raise RunError("name a run directory with --workdir=runs/...")
-    from .schema import check_settings
+    from .command.schema import check_settings
 
     check_settings(config)
     check_switches(config, command.overrides)
@@ -61,8 +61,8 @@ def dry_run(config: Any) -> None:
     """Print what a run would use."""
     import jax
 
-    from .build import build, flops, make_dataset, measure
-    from .check import check_run
+    from .run.build import build, flops, make_dataset, measure
+    from .run.check import check_run
 
     facts = None if config.facts else measure(config, make_dataset(config))
     run = build(config, facts, abstract=True)
@@ -76,10 +76,11 @@ def dry_run(config: Any) -> None:
 
 def _work_with_a_run(command: Command, config: Any, workdir: Any, other_data: bool) -> None:
     """Open a run with the configuration of a command, check it, and do what the mode says."""
-    from .build import build, make_dataset, restore_run
-    from .check import check_data, check_run
-    from .fit import with_fits
-    from .schema import check_settings
+    from .command.schema import check_settings
+    from .modes.fit import with_fits
+    from .run.build import build, make_dataset
+    from .run.check import check_data, check_run
+    from .run.loading import restore_run
 
     run = build(config, abstract=True)
     if MODES[command.mode].needs_data:
@@ -93,7 +94,7 @@ def _work_with_a_run(command: Command, config: Any, workdir: Any, other_data: bo
 def _set_up() -> None:
     from absl import logging
 
-    from .devices import set_up_jax
+    from .run.devices import set_up_jax
 
     set_up_jax()
     logging.set_verbosity(logging.FATAL)  # what libraries log as errors they raise as well

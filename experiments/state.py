@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from .optimizers import make_optimizer as make_optimizer
+from .run.optimizers import make_optimizer as make_optimizer
 
 Params = Any
 LossFn = Callable[[Params, Key[Array, ""], Any], Float[Array, ""]]  # (params, key, batch) -> scalar

@@ -13,13 +13,18 @@ from typing import Any, NamedTuple
 
 PACKAGES = ("sde_lib", "samplers", "models", "experiments.data")
 EXPERIMENTS = {
-    "experiments.build": ("load", "Loaded", "Run", "Facts", "build"),
-    "experiments.train": ("train",),
-    "experiments.callbacks": ("Snapshot", "StopTraining", "EarlyStopping"),
+    "experiments.run.loading": ("load", "Loaded"),
+    "experiments.run.build": ("Run", "Facts", "build"),
+    "experiments.modes.train": ("train",),
+    "experiments.run.callbacks": ("Snapshot", "StopTraining", "EarlyStopping"),
     "experiments.state": ("TrainState", "Metrics", "init_state", "make_train_step", "ema_update"),
-    "experiments.optimizers": ("make_optimizer",),
-    "experiments.evaluate": ("evaluate",),
-    "experiments.metrics": ("frechet_distance", "nearest_neighbour_accuracy", "pooled_pixels"),
+    "experiments.run.optimizers": ("make_optimizer",),
+    "experiments.modes.evaluate": ("evaluate",),
+    "experiments.measures.metrics": (
+        "frechet_distance",
+        "nearest_neighbour_accuracy",
+        "pooled_pixels",
+    ),
     "experiments.errors": ("RunError",),
 }
 

@@ -10,11 +10,11 @@ from docutils import nodes
 from settings import settings
 from sphinx.util.docutils import SphinxDirective
 
+from experiments.command.help import CONFIGS, NO_CONFIGS, help_text
 from experiments.configs.common import base_config
-from experiments.help import CONFIGS, NO_CONFIGS, help_text
 from experiments.modes import MODES
-from experiments.train import FREE, FREE_TRAIN
-from experiments.walks import ADAPTIVE, GRIDS
+from experiments.modes.train import FREE, FREE_TRAIN
+from experiments.run.walks import ADAPTIVE, GRIDS
 
 
 def code(value: Any) -> str:

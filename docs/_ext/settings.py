@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from experiments.command.schema import AT_LEAST, AT_MOST, RANGES
 from experiments.configs import common
 from experiments.modes import MODES
-from experiments.schema import AT_LEAST, AT_MOST, RANGES
 
 OBJECTS = ("data", "facts", "sde", "net", "objective.times")  # described whole: {name, **settings}
 

@@ -15,14 +15,16 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from .. import data, metrics
-from ..build import Loaded, load, make_dataset
-from ..devices import set_up_jax
-from ..evaluate import real_images
-from ..fit import with_fits
-from ..jobs import save_arrays
-from ..sample import draw
-from ..writing import write_json
+from .. import data
+from ..measures import metrics
+from ..modes.evaluate import real_images
+from ..modes.fit import with_fits
+from ..modes.sample import draw
+from ..run.build import make_dataset
+from ..run.devices import set_up_jax
+from ..run.loading import Loaded, load
+from ..storage.jobs import save_arrays
+from ..storage.writing import write_json
 
 NUMBER, BATCH = 512, 128
 REFERENCE = {

@@ -17,8 +17,8 @@ import numpy as np
 
 from samplers import DPMpp2M, draw_prior, fit_grid, fit_solver, recommended, sample
 
-from ..devices import set_up_jax
-from ..writing import write_json
+from ..run.devices import set_up_jax
+from ..storage.writing import write_json
 from .problems import Problem, problems
 
 NFE = (5, 8, 10)

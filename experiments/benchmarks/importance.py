@@ -19,8 +19,9 @@ from jax.flatten_util import ravel_pytree
 from sde_lib import LogUniform, Uniform, denoising_loss, draw_times
 
 from .. import data
-from ..build import Loaded, load, make_dataset
-from ..devices import set_up_jax
+from ..run.build import make_dataset
+from ..run.devices import set_up_jax
+from ..run.loading import Loaded, load
 
 WAYS = {
     "uniform t": (Uniform(), "likelihood"),

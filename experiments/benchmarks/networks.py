@@ -17,12 +17,12 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from ..build import Facts, Run, build, flops
 from ..configs.common import base_config
-from ..devices import make_mesh, replicated, set_up_jax, share
-from ..losses import make_loss
+from ..measures.timing import interleaved
+from ..run.build import Facts, Run, build, flops
+from ..run.devices import make_mesh, replicated, set_up_jax, share
+from ..run.losses import make_loss
 from ..state import init_state, make_train_step
-from .timing import interleaved
 
 SHAPE = (32, 32, 3)
 SMALL = {"nf": 32, "ch_mult": (1, 2, 2, 2), "num_res_blocks": 1, "attn_resolutions": (16,)}

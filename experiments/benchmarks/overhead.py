@@ -38,12 +38,12 @@ from samplers import (
 )
 from samplers import sample as walk
 
-from ..build import Facts, Run, build
 from ..configs.common import base_config
-from ..devices import make_mesh, replicated, set_up_jax, share
-from ..losses import make_loss
+from ..measures.timing import Timing, interleaved
+from ..run.build import Facts, Run, build
+from ..run.devices import make_mesh, replicated, set_up_jax, share
+from ..run.losses import make_loss
 from ..state import init_state, make_train_step
-from .timing import Timing, interleaved
 
 BATCH, STEPS = 64, 4
 SAMPLERS = (

@@ -18,10 +18,10 @@ from jax.sharding import AxisType
 from samplers import DDIM, EulerMaruyama, Sampler, draw_prior, grids, sample, sample_parallel
 from sde_lib import SDE
 
-from ..build import load
-from ..devices import replicate, set_up_jax
+from ..measures.timing import seconds_of
+from ..run.devices import replicate, set_up_jax
+from ..run.loading import load
 from .problems import problems
-from .timing import seconds_of
 
 STEPS, NUMBER, KEY = 100, 64, jax.random.key
 SAMPLERS: dict[str, Sampler] = {"DDIM": DDIM(), "EulerMaruyama": EulerMaruyama()}

@@ -16,7 +16,7 @@ from scipy.stats import norm
 from samplers import grids
 from sde_lib import EDM, SDE, VE, VP, GaussianMixture, SubVP, in_float64
 
-PROBLEMS = Path(__file__).parents[2] / "tests" / "fixtures" / "gmm_problem.npz"
+PROBLEMS = Path(__file__).with_name("gmm_problem.npz")
 
 
 class Problem(NamedTuple):

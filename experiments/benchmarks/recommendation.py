@@ -37,7 +37,7 @@ from samplers import (
 )
 from sde_lib import EDM, SDE, VE, VP, Cosine, Estimate, Rectified, in_float64
 
-from ..writing import write_json
+from ..storage.writing import write_json
 from .deterministic import error
 from .mixtures import SIZES, Mixture, family, flow_end
 from .problems import Problem, problems

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..writing import write_json
+from ..storage.writing import write_json
 from . import deterministic, stochastic
 
 HALVES = {"deterministic": deterministic, "stochastic": stochastic}

@@ -15,9 +15,9 @@ import sys
 
 import jax
 
-from ..devices import set_up_jax
 from ..errors import RunError
-from ..signals import end_at_once
+from ..run.devices import set_up_jax
+from ..run.signals import end_at_once
 from . import FORMATS, convert, export
 
 

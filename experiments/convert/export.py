@@ -15,9 +15,9 @@ from flax import nnx
 
 import models
 
-from ..build import load
 from ..errors import RunError
-from ..writing import check_free, write_json
+from ..run.loading import load
+from ..storage.writing import check_free, write_json
 from . import rules
 from .diffusers import DEFAULTS, LABEL, diffusers_rules, network
 from .safetensors import write_safetensors

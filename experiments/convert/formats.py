@@ -11,9 +11,9 @@ from ml_collections.config_dict import placeholder
 
 import models
 
-from ..build import make
 from ..configs.common import base_config
 from ..errors import RunError
+from ..run.build import make
 from . import diffusers as unet2d
 from . import rules
 from .edm import edm_rules, read_edm, with_labels

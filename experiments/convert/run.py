@@ -6,16 +6,16 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from ..build import Run, build
-from ..check import check_run, check_settings
-from ..checkpoint import Checkpoints, latest
 from ..errors import RunError
-from ..lock import locked
-from ..saved_config import CONFIG, decisive
+from ..modes.train import CONVERTED
+from ..run.build import Run, build
+from ..run.check import check_run, check_settings
 from ..state import TrainState, init_state
-from ..train import CONVERTED
-from ..workdir import run_directory
-from ..writing import check_free, write_json
+from ..storage.checkpoint import Checkpoints, latest
+from ..storage.lock import locked
+from ..storage.saved_config import CONFIG, decisive
+from ..storage.workdir import run_directory
+from ..storage.writing import check_free, write_json
 from .formats import FORMATS, Converted
 from .reading import reading
 

@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ..writing import write_bytes
+from ..storage.writing import write_bytes
 from .reading import reading, shown
 
 DTYPES = {

@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.registered import DatasetNotFoundError
 
 from ..errors import RunError
-from ..lock import locked
-from ..signals import end_at_once
+from ..run.signals import end_at_once
+from ..storage.lock import locked
 from .tfds import data_directory
 
 

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 from experiments import main
-from experiments.build import build, load, make_dataset, measure
-from experiments.checkpoint import restore, template_of
 from experiments.configs import toy
-from experiments.devices import make_mesh, replicated
 from experiments.modes import MODES
+from experiments.modes.train import train
+from experiments.run.build import build, make_dataset, measure
+from experiments.run.devices import make_mesh, replicated
+from experiments.run.loading import load
 from experiments.state import init_state
-from experiments.train import train
+from experiments.storage.checkpoint import restore, template_of
 
 ROOT = Path(__file__).parents[2]
 # A network of 8 features on points with 8 classes: whole runs take a second.
@@ -148,8 +149,8 @@ def in_process(monkeypatch, capfd):
 def start(tmp_path_factory):
     """Return the function (*flags, limit=0) -> Command that starts the command line."""
     context, number = multiprocessing.get_context("forkserver"), itertools.count()
-    modes = [f"experiments.{name}" for name in MODES]
-    context.set_forkserver_preload(["experiments.main", "experiments.check", *modes])
+    modes = [f"experiments.modes.{name}" for name in MODES]
+    context.set_forkserver_preload(["experiments.main", "experiments.run.check", *modes])
     home = tmp_path_factory.mktemp("commands")
     environment = pytest.MonkeyPatch()
     if cache := jax.config.jax_compilation_cache_dir:

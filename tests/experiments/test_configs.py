@@ -11,14 +11,13 @@ import pytest
 from PIL import Image
 
 import sde_lib
-from experiments import build as building
-from experiments.build import build, make_dataset, measure
-from experiments.check import AT_LEAST, check_run, check_settings
 from experiments.configs.common import SDES, base_config
 from experiments.errors import RunError
-from experiments.train import train
+from experiments.modes.train import train
+from experiments.run.build import build, make_dataset, measure
+from experiments.run.check import AT_LEAST, check_run, check_settings
 
-CONFIGS = Path(building.__file__).parent / "configs"
+CONFIGS = Path(common.__file__).parent
 NAMES = sorted(
     p.stem for p in CONFIGS.glob("*.py") if p.stem not in ("__init__", "common", "score_sde")
 )

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import demo
-from experiments.build import make_dataset
+from experiments.run.build import make_dataset
 
 
 def test_the_demo_trains_on_all_digits_but_those_of_the_test(monkeypatch):

@@ -8,7 +8,7 @@ import platform
 import jax
 import jax.numpy as jnp
 
-from ...devices import set_up_jax
+from ...run.devices import set_up_jax
 from .options import parse
 from .records import Records
 from .stopwatch import seconds_each

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ...devices import set_up_jax
+from ...run.devices import set_up_jax
 from .answers import STORED, questions
 from .options import parse
 from .records import Records

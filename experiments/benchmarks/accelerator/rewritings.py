@@ -20,9 +20,9 @@ from jax import Array
 
 from models import dit, group_norm, layers, resample, unet
 
-from ...build import flops
-from ...devices import set_up_jax
-from ...losses import make_loss
+from ...run.build import flops
+from ...run.devices import set_up_jax
+from ...run.losses import make_loss
 from ...state import init_state, make_train_step
 from .options import parse
 from .records import Records

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from ..timing import Timing
+from ...measures.timing import Timing
 
 LEAST = 0.3  # seconds of one round, so that the wait at its end does not count
 

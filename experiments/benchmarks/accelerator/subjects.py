@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...build import Facts, Run, build
 from ...configs.common import base_config
 from ...configs.score_sde import CIFAR, FIR
+from ...run.build import Facts, Run, build
 
 SHAPE = (32, 32, 3)
 FOURIER = {"embedding": "fourier", "scale_by_sigma": True}

@@ -19,9 +19,9 @@ import numpy as np
 from samplers import DPMpp2M, grids
 from samplers import sample as walk
 
-from ...build import Run, flops
-from ...devices import set_up_jax
-from ...losses import make_loss
+from ...run.build import Run, flops
+from ...run.devices import set_up_jax
+from ...run.losses import make_loss
 from ...state import init_state, make_train_step
 from .options import parse
 from .records import LINES, Records

@@ -17,8 +17,8 @@ from experiments.convert.diffusers import network, process
 from experiments.convert.export import to_diffusers
 from experiments.convert.safetensors import read_safetensors, write_safetensors
 from experiments.errors import RunError
-from experiments.sample import sample, with_settings
-from experiments.writing import write_json
+from experiments.modes.sample import sample, with_settings
+from experiments.storage.writing import write_json
 
 SHAPE = (8, 8, 3)
 DDPM = {

@@ -13,17 +13,17 @@ from ml_collections import ConfigDict
 
 import experiments
 import models
-from experiments.build import Run, make_dataset
-from experiments.check import check_data
-from experiments.command import parse
+from experiments.command.parse import parse
+from experiments.command.resolve import resolve
 from experiments.configs import files
 from experiments.configs.toy import get_config
 from experiments.convert import FORMATS, Converted, convert, write_run
 from experiments.convert.__main__ import main
 from experiments.errors import RunError
-from experiments.resolve import resolve
-from experiments.sample import make_walk, sample, with_settings
-from experiments.train import train
+from experiments.modes.sample import make_walk, sample, with_settings
+from experiments.modes.train import train
+from experiments.run.build import Run, make_dataset
+from experiments.run.check import check_data
 from tests.models.networks import filled
 
 

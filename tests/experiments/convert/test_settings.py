@@ -8,14 +8,14 @@ import pytest
 from flax import nnx
 
 import models
-from experiments.build import build, make
-from experiments.check import check_run, check_settings
 from experiments.convert import FORMATS, rules
 from experiments.convert.ncsn import ncsn_rules
 from experiments.convert.score_sde import pytorch_rules
 from experiments.convert.settings import from_score_sde, network
 from experiments.errors import RunError
-from experiments.sample import make_walk
+from experiments.modes.sample import make_walk
+from experiments.run.build import build, make
+from experiments.run.check import check_run, check_settings
 from tests.experiments.convert.foreign_files import write_pth
 from tests.experiments.convert.test_score_sde import numbered
 

@@ -8,8 +8,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments import data
-from experiments.build import make_dataset
 from experiments.data.base import Source, check_facts
+from experiments.run.build import make_dataset
 
 PUBLIC = {
     name: value

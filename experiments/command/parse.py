@@ -1,0 +1,125 @@
+"""Reading a command line: what to do, in which run directory, with which configuration and which settings of it changed.
+
+    --mode=NAME --workdir=FOLDER --config=FILE.py:VARIANT --config.SECTION.NAME=VALUE --dry_run --trust --help
+
+A value stands behind "=" or is the next argument. A switch takes no value, `true` or `false`; `--no` before its name turns it off. Where an
+argument is given twice, the last one holds, so that a script may append to the arguments of another.
+"""
+
+import difflib
+from typing import NamedTuple
+
+from ..errors import RunError
+from ..modes import MODES
+
+SWITCHES = ("dry_run", "trust", "help")
+VALUES = ("mode", "workdir", "config")
+TRUE = ("true", "t", "1", "yes")
+FALSE = ("false", "f", "0", "no")
+HELP = ("-h", "-?", "--helpfull", "--helpshort")
+
+
+class Override(NamedTuple):
+    """One setting that the command line gives."""
+
+    path: str  # "train.steps"
+    text: (
+        str | None
+    )  # as it was written; None: no value, which a setting that is true or false may have
+
+    def __str__(self) -> str:
+        return f"--config.{self.path}" + ("" if self.text is None else f"={self.text}")
+
+
+class Command(NamedTuple):
+    """A command line, read but not yet checked against a configuration."""
+
+    mode: str = "train"
+    workdir: str | None = None
+    config: str | None = None  # file, with a variant behind a colon
+    overrides: tuple[Override, ...] = ()
+    dry_run: bool = False
+    trust: bool = False
+    help: bool = False
+
+
+def parse(arguments: list[str]) -> Command:
+    """Read the arguments of a command line, the program's name left out.
+
+    Raises:
+        RunError: an argument that does not exist or lacks its value.
+    """
+    given: dict = {}
+    overrides: list[Override] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        if argument in HELP:
+            given["help"] = True
+            continue
+        if not argument.startswith("-") or argument.strip("-") == "":
+            raise RunError(
+                f"unexpected argument {argument!r}; settings are given as --config.section.name=value"
+            )
+        name, equals, text = argument.lstrip("-").partition("=")
+        value = text if equals else None
+        if name.startswith(("config.", "noconfig.")):
+            overrides.append(_override(name, value, waiting))
+        elif name in VALUES:
+            given[name] = _value(name, value, waiting)
+        elif name.removeprefix("no") in SWITCHES:
+            given[name.removeprefix("no")] = _switch(name, value)
+        else:
+            raise RunError(_unknown(name))
+    mode = given.get("mode", "train")
+    if mode not in MODES:
+        close = difflib.get_close_matches(mode, list(MODES), 1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise RunError(f"there is no --mode={mode}; {hint}choose one of {', '.join(MODES)}")
+    return Command(**given, overrides=tuple(overrides))
+
+
+def _override(name: str, value: str | None, waiting: list[str]) -> Override:
+    negated = name.startswith("no")
+    path = name.removeprefix("no").removeprefix("config.")
+    if negated and value is not None:
+        raise RunError(f"--{name} takes no value, got {value!r}; write --config.{path}=false")
+    if negated:
+        return Override(path, "false")
+    if value is None and waiting and not _is_flag(waiting[0]):
+        value = waiting.pop(0)
+    return Override(path, value)
+
+
+def _value(name: str, value: str | None, waiting: list[str]) -> str:
+    if value is None and waiting and not _is_flag(waiting[0]):
+        value = waiting.pop(0)
+    if not value:
+        raise RunError(f"--{name} needs a value: --{name}=...")
+    if "\0" in value:
+        raise RunError(f"--{name}={value!r} holds a null character")
+    return value
+
+
+def _switch(name: str, value: str | None) -> bool:
+    on = not name.startswith("no")
+    if value is None:
+        return on
+    if not on or value.lower() not in (*TRUE, *FALSE):
+        raise RunError(f"--{name} is a switch and takes true, false or nothing, got {value!r}")
+    return value.lower() in TRUE
+
+
+def _is_flag(argument: str) -> bool:
+    """Tell whether an argument is a name; a negative number is a value."""
+    return argument.startswith("-") and not argument[1:2].isdigit() and argument[1:2] != "."
+
+
+def _unknown(name: str) -> str:
+    known = [*VALUES, *SWITCHES]
+    close = difflib.get_close_matches(name, known, 1)
+    if close:
+        return f"there is no --{name}; did you mean --{close[0]}?"
+    if "." in name:
+        return f"there is no --{name}; settings are given as --config.section.name=value"
+    return f"there is no --{name}; there are {', '.join('--' + k for k in known)} and --config.section.name"

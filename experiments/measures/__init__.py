@@ -1,0 +1,1 @@
+"""What is measured of a run: samples beside real data, and the health of its denoiser."""

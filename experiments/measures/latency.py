@@ -1,0 +1,80 @@
+"""Seconds per image of a trained run, by network evaluations and batch size.
+
+    python -m experiments.measures.latency --workdir=runs/demo
+
+DDIM, whose cost is that of its evaluations alone; compiled before it is timed, the median of a few calls.
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from samplers import DDIM, draw_prior, grids, sample
+
+from ..run.devices import fitting_mesh, replicate, set_up_jax, share
+from ..run.loading import Loaded, load
+from .timing import seconds_of
+
+NFE, BATCHES = (1, 2, 5, 10, 20, 50), (1, 16, 64)
+
+
+def latency(loaded: Loaded, repeats: int = 3) -> list[dict]:
+    """Return rows {nfe, batch, seconds_per_image}."""
+    run, rows = loaded.run, []
+    for batch in BATCHES:
+        mesh = fitting_mesh(batch, run.config.devices)
+        denoiser, index = (
+            replicate(mesh, loaded.denoiser),
+            share(mesh, np.arange(batch, dtype=np.int32)),
+        )
+        x = draw_prior(jax.random.key(0), run.sde, (batch, *run.facts.shape), index)
+        cond = index * 0 if run.config.train.conditional else None
+        for nfe in NFE:
+            ts = grids.quadratic(run.sde, nfe)
+
+            def call(ts=ts, x=x, cond=cond, denoiser=denoiser, index=index):
+                return sample(
+                    jax.random.key(0),
+                    DDIM(),
+                    denoiser,
+                    run.sde,
+                    ts,
+                    x,
+                    cond=cond,
+                    index=index,
+                    denoise_last=False,
+                ).x
+
+            seconds_of(call)
+            seconds = float(np.median([seconds_of(call) for _ in range(repeats)]))
+            rows.append({"nfe": nfe, "batch": batch, "seconds_per_image": seconds / batch})
+    return rows
+
+
+def table(rows: list[dict]) -> str:
+    """Format the rows as a Markdown table, batches across."""
+    lines = [
+        "| NFE | " + " | ".join(f"batch {b}" for b in BATCHES) + " |",
+        "|" + "---|" * (len(BATCHES) + 1),
+    ]
+    for nfe in NFE:
+        cells = [f"{row['seconds_per_image'] * 1e3:.2f} ms" for row in rows if row["nfe"] == nfe]
+        lines.append(f"| {nfe} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--workdir", type=Path, required=True, help="run directory of a trained network"
+    )
+    arguments = parser.parse_args()
+    set_up_jax()
+    print(table(latency(load(arguments.workdir))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+r"""`--mode=dequantise`: train a flow q(u | k) that places grey levels where the model expects them, for tighter bits per dimension.
+
+For any q, with y = k + u and x its scaled form (arXiv:1902.00275, eq. 9; Song et al. 2021, arXiv:2101.09258, section 5.2),
+
+.. math:: -\log P(k) \le E_{u \sim q(u \mid k)} \big[ {-\log p(y)} + \log q(u \mid k) \big] .
+
+While training, -log p is the integrand of the variational bound at one log-SNR an image; the score network stays as it is. The flow is kept
+in `dequantiser/` of the run and used by `--mode=likelihood --config.eval.dequantise=True`.
+"""
+
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+import models
+from samplers.bound import LOG_SNR_MIN
+from sde_lib import LogUniform, draw_quantiles
+
+from .. import data
+from ..errors import RunError
+from ..run.build import make_dataset
+from ..run.devices import make_mesh, replicated, share
+from ..run.flow import DequantisingFlow
+from ..run.loading import Loaded, template_on_one_device
+from ..run.log import Log
+from ..run.messages import progress, say, say_next
+from ..run.signals import StopSignals
+from ..state import init_state, make_optimizer, make_train_step
+from ..storage import checkpoint
+from ..storage.checkpoint_folder import find, weights_hash
+from ..storage.identity import data_hash, identity
+from ..storage.jobs import claim, read_note
+from ..storage.lock import locked
+
+FOLDER = "dequantiser"
+
+
+class Dequantiser:
+    """The flow of a run: its network, split, and how images are made of grey levels with it."""
+
+    def __init__(self, loaded: Loaded, width: int | None = None, layers: int | None = None):
+        facts, settings = loaded.run.facts, loaded.run.config.dequantise
+        if facts.levels is None:
+            raise RunError("the data are continuous: there is nothing to dequantise")
+        net = DequantisingFlow(
+            facts.shape,
+            width=width or settings.width,
+            layers=layers or settings.layers,
+            rngs=models.rngs_of(loaded.run.config.seed),
+        )
+        self.levels, self.split = facts.levels, models.split(net)
+        self.tx = make_optimizer(
+            lr=settings.lr, warmup=min(100, settings.steps // 2), decay_steps=settings.steps
+        )
+
+    def __call__(self, params: Any, z: Array, k: Array) -> tuple[Array, Array]:
+        """Return scaled images (batch, H, W, C) and log q, (batch,), from standard normal z and whole grey levels k."""
+        u, log_q = models.merge(self.split.evaluate, params)(z, (2 * k + 1) / self.levels - 1)
+        return (k + u) * (2 / self.levels) - 1, log_q
+
+    def template(self) -> Any:
+        """Return what a checkpoint of it is restored into."""
+        return template_on_one_device(self.split.params, self.tx)
+
+
+def make_loss(loaded: Loaded, dequantiser: Dequantiser):
+    """Return the loss (params, key, batch) of a flow, nats a dimension but for constants, for `make_train_step`."""
+    run, sde = loaded.run, loaded.sde
+    times = LogUniform(log_snr_min=LOG_SNR_MIN)
+    ends = sde.log_snr(jnp.asarray([sde.t_min, 1.0]))
+    span = ends[0] - jnp.maximum(ends[1], LOG_SNR_MIN)
+
+    def loss(params: Any, key: Array, batch: dict) -> Array:
+        for_z, for_times, for_noise = jax.random.split(key, 3)
+        k = jnp.clip(
+            jnp.floor((batch["x"] + 1) * dequantiser.levels / 2), 0, dequantiser.levels - 1
+        )
+        x, log_q = dequantiser(params, jax.random.normal(for_z, k.shape), k)
+        t = times.quantile(sde, draw_quantiles(for_times, len(k)))
+        cond = batch["label"] if run.config.train.conditional else None
+        noisy, noise = sde.perturb(for_noise, x, t)
+        error = jnp.mean((noise - loaded.denoiser(noisy, t, cond).noise) ** 2)
+        return 0.5 * span * error + jnp.mean(log_q) / k[0].size
+
+    return loss
+
+
+def dequantise(loaded: Loaded, workdir: Path) -> None:
+    """Run `--mode=dequantise`: train the flow, from its newest checkpoint if it is of the same run and settings."""
+    with locked(workdir, "dequantise"):
+        _dequantise(loaded, workdir / FOLDER)
+
+
+def _dequantise(loaded: Loaded, folder: Path) -> None:
+    run, settings = loaded.run, loaded.run.config.dequantise
+    dequantiser = Dequantiser(loaded)
+    dataset = make_dataset(run.config)
+    mesh = make_mesh(settings.batch_size, run.config.devices)
+    stream = data.batches(
+        dataset, run.config.train.split, settings.batch_size, seed=run.config.seed, train=True
+    )
+    state = jax.device_put(
+        init_state(jax.random.key(run.config.seed), dequantiser.split.params, dequantiser.tx),
+        replicated(mesh),
+    )
+    claim(folder, _note(loaded, dataset), results="checkpoints/*")
+    if checkpoint.latest(folder) is not None:
+        state, position = checkpoint.restore(folder, dequantiser.template())
+        state = jax.device_put(state, replicated(mesh))
+        stream.set_state(position)
+        say(f"going on from step {int(state.step)} of {folder}")
+    start = int(state.step)
+    if start >= settings.steps:
+        say(f"{folder} has made its {start} steps; raise --config.dequantise.steps to go on")
+        return
+    step_of = make_train_step(make_loss(loaded, dequantiser), dequantiser.tx, run.config.ema)
+    window = []
+    with (
+        checkpoint.Checkpoints(folder, keep=1) as checkpoints,
+        Log(folder, start) as log,
+        StopSignals() as signals,
+        progress(settings.steps, "dequantise", start) as bar,
+    ):
+        for step in range(start + 1, settings.steps + 1):
+            checkpoints.check()
+            state, metrics = step_of(state, share(mesh, next(stream)))
+            window.append(metrics.loss)
+            bar.update()
+            last = step == settings.steps or signals.received
+            saving = last or step % run.config.train.checkpoint_every == 0
+            if saving or step % run.config.train.log_every == 0:
+                loss = float(np.mean(jax.device_get(window)))
+                if not np.isfinite(loss):
+                    raise RunError(
+                        f"the loss of the dequantiser is {loss} at step {step}; "
+                        f"{checkpoint.last_good(folder)}. Lower --config.dequantise.lr"
+                    )
+                log.scalars(step, {"dequantise/loss": loss})
+                window = []
+            if saving:
+                checkpoints.save(step, state, stream.get_state())
+            if last:
+                break
+    if step < settings.steps:
+        say(
+            f"stopped at step {step} by {signals.received}; checkpoint saved. The same command goes on from there."
+        )
+        return
+    say(f"the dequantiser has made {step} steps and is in {folder}")
+    say_next(folder.parent, "likelihood", "--config.eval.dequantise=True")
+
+
+def _note(loaded: Loaded, dataset: data.DataSet) -> dict[str, Any]:
+    """Return what a flow depends on beside the number of its steps, as plain JSON."""
+    config = loaded.run.config
+    found = identity(loaded)
+    del found["code"]  # training goes on with newer code, as that of the score does
+    settings = {name: config.dequantise[name] for name in ("batch_size", "lr", "width", "layers")}
+    return found | settings | {
+        "seed": config.seed,
+        "ema": config.ema,
+        "data": data_hash(dataset, config.train.split, limit=10_000),
+    }  # fmt: skip
+
+
+class Redraw(NamedTuple):
+    """A trained flow, as the function (keys, x) -> (x, log q) that redraws the place of scaled images `x` between their grey levels."""
+
+    dequantiser: Dequantiser
+    params: Any
+    weights: str  # what identifies them: the hash of their checkpoint's manifest
+
+    def __call__(self, keys: Array, x: Array) -> tuple[Array, Array]:
+        return _redraw(self.dequantiser, self.params, keys, x)
+
+
+@partial(jax.jit, static_argnums=0)
+def _redraw(dequantiser: Dequantiser, params: Any, keys: Array, x: Array) -> tuple[Array, Array]:
+    k = jnp.clip(jnp.floor((x + 1) * dequantiser.levels / 2), 0, dequantiser.levels - 1)
+    z = jax.vmap(lambda key: jax.random.normal(key, k.shape[1:]))(keys)
+    return dequantiser(params, z, k)
+
+
+def restore_dequantiser(loaded: Loaded, workdir: Path) -> Redraw:
+    """Return the trained flow of a run, of the size that it was trained with; warn if it was trained for other weights.
+
+    Raises:
+        RunError: the run has no trained dequantiser, or it is damaged.
+    """
+    folder = workdir / FOLDER
+    if checkpoint.latest(folder) is None:
+        raise RunError(f"{workdir} has no dequantiser; train one with --mode=dequantise")
+    note = read_note(folder) or {}
+    if note.get("weights", loaded.weights) != loaded.weights:
+        warnings.warn(
+            f"{folder} was trained for other weights than those of step {loaded.step}; the bits are right, "
+            "but --mode=dequantise would make them fewer",
+            stacklevel=2,
+        )
+    sizes = {name: note[name] for name in ("width", "layers") if name in note}
+    dequantiser = Dequantiser(loaded, **sizes)
+    weights = weights_hash(find(folder, None))
+    params = checkpoint.restore(folder, dequantiser.template()).state.ema
+    return Redraw(dequantiser=dequantiser, params=params, weights=weights)

@@ -1,0 +1,119 @@
+"""Refuse a configuration before anything is spent on it: everything that it names is built, without numbers where that costs."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+import sde_lib
+from samplers import TRACES
+from sde_lib import TimeDistribution, check_name
+
+from ..command.schema import AT_LEAST as AT_LEAST
+from ..command.schema import check_settings as check_settings
+from ..errors import RunError
+from .build import Run, make
+from .devices import make_mesh
+from .objects import naming
+from .walks import make_walk
+
+if TYPE_CHECKING:
+    from ..data import DataSet
+
+
+def check_run(run: Run) -> None:
+    """Raise a ValueError if the denoiser, the objective or a sampler of a run cannot be built, though training may not need it yet."""
+    config = run.config
+    with naming("config.denoiser"):
+        run.denoiser(run.split.params)
+    with naming("config.objective.times"):
+        make(sde_lib, config.objective.times, TimeDistribution)
+    with naming("config.objective"):
+        check_name("weighting", config.objective.weighting, sde_lib.WEIGHTINGS)
+        check_name("objective", config.objective.name, sde_lib.OBJECTIVES)
+    with naming("config.eval.trace"):
+        check_name("trace", config.eval.trace, TRACES)
+    for name, setting in config.samplers.items():
+        with naming(f"config.samplers.{name}"):
+            sampler, ts = make_walk(setting, run.sde, config.denoiser.sigma_data)
+            if ts is not None:
+                # Traced, which takes a hundredth of the time of computing the coefficients.
+                with np.errstate(all="ignore"):  # at the ends of time coefficients may be infinite
+                    jax.eval_shape(partial(sampler.plan, ts=ts), run.sde)
+    with naming("config.sampling.sampler"):
+        check_name("sampler", config.sampling.sampler, config.samplers)
+    with naming("config.eval.samplers"):
+        for name in config.eval.samplers:
+            check_name("sampler", name, config.samplers)
+    _check_label(run)
+
+
+def _check_label(run: Run) -> None:
+    label, classes = run.config.sampling.label, run.facts.num_classes
+    conditional = run.config.train.conditional
+    if label == -1 or (conditional and 0 <= label < classes):
+        return
+    known = (
+        f"0..{classes - 1}, or -1 for all in turn"
+        if conditional
+        else "-1, as this run is not conditional"
+    )
+    raise ValueError(f"config.sampling.label is {label}, expected {known}")
+
+
+def check_data(
+    run: Run, dataset: "DataSet", *, other: bool = False, training: bool = False
+) -> None:
+    """Raise an error if a run cannot work with a data set: no such split, one that is too small, or data of another kind.
+
+    Args:
+        other: the data are not those that the run was trained on, and must be like them.
+        training: the splits that training reads are looked at, too.
+    """
+    from ..data import (
+        batches,
+    )  # with the libraries that read them, which a dry run of declared facts does not need
+
+    config = run.config
+    if other:
+        _check_alike(run, dataset)
+    splits = {"eval.split": config.eval.split, "eval.train_split": config.eval.train_split}
+    if training:
+        splits |= {"train.split": config.train.split, "train.held_out": config.train.held_out}
+    for setting, split in splits.items():
+        if not split and setting == "train.held_out":
+            continue
+        with naming(f"config.{setting}"):
+            size = len(dataset.source(split))
+        if not size:
+            raise ValueError(f"config.{setting}: split {split!r} is empty; name another one")
+    if training:
+        settings = config.train
+        batches(
+            dataset,
+            settings.split,
+            settings.batch_size,
+            seed=config.seed,
+            train=True,
+            flip=settings.flip,
+        )
+
+
+def _check_alike(run: Run, dataset: "DataSet") -> None:
+    names = ["shape", "levels"] + ["num_classes"] * bool(run.config.train.conditional)
+    for name in names:
+        have, want = getattr(dataset, name), getattr(run.facts, name)
+        if name == "shape" and have != want:
+            raise RunError(
+                f"the network takes data of shape {want}, those of --config have {have}; resample them, or name others"
+            )
+        if have != want:
+            raise RunError(
+                f"the run was trained on data with {name} = {want}, those of --config have {have}; name data of the same kind"
+            )
+
+
+def check_devices(run: Run) -> None:
+    """Raise a ValueError if a batch of training cannot be shared by the devices that the configuration asks for, or they are not there."""
+    make_mesh(run.config.train.batch_size, run.config.devices)

@@ -1,0 +1,81 @@
+"""Opening a run directory that training left behind."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from sde_lib import SDE, Denoiser
+
+from ..errors import RunError
+from ..storage.saved import read_saved
+from ..storage.saved_config import CONFIG, check_belongs
+from ..storage.workdir import run_directory
+from .build import Run, build
+
+if TYPE_CHECKING:
+    import optax
+
+
+class Loaded(NamedTuple):
+    """A trained run."""
+
+    sde: SDE
+    denoiser: Denoiser  # with the averaged weights
+    config: ConfigDict
+    run: Run
+    step: int
+    weights: str = ""  # what identifies them: the hash of their checkpoint's manifest
+
+
+def load(workdir: str | Path, step: int | None = None, *, trust: bool = False) -> Loaded:
+    """Open a run directory: the SDE, the denoiser with the averaged (EMA) weights of a checkpoint (default: the newest), the config.
+
+    Args:
+        trust: import the classes of one's own that the run names by their path, "package.module:Class". Importing executes them, so a
+            directory that somebody sent is never allowed to do so unasked.
+
+    Raises:
+        RunError: no run directory, a configuration that is damaged, not that of the weights or names foreign code without `trust`, or no
+            complete and undamaged checkpoint.
+    """
+    workdir = run_directory(workdir)
+    config = read_saved(workdir, trust=trust)
+    check_belongs(workdir, config, step)
+    try:
+        run = build(config, abstract=True)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise RunError(f"{workdir / CONFIG} cannot be used: {error}") from error
+    return restore_run(run, workdir, step)
+
+
+def restore_run(run: Run, workdir: str | Path, step: int | None = None) -> Loaded:
+    """Return a run with the averaged weights of a checkpoint (default: the newest), which its configuration has to fit."""
+    from ..storage import checkpoint
+    from ..storage.checkpoint_folder import find, weights_hash
+
+    folder = find(Path(workdir), step)
+    step = int(folder.name)
+    check_belongs(Path(workdir), run.config, step)
+    template = template_on_one_device(run.parameters(), run.tx)
+    weights = weights_hash(folder)
+    restored = checkpoint.restore(Path(workdir), template, step).state
+    return Loaded(
+        sde=run.sde,
+        denoiser=run.denoiser(restored.ema),
+        config=run.config,
+        run=run,
+        step=int(restored.step),
+        weights=weights,
+    )
+
+
+def template_on_one_device(params: Any, tx: "optax.GradientTransformation") -> Any:
+    """Return what a training state of these parameters is restored into: its shapes and types, nothing computed."""
+    from ..state import init_state
+    from ..storage import checkpoint
+    from .devices import make_mesh, replicated
+
+    abstract = jax.eval_shape(lambda params: init_state(jax.random.key(0), params, tx), params)
+    return checkpoint.template_of(abstract, replicated(make_mesh(1, 1)))

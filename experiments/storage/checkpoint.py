@@ -1,0 +1,209 @@
+"""Checkpoints that can be trusted: written in the background, atomically, and checked bit by bit when read.
+
+A checkpoint is written aside, its manifest last, and then moved into place (see `checkpoint_folder`), so that one whose writing was cut off
+never stands among the others; one whose bits differ from its manifest is refused.
+"""
+
+import contextlib
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from ..errors import RunError
+from .checkpoint_folder import (
+    ARRAYS,
+    MANIFEST,
+    MARK,
+    STAGING,
+    check_bits,
+    complete_steps,
+    find,
+    hashes,
+    is_complete,
+    is_in_the_way,
+    was_cut_off,
+)
+from .checkpoint_folder import last_good as last_good
+from .checkpoint_folder import latest as latest
+from .writing import check_room, write_json
+
+
+class Restored(NamedTuple):
+    """What a checkpoint holds."""
+
+    state: Any
+    position: Any  # of the data iterator, plain JSON
+
+
+class Checkpoints:
+    """The checkpoints of one run directory, which no other process may write at the same time (see `lock`).
+
+    Args:
+        keep: how many of the newest to keep.
+        keep_period: keep besides every one whose step is a multiple of this (0: none).
+        config: the part of the configuration that the weights belong to; it is stored with them.
+
+    Raises:
+        RunError: something that is not ours has the name of a checkpoint.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        keep: int = 2,
+        keep_period: int = 0,
+        config: dict[str, Any] | None = None,
+    ):
+        self.keep = keep
+        self.keep_period = keep_period
+        self.config = config
+        self.directory = Path(workdir).absolute() / "checkpoints"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for entry in sorted(self.directory.iterdir()):
+            if was_cut_off(entry):
+                print(
+                    f"checkpoint {entry} was cut off while being written; removing it",
+                    file=sys.stderr,
+                )
+                shutil.rmtree(entry)
+            elif is_in_the_way(entry):
+                raise RunError(
+                    f"{entry} has the name of a checkpoint, but was not written by this run; rename it"
+                )
+        self._staging = self.directory / STAGING
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future | None = None
+
+    def save(self, step: int, state: Any, position: Any) -> None:
+        """Write a checkpoint in the background, waiting only for the one before it."""
+        self.wait()
+        if not is_complete(self.directory / str(step)):
+            # a copy, for the next training step overwrites the state that it is given
+            state = jax.tree.map(jnp.copy, state)
+            self._pending = self._writer.submit(self._write, step, state, position)
+
+    def check(self) -> None:
+        """Raise the error of a checkpoint that could not be written, if there is one; wait for nothing."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until what was saved is on disk.
+
+        Raises:
+            RunError: it could not be written, because the disk is full, say.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._writer.shutdown()  # waits
+        if error[0] is None:
+            self.wait()
+
+    def _write(self, step: int, state: Any, position: Any) -> None:
+        try:
+            # one error for all, where Orbax would print one for each array
+            check_room(self.directory, sum(a.nbytes for a in jax.tree.leaves(state)))
+            folder = self._staging / str(step)
+            self._staging.mkdir(exist_ok=True)
+            _write_arrays(folder, state, position)
+            write_json(folder / MARK, {"step": step, "config": self.config})
+            write_json(folder / ARRAYS, _arrays(state))
+            write_json(folder / MANIFEST, hashes(folder))
+            folder.rename(self.directory / str(step))
+            self._remove_old()  # only now that there is a newer one
+        except Exception as error:  # whatever the writer's libraries raise, the run has to say where it can go on from
+            good = last_good(self.directory.parent)
+            raise RunError(
+                f"could not write checkpoint {step} ({error}); {good}. Make room on the disk and start again."
+            ) from error
+        finally:
+            shutil.rmtree(self._staging, ignore_errors=True)
+
+    def _remove_old(self) -> None:
+        for step in complete_steps(self.directory.parent)[: -self.keep]:
+            if not self.keep_period or step % self.keep_period:
+                # moved aside first, so that a reader never sees half of it under its name
+                (self.directory / str(step)).rename(self._staging / f"removed-{step}")
+
+
+def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
+    """Read a checkpoint (default: the newest) into the structure, shapes and shardings of `template`, checking every bit.
+
+    Raises:
+        RunError: there is none, or a file of it is missing or damaged, or it belongs to another network.
+    """
+    folder = find(Path(workdir).absolute(), step)
+    check_bits(folder)
+    stored, wanted = json.loads((folder / ARRAYS).read_text()), _arrays(template)
+    names = sorted(stored.keys() | wanted.keys())
+    if other := [name for name in names if stored.get(name) != wanted.get(name)]:
+        there, here = (arrays.get(other[0], "missing") for arrays in (stored, wanted))
+        raise RunError(
+            f"checkpoint {folder} does not fit the network or optimizer of this configuration: "
+            f"{other[0]} is {there} there, {here} here"
+        )
+    return _read_arrays(folder, template)
+
+
+def template_of(state: Any, sharding: jax.sharding.Sharding) -> Any:
+    """Return the abstract form of a state, to restore into; nothing is allocated."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state)
+
+
+def _arrays(state: Any) -> dict[str, str]:
+    """Return shape and type of every array of a state by its place in it."""
+    return {
+        jax.tree_util.keystr(path): f"{a.dtype}{list(a.shape)}"
+        for path, a in jax.tree_util.tree_leaves_with_path(state)
+    }
+
+
+def _write_arrays(folder: Path, state: Any, position: Any) -> None:
+    with _plainly_named(folder.parent) as parent, _checkpointer() as checkpointer:
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            data=ocp.args.JsonSave(position),
+        )
+        checkpointer.save(parent / folder.name, args=args)
+
+
+def _read_arrays(folder: Path, template: Any) -> Restored:
+    with _plainly_named(folder.parent) as parent, _checkpointer() as checkpointer:
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(template),
+            data=ocp.args.JsonRestore(),
+        )
+        restored = checkpointer.restore(parent / folder.name, args=args)
+    return Restored(restored["state"], restored["data"])
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+
+
+@contextlib.contextmanager
+def _plainly_named(folder: Path) -> Iterator[Path]:
+    """Yield a path of `folder` without signs that Orbax or TensorStore interpret, such as [ ] of a pattern: where it has some, a link."""
+    if re.fullmatch(r"[\w/. =+-]*", str(folder), re.ASCII):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="checkpoint-") as place:
+        link = Path(place) / "link"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link

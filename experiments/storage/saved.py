@@ -1,0 +1,43 @@
+"""The configuration that a run directory holds, `config.json`, and whose code it may name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ..errors import RunError
+from .saved_config import CONFIG, read_config
+from .workdir import run_directory
+
+
+def read_saved(workdir: Path, *, trust: bool = False) -> ConfigDict:
+    """Return the configuration of a run directory, settings that are newer than it at their defaults.
+
+    Args:
+        trust: let it name classes by their path, "package.module:Class". Building such a run imports that module, and importing executes
+            it, so that a directory from somebody else could do anything; therefore it has to be asked for.
+
+    Raises:
+        RunError: no run directory, or a configuration that cannot be read or names foreign code without `trust`.
+    """
+    workdir = run_directory(workdir)
+    saved = read_config(workdir)
+    if not trust:
+        refuse_foreign_code(json.loads(saved.to_json_best_effort()), workdir / CONFIG)
+    return saved
+
+
+def refuse_foreign_code(setting: Any, file: Path, path: str = "config") -> None:
+    """Raise a RunError if a saved setting names a class by its path, which its user has not allowed to be imported."""
+    if isinstance(setting, dict):
+        for key, value in setting.items():
+            if key == "name" and isinstance(value, str) and ":" in value:
+                raise RunError(
+                    f"{file} names code that is not part of this package, {path}.name = {value!r}, and opening the run would execute it; "
+                    "if you trust that code, add --trust, or load(workdir, trust=True)"
+                )
+            refuse_foreign_code(value, file, f"{path}.{key}")
+    elif isinstance(setting, list):
+        for value in setting:
+            refuse_foreign_code(value, file, path)

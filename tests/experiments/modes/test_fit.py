@@ -1,0 +1,85 @@
+"""`--mode=fit`: a solver learned for a run is kept with it, known by its name, and refused or warned about elsewhere."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.errors import RunError
+from experiments.modes.fit import fit, with_fits
+from experiments.modes.sample import draw, draw_walk
+from experiments.modes.train import train
+from experiments.run.loading import load
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory, tiny_config):
+    """A run with a solver of three evaluations."""
+    workdir, config = tmp_path_factory.mktemp("fitted") / "run", tiny_config()
+    config.fit.update({"nfe": 3, "noises": 16, "updates": 80})
+    train(config, workdir)
+    fit(load(workdir), workdir)
+    return workdir
+
+
+def asking(workdir, step=None):
+    """Return the run, asking for the fitted solver."""
+    loaded = load(workdir, step)
+    loaded.config.unlock().sampling.sampler = "fit3"
+    return loaded
+
+
+def test_a_fitted_solver_is_kept_and_used_by_its_name(fitted):
+    kept = json.loads((fitted / "fits" / "fit3.json").read_text())
+    assert kept["quality"]["distance"] < kept["quality"]["start"]
+    loaded = with_fits(asking(fitted), fitted)
+    setting = loaded.config.samplers.fit3
+    drawn = draw(loaded.run, loaded.denoiser, setting, np.arange(6))
+    assert drawn.nfe == 3 and drawn.x.shape == (6, 2) and np.isfinite(drawn.x).all()
+    np.testing.assert_allclose(
+        draw(loaded.run, loaded.denoiser, setting, np.arange(3, 6)).x, drawn.x[3:], atol=1e-5
+    )
+    with pytest.raises(ValueError, match="FewSteps keeps no walk"):
+        draw_walk(loaded.run, loaded.denoiser, setting, np.arange(2), 2)
+
+
+def test_another_checkpoint_is_warned_about_and_another_process_refused(fitted):
+    with pytest.warns(UserWarning, match="fitted to checkpoint 20, this is 10"):
+        with_fits(asking(fitted, 10), fitted)
+    other = asking(fitted)
+    other.config.sde = {"name": "VE"}
+    with pytest.raises(RunError, match="was fitted for the process .* fit anew with --mode=fit"):
+        with_fits(other, fitted)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("../config", "choose a plain name"),
+        ("/tmp/fit", "choose a plain name"),
+        ("ddim", "the name of a sampler of the configuration"),
+        ("mine", r"fits/mine\.json is in the way .*move it, or choose another"),
+    ],
+)
+def test_a_fit_takes_only_a_free_plain_name_and_says_so_before_it_learns(
+    trained, monkeypatch, name, message
+):
+    monkeypatch.setattr("experiments.modes.fit._learn", lambda loaded, name: 1 / 0)
+    (trained / "fits").mkdir()
+    (trained / "fits" / "mine.json").write_text('{"precious": true}')
+    before = {p: p.read_bytes() for p in trained.rglob("*") if p.is_file()}
+    loaded = load(trained)
+    loaded.config.unlock().fit.save_as = name
+    with pytest.raises(RunError, match=message):
+        fit(loaded, trained)
+    assert {p: p.read_bytes() for p in trained.rglob("*") if p.is_file()} == before
+
+
+def test_a_fit_to_other_weights_of_the_same_step_is_warned_about(fitted):
+    loaded = asking(fitted)._replace(weights="others")
+    with pytest.warns(UserWarning, match="fitted to checkpoint 20, but to other weights than"):
+        with_fits(loaded, fitted)
+    loaded = asking(fitted)
+    loaded.config.samplers.fit3 = {"name": "DDIM"}
+    with pytest.raises(RunError, match=r"fit3\.json has the name of a sampler.*rename"):
+        with_fits(loaded, fitted)
