@@ -16,7 +16,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from samplers import draw_prior
-from samplers import sample as walk
 from sde_lib import Denoiser, check_name
 
 from .. import data
@@ -25,8 +24,7 @@ from ..run.build import Run
 from ..run.devices import fitting_mesh, replicate, share
 from ..run.loading import Loaded
 from ..run.messages import progress, say, say_next
-from ..run.walks import ADAPTIVE as ADAPTIVE
-from ..run.walks import make_walk as make_walk
+from ..run.walks import make_walk
 from ..storage import pictures
 from ..storage.identity import identity
 from ..storage.jobs import claim, save_arrays
@@ -57,30 +55,18 @@ def draw_walk(
     run: Run, denoiser: Denoiser, setting: Any, index: np.ndarray, keep: int
 ) -> np.ndarray:
     """Return the last `keep` states (0 < keep, -1: all) of the walks of the samples `index`, (states, batch, ...)."""
-    if setting.name in (*ADAPTIVE, "FewSteps"):
-        raise ValueError(
-            f"{setting.name} keeps no walk; choose a sampler with a grid, or sampling.keep = 0"
-        )
     return np.asarray(_draw(run, denoiser, setting, index, None if keep < 0 else keep, None).path)
 
 
 def _draw(run, denoiser, setting, index, keep, report):
-    sampler, ts = make_walk(setting, run.sde, run.config.denoiser.sigma_data)
-    key, mesh = (
-        jax.random.key(run.config.sampling.seed),
-        fitting_mesh(len(index), run.config.devices),
-    )
+    walk = make_walk(setting, run.sde, run.config.denoiser.sigma_data)
+    key = jax.random.key(run.config.sampling.seed)
+    mesh = fitting_mesh(len(index), run.config.devices)
     index = share(mesh, np.asarray(index, np.int32))
     denoiser = replicate(mesh, denoiser)
     x = draw_prior(key, run.sde, (len(index), *run.facts.shape), index)
     cond = labels(run, index) if run.config.train.conditional else None
-    if setting.name == "reverse_sde":
-        return sampler(key, denoiser, run.sde, x, cond=cond, index=index)
-    if ts is None:
-        return sampler(denoiser, run.sde, x, cond=cond)
-    return walk(
-        key, sampler, denoiser, run.sde, ts, x, cond=cond, index=index, keep=keep, progress=report
-    )
+    return walk(key, denoiser, run.sde, x, cond=cond, index=index, keep=keep, progress=report)
 
 
 def labels(run: Run, index: Any) -> Any:

@@ -1,10 +1,6 @@
 """Refuse a configuration before anything is spent on it: everything that it names is built, without numbers where that costs."""
 
-from functools import partial
 from typing import TYPE_CHECKING
-
-import jax
-import numpy as np
 
 import sde_lib
 from samplers import TRACES
@@ -36,11 +32,7 @@ def check_run(run: Run) -> None:
         check_name("trace", config.eval.trace, TRACES)
     for name, setting in config.samplers.items():
         with naming(f"config.samplers.{name}"):
-            sampler, ts = make_walk(setting, run.sde, config.denoiser.sigma_data)
-            if ts is not None:
-                # Traced, which takes a hundredth of the time of computing the coefficients.
-                with np.errstate(all="ignore"):  # at the ends of time coefficients may be infinite
-                    jax.eval_shape(partial(sampler.plan, ts=ts), run.sde)
+            make_walk(setting, run.sde, config.denoiser.sigma_data).check(run.sde)
     with naming("config.sampling.sampler"):
         check_name("sampler", config.sampling.sampler, config.samplers)
     with naming("config.eval.samplers"):

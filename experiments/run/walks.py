@@ -1,60 +1,151 @@
-"""From an entry of `config.samplers` to a walk: a sampler on a time grid, what `recommended` chooses, or an adaptive walk."""
+"""From an entry of `config.samplers` to a walk from noise to data: a sampler on a grid of times, adaptive steps or a fitted solver.
+
+Every walk is called in the same way, `walk(key, denoise, sde, x, cond=..., index=..., keep=..., progress=...)`, and returns `Samples`.
+"""
 
 import inspect
+from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+import jax
 import numpy as np
+from jaxtyping import Array
 
 import samplers
 from samplers import (
     FewSteps,
     Sampler,
+    Samples,
     dpm_adaptive,
     grids,
     probability_flow,
     recommended,
     reverse_sde,
 )
+from samplers.base import Denoise
 from samplers.data_size import end_time
 from sde_lib import SDE, check_name
 
 from .objects import make
-from .typed import check_setting
+from .walk_settings import settings_of
 
 GRIDS = ("uniform", "quadratic", "log_snr", "centred", "karras")
 ADAPTIVE = {
     "probability_flow": probability_flow,
     "dpm_adaptive": dpm_adaptive,
     "reverse_sde": reverse_sde,
-}  # they own no grid
-NO_SETTINGS = (
-    "key",
-    "denoise",
-    "sde",
-    "x",
-    "cond",
-    "index",
-    "sd",
-)  # what a run hands to a walk itself
+}
 OF_A_GRID = ("grid", "steps")
 ENDS = ("start", "end")  # of a grid; by default where the process and the size of the data call for
 LARGEST_STEPS = 1_000_000  # of a grid, which is held in memory
 
-# Settings of walks whose range is the same wherever they occur: low < value <= high.
-RANGES = {
-    "start": (0.0, 1.0),
-    "end": (0.0, 1.0),
-    "rtol": (0.0, 1.0),
-    "atol": (0.0, 1.0),
-    "first": (0.0, 1.0),
-    "safety": (0.0, 1.0),
-    "max_steps": (0, 2**31 - 1),
-}
+
+class GridWalk(NamedTuple):
+    """A sampler on a grid of decreasing times (steps + 1,)."""
+
+    sampler: Sampler
+    ts: np.ndarray
+
+    def __call__(
+        self,
+        key: Array,
+        denoise: Denoise,
+        sde: SDE,
+        x: Array,
+        *,
+        cond: Any = None,
+        index: Array | None = None,
+        keep: int | None = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Samples:
+        """Walk x (batch, ...) from noise to data; the arguments are those of `samplers.sample`."""
+        return samplers.sample(
+            key,
+            self.sampler,
+            denoise,
+            sde,
+            self.ts,
+            x,
+            cond=cond,
+            index=index,
+            keep=keep,
+            progress=progress,
+        )
+
+    def check(self, sde: SDE) -> None:
+        """Raise a ValueError where the sampler has no coefficients on this grid."""
+        # Traced, which takes a hundredth of the time of computing the coefficients.
+        with np.errstate(all="ignore"):  # at the ends of time coefficients may be infinite
+            jax.eval_shape(partial(self.sampler.plan, ts=cast(Any, self.ts)), sde)
 
 
-def make_walk(setting: Any, sde: SDE, sd: float = 1.0) -> tuple[Any, Any]:
-    """Return the sampler of one entry of `config.samplers` and its time grid, those recommended, or an adaptive walk and None.
+class AdaptiveWalk(NamedTuple):
+    """A walk that chooses its steps by their error, a function of `ADAPTIVE` with its settings."""
+
+    function: Callable[..., Samples]
+    settings: dict[str, Any]
+
+    def __call__(
+        self,
+        key: Array,
+        denoise: Denoise,
+        sde: SDE,
+        x: Array,
+        *,
+        cond: Any = None,
+        index: Array | None = None,
+        keep: int | None = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Samples:
+        """Walk x (batch, ...) from noise to data. The steps are nobody's to keep, and how many there will be is not known beforehand.
+
+        Raises:
+            ValueError: states are to be kept.
+        """
+        del progress
+        if keep != 0:
+            raise ValueError(
+                f"{self.function.__name__} keeps no walk; choose a sampler with a grid, or sampling.keep = 0"
+            )
+        if "key" in inspect.signature(self.function).parameters:
+            return self.function(key, denoise, sde, x, cond=cond, index=index, **self.settings)
+        return self.function(denoise, sde, x, cond=cond, **self.settings)
+
+    def check(self, sde: SDE) -> None:
+        """Nothing is left to check: the settings were when this was made."""
+
+
+class FittedWalk(NamedTuple):
+    """A solver of few steps that --mode=fit has learned."""
+
+    solver: FewSteps
+
+    def __call__(
+        self,
+        key: Array,
+        denoise: Denoise,
+        sde: SDE,
+        x: Array,
+        *,
+        cond: Any = None,
+        index: Array | None = None,
+        keep: int | None = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Samples:
+        """Walk x (batch, ...) from noise to data, without drawing anything."""
+        del key, index, progress
+        return self.solver(denoise, sde, x, cond=cond, keep=keep)
+
+    def check(self, sde: SDE) -> None:
+        """Nothing is left to check: the numbers were when the solver was made."""
+
+
+Walk = GridWalk | AdaptiveWalk | FittedWalk
+
+
+def make_walk(setting: Any, sde: SDE, sd: float = 1.0) -> Walk:
+    """Return the walk that one entry of `config.samplers` describes.
 
     `sd`: the standard deviation of the data, by which recommendations and grids are chosen.
 
@@ -64,11 +155,11 @@ def make_walk(setting: Any, sde: SDE, sd: float = 1.0) -> tuple[Any, Any]:
     settings = {key: value for key, value in dict(setting).items() if value is not None}
     name = settings.get("name")
     if name in ADAPTIVE:
-        return partial(ADAPTIVE[name], **_settings_of(ADAPTIVE[name], settings)), None
+        return AdaptiveWalk(ADAPTIVE[name], settings_of(ADAPTIVE[name], settings))
     if name == "recommended":
-        return recommended(sde, **_settings_of(recommended, settings), sd=sd)
+        return GridWalk(*recommended(sde, **settings_of(recommended, settings), sd=sd))
     if name == "FewSteps":
-        return _few_steps(settings), None
+        return FittedWalk(_few_steps(settings))
     if missing := [key for key in OF_A_GRID if key not in settings]:
         raise ValueError(f"the sampler {name!r} needs a value for {', '.join(missing)}")
     grid, steps = (settings.pop(key) for key in OF_A_GRID)
@@ -82,39 +173,10 @@ def make_walk(setting: Any, sde: SDE, sd: float = 1.0) -> tuple[Any, Any]:
         raise ValueError(
             f"{name} needs a whole number of at most {LARGEST_STEPS} as steps, got {steps!r}"
         )
-    sampler = make(samplers, settings, Sampler)
-    return sampler, getattr(grids, grid)(sde, steps, **chosen, sd=sd)
-
-
-def _settings_of(function: Any, settings: dict) -> dict:
-    """Return the settings of a function, checked; its name left out.
-
-    Raises:
-        ValueError: one that it does not have, or that has another type or is out of range.
-    """
-    name, parameters = settings["name"], inspect.signature(function).parameters
-    known = {key: p for key, p in parameters.items() if key not in NO_SETTINGS}
-    if name == "recommended":
-        known = {key: p for key, p in known.items() if key in ("nfe", "stochastic", "end")}
-    given = {key: value for key, value in settings.items() if key != "name"}
-    if unknown := sorted(given.keys() - known.keys()):
-        raise ValueError(f"{name} has no setting {', '.join(unknown)}; it takes {', '.join(known)}")
-    needed = [key for key, p in known.items() if p.default is p.empty]
-    if missing := [key for key in needed if key not in given]:
-        raise ValueError(f"{name} needs a value for {', '.join(missing)}")
-    for key, value in given.items():
-        check_setting(name, key, value, known[key])
-        _check_range(name, key, value)
-    return given
-
-
-def _check_range(name: str, key: str, value: Any) -> None:
-    if key not in RANGES:
-        return
-    low, high = RANGES[key]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low < value <= high:
-        raise ValueError(f"{name} needs {low:g} < {key} <= {high:g}, got {value!r}")
+    return GridWalk(
+        sampler=make(samplers, settings, Sampler),
+        ts=getattr(grids, grid)(sde, steps, **chosen, sd=sd),
+    )
 
 
 def _few_steps(settings: dict) -> FewSteps:

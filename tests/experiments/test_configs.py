@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 import sde_lib
+from experiments.configs import common
 from experiments.configs.common import SDES, base_config
 from experiments.errors import RunError
 from experiments.modes.train import train
+from experiments.run import build as building
 from experiments.run.build import build, make_dataset, measure
 from experiments.run.check import AT_LEAST, check_run, check_settings
 

@@ -12,9 +12,9 @@ from experiments.configs.score_sde import DATA, get_config
 from experiments.convert.export import _filled
 from experiments.convert.settings import from_score_sde
 from experiments.errors import RunError
-from experiments.modes.sample import make_walk
 from experiments.run.build import build, make
 from experiments.run.check import check_run, check_settings
+from experiments.run.walks import make_walk
 
 # score_sde's 39 files, by folder.
 PUBLISHED = {

@@ -13,9 +13,9 @@ from experiments.convert.ncsn import ncsn_rules
 from experiments.convert.score_sde import pytorch_rules
 from experiments.convert.settings import from_score_sde, network
 from experiments.errors import RunError
-from experiments.modes.sample import make_walk
 from experiments.run.build import build, make
 from experiments.run.check import check_run, check_settings
+from experiments.run.walks import make_walk
 from tests.experiments.convert.foreign_files import write_pth
 from tests.experiments.convert.test_score_sde import numbered
 

@@ -28,7 +28,7 @@ from experiments.modes.sample import sample
 from experiments.modes.train import train
 from experiments.run.build import make_dataset
 from experiments.run.loading import load
-from experiments.run.walks import make_walk
+from experiments.run.walks import GridWalk, make_walk
 from samplers import draw_prior
 
 MODES = {f.__name__: f for f in (sample, evaluate, likelihood, diagnose, dequantise, fit)}
@@ -138,8 +138,8 @@ def check_samples(loaded, name, workdir):
     x = np.load(workdir / "samples" / name / "samples.npz")["x"]
     assert x.shape == (NUMBER, *facts.shape) and np.isfinite(x).all(), name
     model = x if facts.levels is None else (x + 0.5) * (2 / facts.levels) - 1
-    sampler, _ = make_walk(config.samplers[name], loaded.sde, facts.sd)
-    if getattr(sampler, "stochastic", False):
+    walk = make_walk(config.samplers[name], loaded.sde, facts.sd)
+    if isinstance(walk, GridWalk) and walk.sampler.stochastic:
         error = 5 / math.sqrt(2 * model.size)
         assert abs(model.std() / facts.sd - 1) < error + 0.03, name
         return

@@ -39,8 +39,9 @@ def test_a_fitted_solver_is_kept_and_used_by_its_name(fitted):
     np.testing.assert_allclose(
         draw(loaded.run, loaded.denoiser, setting, np.arange(3, 6)).x, drawn.x[3:], atol=1e-5
     )
-    with pytest.raises(ValueError, match="FewSteps keeps no walk"):
-        draw_walk(loaded.run, loaded.denoiser, setting, np.arange(2), 2)
+    states = draw_walk(loaded.run, loaded.denoiser, setting, np.arange(6), -1)
+    assert states.shape == (4, 6, 2)
+    np.testing.assert_allclose(states[-1], drawn.x, atol=1e-6)
 
 
 def test_another_checkpoint_is_warned_about_and_another_process_refused(fitted):
