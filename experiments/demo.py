@@ -12,7 +12,6 @@ import numpy as np
 from absl import logging
 from matplotlib.figure import Figure
 
-from . import data
 from .configs import digits
 from .errors import RunError
 from .modes.evaluate import evaluate
@@ -67,7 +66,7 @@ def show(report: dict, workdir: Path) -> Path:
     panels = [("real digits", np.stack([source[i]["x"] for i in range(49)]))]
     for name, row in report["samplers"].items():
         with np.load(next(iter(sorted((workdir / "samples" / name).glob("batch_*.npz"))))) as saved:
-            x = data.unscale(saved["x"][:49], dataset.levels)
+            x = dataset.codec.decode(saved["x"][:49])
         panels.append(
             (
                 f"{name}, NFE {row['nfe']}\n1-NN {row['one_nn_train']['value']:.2f}, {row['seconds']:.0f} s for 1500",

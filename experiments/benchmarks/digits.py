@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from .. import data
 from ..measures import metrics
 from ..modes.evaluate import real_images
 from ..modes.fit import with_fits
@@ -91,7 +90,7 @@ def measure(loaded: Loaded, workdir: Path) -> list[dict]:
     for name, setting in {"1000 steps": None, **fitted, **SETTINGS}.items():
         x, nfe, seconds = (answer, 1000, waited) if setting is None else images(loaded, setting)
         distance = float(np.median(np.sqrt(np.mean((x - answer) ** 2, (1, 2, 3)))))
-        fake = data.unscale(x, run.facts.levels)
+        fake = run.facts.codec.decode(x)
         a, b = (f.reshape(len(f), -1).astype(np.float64) for f in (fake, real))
         n = min(len(a), len(b))
         score = metrics.nearest_neighbour_accuracy(a[:n], b[:n])

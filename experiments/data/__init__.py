@@ -1,4 +1,6 @@
 from .base import DataSet as DataSet
+from .codec import Codec as Codec
+from .codec import codec_of as codec_of
 from .digits import Digits as Digits
 from .files import Files as Files
 from .measure import Statistics as Statistics
@@ -6,9 +8,6 @@ from .measure import statistics as statistics
 from .pipeline import batches as batches
 from .running import Moments as Moments
 from .running import moments as moments
-from .scaling import bits_per_dim as bits_per_dim
-from .scaling import scale as scale
-from .scaling import unscale as unscale
 from .streaming import blocks as blocks
 from .streaming import evenly_spaced as evenly_spaced
 from .tfds import TFDS as TFDS

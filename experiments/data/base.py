@@ -2,7 +2,7 @@
 
 A raw example is ``{"x": array, "label": int32}``. ``x`` is one image (H, W, C) or one vector (D,): grey levels 0..levels-1 if the data
 set has ``levels``, float32 numbers of order one (used as they are) if ``levels`` is None. Scaling, noise, shuffling and batching are the
-same for all data sets and live in `scaling` and `pipeline`.
+same for all data sets and live in `codec` and `pipeline`.
 """
 
 import abc
@@ -12,7 +12,9 @@ from typing import TypedDict
 
 import numpy as np
 
-MOST_LEVELS = 1024  # with more, a grey level and its noise do not fit into a float32; see `scaling`
+from .codec import Codec, codec_of
+
+MOST_LEVELS = 1024  # with more, a grey level and its noise do not fit into a float32; see `codec`
 
 
 class Example(TypedDict):
@@ -53,6 +55,11 @@ class DataSet(abc.ABC):
     levels: int | None  # grey levels 0..levels-1, or None for continuous data
     num_classes: int
     splits: tuple[str, ...]
+
+    @property
+    def codec(self) -> Codec:
+        """How raw values become model values."""
+        return codec_of(self.levels)
 
     @abc.abstractmethod
     def source(self, split: str) -> Source:
@@ -135,17 +142,8 @@ def _problem(dataset: DataSet, x: np.ndarray, label: np.ndarray) -> str | None:
         return f"has shape {x.shape[1:]}, expected {tuple(dataset.shape)}"
     if x.dtype.kind not in "iufb":
         return f"holds values of type {x.dtype}, expected numbers"
-    if dataset.levels is None:
-        good = np.isfinite(x)
-        expected = "finite numbers"
-    else:
-        good = (x >= 0) & (x < dataset.levels)
-        expected = f"grey levels 0..{dataset.levels - 1}"
-        if x.dtype.kind == "f":
-            good &= x == np.floor(x)
-            expected = f"{expected}, which are whole numbers"
-    if not good.all():
-        return f"holds {x[~good][0]}, expected {expected}; repair or remove it"
+    if problem := dataset.codec.problem(x):
+        return problem
     classes = max(dataset.num_classes, 1)
     if label.max() >= classes:
         return f"has label {label.max()}, expected 0..{classes - 1}"

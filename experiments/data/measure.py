@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .base import BadExamples, DataSet, check_facts, read_checked
-from .running import RunningMoments, noise_variance, scaled
+from .running import RunningMoments
 from .streaming import evenly_spaced, parts
 
 
@@ -47,18 +47,19 @@ def statistics(dataset: DataSet, split: str, limit: int = 10_000) -> Statistics:
                 f"{source.name(row)} of split {split!r} is constant, all {source[row]['x'].flat[0]}: "
                 "no image to learn from; remove it"
             )
-        running.add(scaled(x, dataset.levels).reshape(-1, 1))
+        running.add(dataset.codec.expected(x).reshape(-1, 1))
         low = min(low, float(x.min()))
         high = max(high, float(x.max()))
     if problems:
         raise BadExamples(problems)
     if low == high:
         raise ValueError(f"split {split!r} is constant, all {low}: nothing to learn from")
+    low, high = dataset.codec.range(low, high)
     return Statistics(
         mean=float(running.mean[0]),
-        sd=float(np.sqrt(running.variance[0] + noise_variance(dataset.levels))),
-        min=low if dataset.levels is None else 2 * low / dataset.levels - 1,
-        max=high if dataset.levels is None else 2 * (high + 1) / dataset.levels - 1,
+        sd=float(np.sqrt(running.variance[0] + dataset.codec.noise_variance)),
+        min=low,
+        max=high,
         count=running.count // int(np.prod(dataset.shape)),
     )
 

@@ -14,7 +14,6 @@ import grain
 import numpy as np
 
 from .base import DataSet, check_facts, read_checked
-from .scaling import dequantise, scale
 from .settings import LARGEST_SEED, check_whole
 
 # Threads that decode images, and batches in the making or waiting: enough to hide them behind a training step, few enough for memory.
@@ -76,9 +75,7 @@ def batches(
         if flip:
             mirrored = words[:, -1] >> 15 == 1
             x[mirrored] = x[mirrored, :, ::-1]
-        if dataset.levels is not None:
-            x = dequantise(x, words[:, :-1].reshape(x.shape))
-        return {"x": scale(x, dataset.levels), "label": label}
+        return {"x": dataset.codec.encode(x, words[:, :-1].reshape(x.shape)), "label": label}
 
     count = sys.maxsize if train else -(-size // batch_size)
     return iter(grain.MapDataset.range(count).map(batch).to_iter_dataset(READ_AHEAD))

@@ -54,17 +54,6 @@ class RunningMoments:
         return self.squares / self.count
 
 
-def scaled(x: np.ndarray, levels: int | None) -> np.ndarray:
-    """Return raw values in model range, in float64, each grey level at the middle of its interval [k, k + 1)."""
-    x = x.astype(np.float64)
-    return x if levels is None else (x + 0.5) * (2 / levels) - 1
-
-
-def noise_variance(levels: int | None) -> float:
-    """Return the variance that uniform dequantisation adds to the scaled data: 1/12 of a squared grey level."""
-    return 0.0 if levels is None else (2 / levels) ** 2 / 12
-
-
 def moments(dataset: DataSet, split: str, limit: int = 10_000, full: bool = False) -> Moments:
     """Return mean and variance of each coordinate over up to ``limit`` examples, evenly spaced over the split.
 
@@ -74,8 +63,8 @@ def moments(dataset: DataSet, split: str, limit: int = 10_000, full: bool = Fals
     rows = evenly_spaced(len(dataset.source(split)), limit)
     running = RunningMoments(full)
     for block in blocks(dataset, split, rows):
-        running.add(scaled(block.x, dataset.levels).reshape(len(block.x), -1))
-    noise = noise_variance(dataset.levels)
+        running.add(dataset.codec.expected(block.x).reshape(len(block.x), -1))
+    noise = dataset.codec.noise_variance
     covariance = None
     if full:
         covariance = running.variance + noise * np.eye(len(running.mean))

@@ -64,6 +64,10 @@ class Dequantiser:
         u, log_q = models.merge(self.split.evaluate, params)(z, (2 * k + 1) / self.levels - 1)
         return (k + u) * (2 / self.levels) - 1, log_q
 
+    def grey_levels(self, x: Array) -> Array:
+        """Return the whole grey levels 0..levels-1, as floats, that model values x fall into."""
+        return jnp.clip(jnp.floor((x + 1) * self.levels / 2), 0, self.levels - 1)
+
     def template(self) -> Any:
         """Return what a checkpoint of it is restored into."""
         return template_on_one_device(self.split.params, self.tx)
@@ -78,9 +82,7 @@ def make_loss(loaded: Loaded, dequantiser: Dequantiser):
 
     def loss(params: Any, key: Array, batch: dict) -> Array:
         for_z, for_times, for_noise = jax.random.split(key, 3)
-        k = jnp.clip(
-            jnp.floor((batch["x"] + 1) * dequantiser.levels / 2), 0, dequantiser.levels - 1
-        )
+        k = dequantiser.grey_levels(batch["x"])
         x, log_q = dequantiser(params, jax.random.normal(for_z, k.shape), k)
         t = times.quantile(sde, draw_quantiles(for_times, len(k)))
         cond = batch["label"] if run.config.train.conditional else None
@@ -182,7 +184,7 @@ class Redraw(NamedTuple):
 
 @partial(jax.jit, static_argnums=0)
 def _redraw(dequantiser: Dequantiser, params: Any, keys: Array, x: Array) -> tuple[Array, Array]:
-    k = jnp.clip(jnp.floor((x + 1) * dequantiser.levels / 2), 0, dequantiser.levels - 1)
+    k = dequantiser.grey_levels(x)
     z = jax.vmap(lambda key: jax.random.normal(key, k.shape[1:]))(keys)
     return dequantiser(params, z, k)
 

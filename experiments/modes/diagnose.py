@@ -130,11 +130,8 @@ def measure(loaded: Loaded, dataset: data.DataSet, batch: dict, raw: Any) -> dic
         curves[name], curves[f"{name}_error"] = ratio(top, bottom)
     curves["fokker_planck"] = np.sqrt(np.maximum(residual, 0) / scale)
     if len(dataset.shape) == 1 and dataset.shape[0] <= 2 and cond is None:
-        known = data.scale(
-            real_images(dataset, train_split) + (0 if dataset.levels is None else 0.5),
-            dataset.levels,
-        )
-        curves["pde"] = score_error(loaded.denoiser, sde, known.astype(np.float64), np.asarray(t))
+        known = dataset.codec.expected(real_images(dataset, train_split))
+        curves["pde"] = score_error(loaded.denoiser, sde, known, np.asarray(t))
     # elsewhere every denoiser knows all, or nothing
     curves["judged"] = (curves["linear"] > 0.01) & (curves["linear"] < 0.95)
     return curves
@@ -153,7 +150,7 @@ def memorisation(loaded: Loaded, dataset: data.DataSet) -> dict[str, float]:
     name = "ddim" if "ddim" in config.samplers else config.sampling.sampler
     drawn = draw(run, loaded.denoiser, config.samplers[name], np.arange(SAMPLES)).x
     finite = np.isfinite(drawn).reshape(SAMPLES, -1).all(1)
-    fake = data.unscale(drawn[finite], run.facts.levels)
+    fake = run.facts.codec.decode(drawn[finite])
     samples = metrics.nearest_distances(fake, real) if finite.any() else np.zeros(0)
     training = float(np.median(metrics.nearest_distances(real)))
     return {

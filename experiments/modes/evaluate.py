@@ -65,7 +65,7 @@ def _evaluate(
             report["floor"]["metrics"] = measured(metrics, held_out, {"training": real})
         for name in config.eval.samplers:
             drawing = draw_many(loaded, name, config.eval.number, workdir / "samples" / name)
-            fake = data.unscale(drawing.x, loaded.run.facts.levels)
+            fake = loaded.run.facts.codec.decode(drawing.x)
             times = {
                 "nfe": drawing.nfe,
                 "seconds": drawing.seconds,

@@ -1,7 +1,7 @@
 """Likelihoods of a whole split, image by image: every image once, resumable, each part of the error by itself.
 
 `likelihood/<split>/` receives one file a batch, then `values.npz` with one row an image and `summary.json`. All in bits per dimension, of
-the data's own grey levels (`data.scaling`).
+the data's own grey levels (`data.codec`).
 """
 
 import json
@@ -173,14 +173,14 @@ def one_batch(
         name: np.asarray(value, np.float64) / (dim * np.log(2)) for name, value in nats.items()
     }
     values["bits_per_dim"] = (
-        data.bits_per_dim(np.asarray(found.log_prob, np.float64), dim, run.facts.levels) + spent
+        run.facts.codec.bits_per_dim(np.asarray(found.log_prob, np.float64), dim) + spent
     )
     if settings.bound_draws:
         bound = variational_bound(
             key, denoiser, run.sde, x, draws=settings.bound_draws, cond=cond, index=numbers
         )
         values["bound"] = (
-            data.bits_per_dim(np.asarray(bound.log_prob, np.float64), dim, run.facts.levels) + spent
+            run.facts.codec.bits_per_dim(np.asarray(bound.log_prob, np.float64), dim) + spent
         )
         values["bound_std_error"] = np.asarray(bound.std_error, np.float64) / (dim * np.log(2))
     return {name: value[:count] for name, value in values.items()} | {"nfe": np.asarray(found.nfe)}

@@ -18,7 +18,6 @@ from ml_collections import ConfigDict
 from samplers import draw_prior
 from sde_lib import Denoiser, check_name
 
-from .. import data
 from ..errors import RunError
 from ..run.build import Run
 from ..run.devices import fitting_mesh, replicate, share
@@ -172,7 +171,7 @@ def _show(loaded: Loaded, drawing: Drawing, path: np.ndarray | None, folder: Pat
     """Write samples, and the states of their walk if there are any, as arrays and as pictures."""
     config, facts = loaded.run.config, loaded.run.facts
     name, number = config.sampling.sampler, config.sampling.number
-    raw = data.unscale(drawing.x, facts.levels)
+    raw = facts.codec.decode(drawing.x)
     classes = (
         {"label": np.asarray(labels(loaded.run, np.arange(number)))}
         if config.train.conditional
@@ -190,9 +189,9 @@ def _show(loaded: Loaded, drawing: Drawing, path: np.ndarray | None, folder: Pat
         save_arrays(folder / "walk.npz", x=path)
     try:
         shown = drawing.x[:64] if raw.ndim == 4 else drawing.x
-        pictures.save_png(folder / "grid.png", pictures.picture(shown, facts.levels))
+        pictures.save_png(folder / "grid.png", pictures.picture(shown, facts.codec))
         if path is not None:
-            pictures.save_gif(folder / "walk.gif", path, facts.levels)
+            pictures.save_gif(folder / "walk.gif", path, facts.codec)
     except Exception as error:  # whatever a library of pictures raises: the samples are kept
         say(f"no picture of the samples ({type(error).__name__}: {error}); the numbers are kept")
     say(

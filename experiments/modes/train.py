@@ -249,7 +249,7 @@ def _show_samples(run: Run, params: Any, step: int, log: Log, workdir: Path) -> 
     number = 64 if len(run.facts.shape) == 3 else 1000
     try:
         x, _ = draw(run, run.denoiser(params), setting, np.arange(number))
-        picture = pictures.picture(x, run.facts.levels)
+        picture = pictures.picture(x, run.facts.codec)
         log.picture(step, "samples", picture)
         pictures.save_png(workdir / "samples" / f"train_{step:07d}.png", picture)
     except Exception as error:  # whatever a sampler or a library of pictures raises

@@ -49,7 +49,14 @@ class Facts(NamedTuple):
     shape: tuple[int, ...]
     levels: int | None
     num_classes: int
-    sd: float  # of the scaled data
+    sd: float  # of the model values
+
+    @property
+    def codec(self) -> "data.Codec":
+        """How raw values become model values."""
+        from .. import data
+
+        return data.codec_of(self.levels)
 
 
 class Run(NamedTuple):

@@ -14,18 +14,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..data import unscale
+from ..data.codec import Codec
 from .writing import write_bytes
 
 BINS = 60  # of a histogram
 SIZE = 400  # pixels of a drawing
 
 
-def to_uint8(x: np.ndarray, levels: int | None) -> np.ndarray:
+def to_uint8(x: np.ndarray, codec: Codec) -> np.ndarray:
     """Return model values (batch, H, W, C) as RGB uint8 images."""
-    x = np.clip(np.asarray(x, np.float64), -1, 1)
-    grey = unscale(x, levels) * (255 / (levels - 1)) if levels else (x + 1) * 127.5
-    image = np.rint(grey).astype(np.uint8)
+    image = np.rint(codec.brightness(x)).astype(np.uint8)
     channels = image.shape[-1]
     if channels == 1:
         return np.repeat(image, 3, axis=-1)
@@ -86,14 +84,14 @@ def histogram(x: np.ndarray, limit: float | None = None) -> np.ndarray:
     return _drawing(draw)
 
 
-def picture(x: np.ndarray, levels: int | None, limit: float | None = None) -> np.ndarray:
+def picture(x: np.ndarray, codec: Codec, limit: float | None = None) -> np.ndarray:
     """Show samples (batch, ...): images as a grid, vectors as points, numbers as a histogram.
 
     Pixels that are not numbers are shown as 0, infinite ones as black or white.
     """
     x = np.asarray(x).astype(np.float64)
     if x.ndim == 4:
-        return grid(to_uint8(np.nan_to_num(x, nan=0.0, posinf=1.0, neginf=-1.0), levels))
+        return grid(to_uint8(np.nan_to_num(x, nan=0.0, posinf=1.0, neginf=-1.0), codec))
     flat = x.reshape(len(x), int(np.prod(x.shape[1:])))
     return scatter(flat, limit) if flat.shape[1] > 1 else histogram(flat, limit)
 
@@ -128,7 +126,7 @@ def save_png(path: Path, image: np.ndarray) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def save_gif(path: Path, walk: np.ndarray, levels: int | None, frames: int = 40) -> None:
+def save_gif(path: Path, walk: np.ndarray, codec: Codec, frames: int = 40) -> None:
     """Write a walk (states, batch, ...), noise first, as an animation of about `frames` frames that rests on its last."""
     chosen = np.asarray(walk[np.unique(np.linspace(0, len(walk) - 1, frames).astype(int))])
     chosen = np.nan_to_num(chosen.astype(np.float64), nan=0.0, posinf=1e9, neginf=-1e9)
@@ -136,7 +134,7 @@ def save_gif(path: Path, walk: np.ndarray, levels: int | None, frames: int = 40)
         extent = np.quantile(np.abs(chosen), 0.99, axis=(1, 2, 3, 4), keepdims=True)
         chosen = chosen / np.maximum(1.0, extent)
     limit = 1.65 * float(np.abs(chosen[-1]).max(initial=0.0))
-    images = [Image.fromarray(picture(x, levels, limit)) for x in chosen]
+    images = [Image.fromarray(picture(x, codec, limit)) for x in chosen]
     buffer = io.BytesIO()
     durations = [60] * (len(images) - 1) + [1500]
     images[0].save(

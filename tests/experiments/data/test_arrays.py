@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from experiments.data import Files, batches, statistics, streaming, unscale
+from experiments.data import Files, batches, codec_of, statistics, streaming
 
 RNG = np.random.default_rng(0)
 FIELD = RNG.normal(size=(20, 4, 5, 2))
@@ -52,7 +52,7 @@ def test_truth_values_are_images_of_two_grey_levels(tmp_path):
     assert data.levels == 2 and statistics(data, "train").max == 1
     np.testing.assert_array_equal(values(data), x)
     batch = next(batches(data, "train", 20, seed=0, train=False))["x"]
-    np.testing.assert_array_equal(unscale(batch, 2), x)
+    np.testing.assert_array_equal(codec_of(2).decode(batch), x)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
-from experiments.data import Digits, batches, unscale
+from experiments.data import Digits, batches, codec_of
 from experiments.data import digits as module
 
 BUNCH: Any = load_digits()
@@ -41,7 +41,10 @@ def test_each_split_holds_exactly_its_rows_of_scikit_learns_digits(digits, split
 
 def test_batches_floor_back_to_the_digits(digits):
     got = np.concatenate(
-        [unscale(b["x"], digits.levels) for b in batches(digits, "test", 128, seed=0, train=False)]
+        [
+            codec_of(digits.levels).decode(b["x"])
+            for b in batches(digits, "test", 128, seed=0, train=False)
+        ]
     )
     np.testing.assert_array_equal(got[..., 0], BUNCH.images[1500:])
 

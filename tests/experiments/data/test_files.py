@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from experiments.data import Files, batches, statistics, unscale
+from experiments.data import Files, batches, codec_of, statistics
 
 RNG = np.random.default_rng(0)
 
@@ -34,7 +34,7 @@ def test_a_folder_of_png_images_is_read_pixel_by_pixel(tmp_path):
     for example, x in zip(everything(data), images.values(), strict=True):
         np.testing.assert_array_equal(example["x"], x, strict=True)
     batch = next(batches(data, "train", 10, seed=0, train=False))
-    np.testing.assert_array_equal(unscale(batch["x"], 256), np.stack(list(images.values())))
+    np.testing.assert_array_equal(codec_of(256).decode(batch["x"]), np.stack(list(images.values())))
 
 
 def test_sub_folders_are_classes_if_all_images_lie_in_them(tmp_path):

@@ -5,7 +5,7 @@ import grain
 import numpy as np
 import pytest
 
-from experiments.data import DataSet, batches, unscale
+from experiments.data import DataSet, batches, codec_of
 from experiments.data.base import Source, check_split
 from experiments.data.pipeline import random_words
 
@@ -66,7 +66,7 @@ def test_batches_have_the_documented_schema():
 @pytest.mark.parametrize("train", [True, False])
 def test_labels_stay_with_their_images(train):
     for batch in take(batches(Numbered(300), "train", 50, seed=3, train=train), 6):
-        k = unscale(batch["x"], 16).astype(int)[:, 0, :, 0]
+        k = codec_of(16).decode(batch["x"]).astype(int)[:, 0, :, 0]
         np.testing.assert_array_equal(k @ [256, 16, 1], batch["label"])
 
 
@@ -117,7 +117,7 @@ def test_training_and_held_out_data_have_noise_streams_of_their_own():
     train, held_out = (
         next(batches(data, "train", 1, seed=5, train=train))["x"] for train in (True, False)
     )
-    np.testing.assert_array_equal(unscale(train, 16), unscale(held_out, 16))
+    np.testing.assert_array_equal(codec_of(16).decode(train), codec_of(16).decode(held_out))
     assert (train != held_out).all()  # 6 of 4096 values each: a false alarm once in 700 seeds
 
 
@@ -126,7 +126,7 @@ def test_training_noise_is_new_in_each_epoch():
         b["x"][np.argsort(b["label"])]
         for b in take(batches(Numbered(60), "train", 60, seed=0, train=True), 2)
     )
-    np.testing.assert_array_equal(unscale(one, 16), unscale(two, 16))
+    np.testing.assert_array_equal(codec_of(16).decode(one), codec_of(16).decode(two))
     assert (one != two).mean() > 0.99
 
 
@@ -168,7 +168,7 @@ def test_flips_mirror_about_half_of_the_images_and_nothing_else():
         next(batches(Numbered(n), "train", n, seed=2, train=True, flip=f)) for f in (False, True)
     )
     np.testing.assert_array_equal(plain["label"], flipped["label"])
-    a, b = unscale(plain["x"], 16), unscale(flipped["x"], 16)
+    a, b = codec_of(16).decode(plain["x"]), codec_of(16).decode(flipped["x"])
     same, mirrored = (a == b).all((1, 2, 3)), (a == b[:, :, ::-1]).all((1, 2, 3))
     assert (same | mirrored).all()
     readable = same != mirrored  # an index such as 0x101 is its own mirror image
@@ -182,9 +182,9 @@ def test_flips_are_independent_of_the_noise():
         next(batches(Numbered(n), "train", n, seed=2, train=True, flip=f))["x"]
         for f in (False, True)
     )
-    levels = unscale(plain, 16)
+    levels = codec_of(16).decode(plain)
     readable = (levels != levels[:, :, ::-1]).any((1, 2, 3))
-    mirrored = (levels != unscale(flipped, 16)).any((1, 2, 3))[readable]
+    mirrored = (levels != codec_of(16).decode(flipped)).any((1, 2, 3))[readable]
     noise = ((plain + 1) * 8 % 1)[readable]
     for upper_half in (noise > 0.5).reshape(len(noise), -1).T:
         # Binomial(n, 1/2): five standard deviations at 6 places, a false alarm once in 290,000 seeds

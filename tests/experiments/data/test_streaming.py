@@ -3,7 +3,15 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from experiments.data import DataSet, blocks, evenly_spaced, moments, scale, statistics, streaming
+from experiments.data import (
+    DataSet,
+    blocks,
+    codec_of,
+    evenly_spaced,
+    moments,
+    statistics,
+    streaming,
+)
 from experiments.data.base import BadExamples, Source
 
 
@@ -74,7 +82,7 @@ def test_grey_levels_in_any_type_have_the_same_statistics(dtype):
     x = grey(levels=2)
     found = statistics(Given(x.astype(dtype), 2), "train")
     assert found == statistics(Given(x.astype(np.int64), 2), "train")
-    assert found.max == scale(np.float32(2), 2)
+    assert found.max == codec_of(2).range(0, 1)[1]
 
 
 def test_moments_take_the_memory_of_a_block_and_not_of_the_data():

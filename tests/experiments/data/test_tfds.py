@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
-from experiments.data import TFDS, batches, unscale
+from experiments.data import TFDS, batches, codec_of
 from experiments.data import prepare as prepare_script
 
 RNG = np.random.default_rng(0)
@@ -69,7 +69,7 @@ def test_encoded_images_are_decoded_without_tensorflow(coloured):
         np.testing.assert_array_equal(source[i]["x"], images[i], strict=True)
         assert source[i]["label"] == i % 3
     batch = next(batches(data, "test", 8, seed=0, train=False))
-    np.testing.assert_array_equal(unscale(batch["x"], 256), np.stack(images[7:]))
+    np.testing.assert_array_equal(codec_of(256).decode(batch["x"]), np.stack(images[7:]))
     assert "tensorflow" not in sys.modules
 
 

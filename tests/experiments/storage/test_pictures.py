@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import experiments
-from experiments.data import scale
+from experiments.data import codec_of
 from experiments.storage.pictures import (
     grid,
     histogram,
@@ -20,8 +20,8 @@ from experiments.storage.pictures import (
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_grey_levels_are_spread_over_black_to_white(levels):
     k = np.arange(levels)
-    x = scale(k + 0.5, levels).reshape(1, levels, 1, 1)  # the middle of each level's cell
-    image = to_uint8(x, levels)
+    x = codec_of(levels).expected(k).reshape(1, levels, 1, 1)  # the middle of each level's cell
+    image = to_uint8(x, codec_of(levels))
     assert image.shape == (1, levels, 1, 3) and image.dtype == np.uint8
     np.testing.assert_array_equal(
         image[0, :, 0], np.repeat(np.rint(k * 255 / (levels - 1))[:, None], 3, 1)
@@ -30,8 +30,13 @@ def test_grey_levels_are_spread_over_black_to_white(levels):
 
 def test_continuous_images_run_from_minus_one_to_one_and_keep_their_colours():
     x = np.array([-3.0, -1.0, 0.0, 1.0, 3.0, 0.5]).reshape(1, 1, 2, 3)
-    np.testing.assert_array_equal(to_uint8(x, None).ravel(), [0, 0, 128, 255, 255, 191])
-    assert to_uint8(np.zeros((1, 2, 2, 4)), None).shape == (1, 2, 2, 3)  # without the alpha channel
+    np.testing.assert_array_equal(to_uint8(x, codec_of(None)).ravel(), [0, 0, 128, 255, 255, 191])
+    assert to_uint8(np.zeros((1, 2, 2, 4)), codec_of(None)).shape == (
+        1,
+        2,
+        2,
+        3,
+    )  # without the alpha channel
 
 
 def test_a_grid_puts_images_row_by_row_between_white_lines():
@@ -71,8 +76,8 @@ def test_points_are_drawn_where_they_lie():
 
 def test_pictures_show_what_is_not_finite_as_nothing():
     x = np.full((1, 2, 2, 1), np.nan)
-    assert picture(x, 17).shape[-1] == 3
-    assert picture(np.array([[np.nan, 0.0], [1.0, 1.0]]), None).shape == (400, 400, 3)
+    assert picture(x, codec_of(17)).shape[-1] == 3
+    assert picture(np.array([[np.nan, 0.0], [1.0, 1.0]]), codec_of(None)).shape == (400, 400, 3)
 
 
 def test_png_and_gif_can_be_opened_again(tmp_path):
@@ -81,7 +86,7 @@ def test_png_and_gif_can_be_opened_again(tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "a.png")), image)
     walk = np.random.default_rng(0).standard_normal((50, 3, 4, 4, 1))
     walk[:25] *= 100  # the noise of a wide prior
-    save_gif(tmp_path / "a.gif", walk, 17, frames=6)
+    save_gif(tmp_path / "a.gif", walk, codec_of(17), frames=6)
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == 6
         first = np.asarray(gif.convert("RGB"))
@@ -129,23 +134,25 @@ def test_there_is_a_picture_and_an_animation_of_anything(tmp_path, shape):
             with np.errstate(all="ignore"):
                 x = content(rng.standard_normal((5, *shape)).astype(np.float32)).astype(dtype)
             for levels in (None, 2, 256) if len(shape) == 3 else (None,):
-                image = picture(x, levels)
+                image = picture(x, codec_of(levels))
                 assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
     walk = np.stack([x, np.full_like(x, np.nan), rng.standard_normal(x.shape).astype(x.dtype)])
-    save_gif(tmp_path / "walk.gif", walk, None)
+    save_gif(tmp_path / "walk.gif", walk, codec_of(None))
     for number in (0, 1):
-        assert picture(x[:number], None).dtype == np.uint8
+        assert picture(x[:number], codec_of(None)).dtype == np.uint8
 
 
 def test_the_first_channels_are_the_colours():
     x = np.linspace(-1, 1, 5).reshape(1, 1, 1, 5)
-    np.testing.assert_array_equal(to_uint8(x[..., :2], None).ravel(), [0, 64, 0])
-    np.testing.assert_array_equal(to_uint8(x, None).ravel(), [0, 64, 128])
+    np.testing.assert_array_equal(to_uint8(x[..., :2], codec_of(None)).ravel(), [0, 64, 0])
+    np.testing.assert_array_equal(to_uint8(x, codec_of(None)).ravel(), [0, 64, 128])
 
 
 def test_infinite_pixels_are_black_or_white_and_missing_ones_grey():
     x = np.array([np.inf, -np.inf, np.nan]).reshape(3, 1, 1, 1)
-    found = [int(picture(x[i : i + 1], None)[400, 400, 0]) for i in range(3)]  # its middle
+    found = [
+        int(picture(x[i : i + 1], codec_of(None))[400, 400, 0]) for i in range(3)
+    ]  # its middle
     assert found == [255, 0, 128]
 
 
@@ -171,7 +178,7 @@ def test_numbers_are_counted_where_they_lie(size):
     assert left.any() and right.any() and abs(columns - 200).min() > 100
     height = [400 - rows[side].min() for side in (left, right)]
     assert height[0] > 2 * height[1]
-    np.testing.assert_array_equal(picture(x, None, size), histogram(x, size))
+    np.testing.assert_array_equal(picture(x, codec_of(None), size), histogram(x, size))
 
 
 def test_tall_images_do_not_make_an_enormous_picture():
@@ -193,5 +200,5 @@ def test_an_animation_of_points_is_framed_by_its_last_state(tmp_path, monkeypatc
         return np.zeros((4, 4, 3), np.uint8)
 
     monkeypatch.setattr("experiments.storage.pictures.picture", recorded)
-    save_gif(tmp_path / "a.gif", np.array([[[100.0, 0.0]], [[1.0, -2.0]]]), None)
+    save_gif(tmp_path / "a.gif", np.array([[[100.0, 0.0]], [[1.0, -2.0]]]), codec_of(None))
     assert limits == [pytest.approx(3.3), pytest.approx(3.3)]  # 1.65 times the largest coordinate
