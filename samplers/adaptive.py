@@ -1,13 +1,17 @@
-r"""The reverse SDE with adaptive steps, in the variable where it is nothing but data and Brownian motion.
+r"""The reverse SDE with adaptive steps, in the variable where it is nothing but data and Brownian
+motion.
 
-With the signal-to-noise ratio :math:`r = \alpha^2 / \sigma^2` as time, which grows on the way back, and :math:`w = \alpha x / \sigma^2`,
-the reverse SDE (Song et al. 2021, arXiv:2011.13456, eq. 6) of every process is
+With the signal-to-noise ratio :math:`r = \alpha^2 / \sigma^2` as time, which grows on the way back,
+and :math:`w = \alpha x / \sigma^2`, the reverse SDE (Song et al. 2021, arXiv:2011.13456, eq. 6) of
+every process is
 
 .. math:: dw = \hat x_0\,dr + dB_r .
 
-Its linear part has gone into the variable exactly (arXiv:2211.01095, eq. 18, with the data prediction), its noise is additive and of unit
-size, and time increases, as diffrax's solvers with space-time Levy area need. Each sample has step sizes, and a Brownian path from its
-own key, so it does not depend on its batch; the whole batch is evaluated until its slowest member is done, which is what `nfe` counts.
+Its linear part has gone into the variable exactly (arXiv:2211.01095, eq. 18, with the data
+prediction), its noise is additive and of unit size, and time increases, as diffrax's solvers with
+space-time Levy area need. Each sample has step sizes, and a Brownian path from its own key, so it
+does not depend on its batch; the whole batch is evaluated until its slowest member is done, which
+is what `nfe` counts.
 """
 
 from typing import Any
@@ -44,21 +48,26 @@ def reverse_sde(
     rtol: ArrayLike = 0.03,
     max_steps: int = 4096,
 ) -> Samples:
-    """Carry `x` (batch, ...) from time `start` down to time `end` along the reverse SDE, and denoise it there.
+    """Carry `x` (batch, ...) from time `start` down to time `end` along the reverse SDE, and
+    denoise it there.
 
     Args:
         key: draws the Brownian path of each sample from its `index` (default 0, 1, ...).
         start: by default 1, or earlier where no signal is left at 1.
         end: by default near data, at 1e-3 or earlier where noise is above a hundredth of the data.
-        sd: standard deviation of the data, which says where to start and end; by default the denoiser's `sigma_data`, else 1.
-        rtol: error of a step relative to w, which data and noise make up; its root mean square over the dimensions counts. The default
-            took the slowest of 2048 samples of a mixture in the plane 155 steps; a walk of fixed steps, see `recommended`, is cheaper.
+        sd: standard deviation of the data, which says where to start and end; by default the
+            denoiser's `sigma_data`, else 1.
+        rtol: error of a step relative to w, which data and noise make up; its root mean square over
+            the dimensions counts. The default took the slowest of 2048 samples of a mixture in the
+            plane 155 steps; a walk of fixed steps, see `recommended`, is cheaper.
 
     Returns:
-        Samples in the floating type of `x`; a sample that did not arrive within `max_steps` steps is NaN.
+        Samples in the floating type of `x`; a sample that did not arrive within `max_steps` steps
+        is NaN.
 
     Raises:
-        ValueError: times that do not fall, no signal or no noise at one of them, an impossible tolerance or state.
+        ValueError: times that do not fall, no signal or no noise at one of them, an impossible
+            tolerance or state.
     """
     check_key(key)
     check_problem(denoise, sde)
@@ -71,8 +80,9 @@ def reverse_sde(
         check_levels(sde, start, end)
     x, index, dtype = check_batch(x, cond, index)
     numbers = tuple(jnp.asarray(v, x.dtype) for v in (start, end, sd, rtol))
-    found = _solve(sample_keys(key, index), Counted(denoise), sde, x, numbers, cond, max_steps)
-    return found._replace(x=found.x.astype(dtype))
+    keys = sample_keys(key, index)
+    samples = _solve(keys, Counted(denoise), sde, x, numbers, cond, max_steps)
+    return samples._replace(x=samples.x.astype(dtype))
 
 
 @eqx.filter_jit

@@ -1,16 +1,20 @@
-r"""DPM-Solver-12 and -23: adaptive steps along the probability flow (Lu et al. 2022, arXiv:2206.00927, appendix C).
+r"""DPM-Solver-12 and -23: adaptive steps along the probability flow (Lu et al. 2022,
+arXiv:2206.00927, appendix C).
 
-A step of length h in half log-SNR takes the solution of order k - 1 from the network calls that the one of order k makes anyhow. Their
-difference, relative to a tolerance in the normalised state :math:`u = x / \sqrt{s^2 \alpha^2 + \sigma^2}` for data of standard
-deviation s, is accepted up to a root mean square E of 1, and sets the next length,
+A step of length h in half log-SNR takes the solution of order k - 1 from the network calls that the
+one of order k makes anyhow. Their difference, relative to a tolerance in the normalised state
+:math:`u = x / \sqrt{s^2 \alpha^2 + \sigma^2}` for data of standard deviation s, is accepted up to a
+root mean square E of 1, and sets the next length,
 
 .. math:: \delta = \max(\text{atol}, \text{rtol} \max(|u_{k-1}|, |u_{k-1}^\text{before}|)), \qquad
     h \leftarrow h \min(\text{growth}, \theta\,E^{-1/k}) .
 
-The paper measures x itself, which is the same for VP and s = 1; where noise is larger than the data, as in VE and EDM, that
-tolerates any error that the state of before would hide. It also lets h grow without bound: while the state is noise E is almost 0, and
-the step after it jumps over the data. The paper takes the worst E of a batch; here each sample has steps of its own and does not depend on
-its batch, which is evaluated until its slowest member is done. That is what `nfe` counts, rejected steps included.
+The paper measures x itself, which is the same for VP and s = 1; where noise is larger than the
+data, as in VE and EDM, that tolerates any error that the state of before would hide. It also lets h
+grow without bound: while the state is noise E is almost 0, and the step after it jumps over the
+data. The paper takes the worst E of a batch; here each sample has steps of its own and does not
+depend on its batch, which is evaluated until its slowest member is done. That is what `nfe` counts,
+rejected steps included.
 """
 
 from typing import Any
@@ -51,25 +55,29 @@ def dpm_adaptive(
     max_steps: int = 1000,
     denoise_last: bool = True,
 ) -> Samples:
-    """Carry `x` (batch, ...) along the probability flow from time `start` down to `end`, where signal and noise are both left.
+    """Carry `x` (batch, ...) along the probability flow from time `start` down to `end`, where
+    signal and noise are both left.
 
     Args:
-        order: 2 or 3, of the better of the two solutions, and as many network calls a step. The other defaults are the paper's.
+        order: 2 or 3, of the better of the two solutions, and as many network calls a step. The
+            other defaults are the paper's.
         start: by default 1, or earlier where no signal is left at 1.
         end: by default near data, at 1e-3 or earlier where noise is above a hundredth of the data.
         sd: standard deviation of the data; by default the denoiser's `sigma_data`, else 1.
         first: length of the first step in half log-SNR.
         safety: theta.
         growth: largest factor from one step to the next; infinite in the paper.
-        longest: greatest length of a step in half log-SNR; infinite in the paper. Where the flow is nearly linear the two solutions agree
-            over longer ones without being right.
+        longest: greatest length of a step in half log-SNR; infinite in the paper. Where the flow is
+            nearly linear the two solutions agree over longer ones without being right.
         denoise_last: return the expected clean data at `end`, with one more evaluation.
 
     Returns:
-        Samples in the floating type of `x`; a sample that did not arrive within `max_steps` steps is NaN.
+        Samples in the floating type of `x`; a sample that did not arrive within `max_steps` steps
+        is NaN.
 
     Raises:
-        ValueError: another order, times that do not fall, no signal or no noise at one of them, impossible settings or state.
+        ValueError: another order, times that do not fall, no signal or no noise at one of them,
+            impossible settings or state.
     """
     check_problem(denoise, sde)
     if order not in (2, 3):
@@ -90,12 +98,14 @@ def dpm_adaptive(
         jnp.asarray(v, x.dtype)
         for v in (start, end, sd, rtol, atol, first, safety, growth, longest)
     )
-    found = _walk(Counted(denoise), sde, x, numbers, cond, order, max_steps, denoise_last)
-    return found._replace(x=found.x.astype(dtype))
+    samples = _walk(Counted(denoise), sde, x, numbers, cond, order, max_steps, denoise_last)
+    return samples._replace(x=samples.x.astype(dtype))
 
 
 def check_levels(sde: SDE, start: Any, end: Any) -> None:
-    """Raise a ValueError unless signal and noise are left at both ends, as far as the process is concrete."""
+    """Raise a ValueError unless signal and noise are left at both ends, as far as the process is
+    concrete.
+    """
     ends = in_float64(half_log_snr, sde, np.array([start, end], np.float64))
     if not isinstance(ends, Tracer) and not np.all(np.isfinite(ends)):
         raise ValueError(
@@ -155,7 +165,9 @@ def time_of(sde: SDE, lam: Array) -> Array:
 
 
 def pair(sde: SDE, noise, lam: Array, lam_s: Array, x: Array, order: int) -> tuple[Array, Array]:
-    """Return the solutions of order - 1 and of `order` of one step from half log-SNR `lam` to `lam_s`."""
+    """Return the solutions of order - 1 and of `order` of one step from half log-SNR `lam` to
+    `lam_s`.
+    """
     h, r = lam_s - lam, 1 / order
     alpha, sigma = sde.marginal(time_of(sde, lam))
     first = noise(lam, x)

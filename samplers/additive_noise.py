@@ -1,4 +1,6 @@
-"""A stochastic differential equation with additive noise and adaptive steps, by diffrax, which is imported with this module only."""
+"""A stochastic differential equation with additive noise and adaptive steps, by diffrax, which is
+imported with this module only.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +39,8 @@ def solve(
     dtmin: float,
     max_steps: int,
 ) -> tuple[Array, Int[Array, ""]]:
-    """Carry the state `start` from time `first` to `last` along du = drift(t, u, args) dt + noise(t) dB by ShARK (arXiv:2405.06464).
+    """Carry the state `start` from time `first` to `last` along du = drift(t, u, args) dt +
+    noise(t) dB by ShARK (arXiv:2405.06464).
 
     Args:
         key: draws the Brownian path.

@@ -1,12 +1,15 @@
-r"""Ancestral sampling: step along the Gaussian posterior of the forward transition (Ho et al. 2020, arXiv:2006.11239, algorithm 2).
+r"""Ancestral sampling along the posterior of the forward transition (Ho et al. 2020,
+arXiv:2006.11239).
 
-With the forward transition :math:`x_t = A x_s + G z`,
+Each step draws from the Gaussian posterior of the forward transition :math:`x_t = A x_s + G z`, as
+algorithm 2 of the paper does,
 
 .. math:: x_s = A^{-1} \big(x_t + G^2 \nabla \log p_t(x_t)\big) + v z,
 
-where v is the posterior's own :math:`G \sigma_s / \sigma_t` (score_sde's choice for VE) or the transition's G (its choice for VP).
-The former is DDIM with eta = 1. In terms of the estimate, as computed here, the mean stays finite also where A = 0:
-:math:`\alpha_s \hat x_0 + A \sigma_s^2 / \sigma_t\,\hat\epsilon`.
+where v is either the posterior's own :math:`G \sigma_s / \sigma_t`, which score_sde takes for VE,
+or the transition's G, which it takes for VP. The former is DDIM with eta = 1. The code computes the
+mean from the estimate, as :math:`\alpha_s \hat x_0 + A \sigma_s^2 / \sigma_t\,\hat\epsilon`, which
+stays finite also where A = 0.
 """
 
 import jax.numpy as jnp
@@ -14,8 +17,9 @@ from jax import Array
 
 from sde_lib import SDE, check_name
 
-from .one_step import OneStep, Row, transitions
+from .one_step import OneStep, OneStepCoefficients, transitions
 
+# name -> transition -> standard deviation of the fresh noise
 VARIANCES = {
     "posterior": lambda p: jnp.sqrt(p.variance) * p.sigma_s / p.sigma,
     "transition": lambda p: jnp.sqrt(p.variance),
@@ -23,7 +27,11 @@ VARIANCES = {
 
 
 class Ancestral(OneStep):
-    """Ancestral (DDPM) sampler for any SDE; `variance` is "posterior" or "transition"."""
+    """Ancestral (DDPM) sampler for any SDE; one network call a step.
+
+    Attributes:
+        variance: of the fresh noise, "posterior" or "transition".
+    """
 
     variance: str = "posterior"
 
@@ -32,14 +40,16 @@ class Ancestral(OneStep):
 
     @property
     def stochastic(self) -> bool:
+        """Whether a step draws noise; here it always does."""
         return True
 
-    def plan(self, sde: SDE, ts: Array) -> Row:
+    def plan(self, sde: SDE, ts: Array) -> OneStepCoefficients:
+        """Return the coefficients of arXiv:2006.11239, algorithm 2; see `Sampler.plan`."""
         p = transitions(sde, ts)
-        return Row(
-            p.t,
-            jnp.zeros_like(p.t),
-            p.alpha_s,
-            p.ratio * p.sigma_s**2 / p.sigma,
-            VARIANCES[self.variance](p),
+        return OneStepCoefficients(
+            t=p.t,
+            keep=jnp.zeros_like(p.t),
+            data=p.alpha_s,
+            noise=p.ratio * p.sigma_s**2 / p.sigma,
+            noise_scale=VARIANCES[self.variance](p),
         )

@@ -1,8 +1,9 @@
 r"""A sampler plans its coefficients once, then steps; `sample` owns the only loop.
 
-A grid :math:`t_0 > t_1 > \dots > t_n` gives n steps from t to s. `plan` is evaluated in float64 before anything is compiled, `step`
-runs in the precision of the state. A sample belongs to its key and index, not to its batch: its noise comes from
-``fold_in(fold_in(key, index), step)``, so that image 17 of a run is the same image in any batch and on any number of devices.
+A grid :math:`t_0 > t_1 > \dots > t_n` gives n steps from t to s. `plan` is evaluated in float64
+before anything is compiled, `step` runs in the precision of the state. A sample belongs to its key
+and index, not to its batch: its noise comes from ``fold_in(fold_in(key, index), step)``, so that
+image 17 of a run is the same image in any batch and on any number of devices.
 """
 
 import abc
@@ -24,27 +25,55 @@ from .counted import Counted as Counted
 from .counted import Denoise as Denoise
 
 _START = 0xFFFFFFFF  # the "step" of the prior draw; steps count up from 0
+_CHUNKS = 50  # between which the progress of a walk is reported
+_ROUNDING = 1e-6  # by which a grid may miss its ends, as it may have been rounded to float32
 
 
 class Sampler(eqx.Module):
-    """A way back from noise to data along a decreasing time grid. The fields of a sampler are its hyper-parameters."""
+    """A way back from noise to data along a decreasing time grid.
 
-    order: ClassVar[int]  # (weak) order of convergence in the step size
-    stays: ClassVar[bool] = (
-        False  # whether a step ends at the time where it starts, as a corrector's does
-    )
+    A new one writes `plan` and `step`, and `init` if it remembers anything, and says its `order`.
+    Its fields are its hyper-parameters: numbers may be traced, whole numbers and names are static.
+
+    Attributes:
+        order: of convergence in the step size: on a smooth problem the error of a walk falls like
+            the step size to this power. Of a stochastic sampler it is the weak order, that of
+            expectations. It may be a field, a property or a class variable.
+        is_corrector: whether a step ends at the time where it starts.
+    """
+
+    order: eqx.AbstractVar[int]
+    is_corrector: ClassVar[bool] = False
 
     @property
     def stochastic(self) -> bool:
-        """Whether a step draws noise."""
+        """Whether a step draws noise; by default it does not."""
         return False
 
     @abc.abstractmethod
     def plan(self, sde: SDE, ts: Array) -> Any:
-        """Return a NamedTuple of the coefficients of every step of the grid `ts` (steps + 1,), each with leading axis `steps`."""
+        """Return the coefficients of every step, before the walk starts.
+
+        It is written in `jnp` and called in float64, or traced where the grid or the process is.
+
+        Args:
+            sde: the process.
+            ts: the grid (steps + 1,), decreasing.
+
+        Returns:
+            A NamedTuple of arrays with leading axis `steps`. Coefficients that are not finite make
+            `sample` raise a ValueError.
+        """
 
     def init(self, x: Array) -> Any:
-        """Return the memory that a multi-step method carries; nothing by default."""
+        """Return the memory that a multistep method carries from step to step; nothing by default.
+
+        Args:
+            x: the start of the walk (batch, ...).
+
+        Returns:
+            A pytree of arrays (batch, ...).
+        """
         return ()
 
     @abc.abstractmethod
@@ -53,11 +82,24 @@ class Sampler(eqx.Module):
         keys: Key[Array, " batch"],
         denoise: Denoise,
         x: Array,
-        row: Any,
+        coefficients: Any,
         memory: Any,
         cond: Any,
     ) -> tuple[Array, Any]:
-        """Take one step with the coefficients `row` of the plan; return the new state and memory."""
+        """Take one step from t to s.
+
+        Args:
+            keys: one key a sample, used by this step alone.
+            denoise: the denoiser, called as ``denoise(x, t, cond)``.
+            x: the state at t (batch, ...).
+            coefficients: those of this step: an entry of the plan along its leading axis, in the
+                type of the state.
+            memory: what `init` or the step before has returned.
+            cond: the conditions of the samples, handed to `denoise`.
+
+        Returns:
+            The state at s (batch, ...) and the memory.
+        """
 
 
 class Samples(NamedTuple):
@@ -65,7 +107,15 @@ class Samples(NamedTuple):
 
     x: Array  # (batch, ...) the samples
     nfe: Int[Array, ""]  # network evaluations spent on each of them
-    path: Array | None  # (kept, batch, ...) the last states of the walk, oldest first
+    path: Array | None  # (keep, batch, ...) the last states of the walk, oldest first
+
+
+class Carry(NamedTuple):
+    """What a walk hands from step to step."""
+
+    x: Array  # (batch, ...)
+    memory: Any  # of the sampler
+    path: Array  # (keep, batch, ...) the last states so far
 
 
 def fold(keys: Key[Array, " batch"], data: ArrayLike) -> Key[Array, " batch"]:
@@ -86,7 +136,20 @@ def sample_keys(key: Key[Array, ""], index: Int[Array, " batch"]) -> Key[Array, 
 def draw_prior(
     key: Key[Array, ""], sde: SDE, shape: tuple[int, ...], index: Int[Array, " batch"] | None = None
 ) -> Array:
-    """Draw the start x (batch, ...) of `shape` for the samples `index` (default 0, 1, ...) of the run `key`."""
+    """Draw the start of a walk from the prior of a process.
+
+    Args:
+        key: the key of the run.
+        sde: the process.
+        shape: (batch, ...) of the start.
+        index: the number (batch,) of each sample in its run; default 0, 1, ...
+
+    Returns:
+        The start x (batch, ...) at t = 1.
+
+    Raises:
+        ValueError: no typed key, no process, or an impossible shape or index.
+    """
     check_key(key)
     if not isinstance(sde, SDE):
         raise ValueError(f"sde is a process such as VP(), got {sde!r}")
@@ -112,48 +175,60 @@ def sample(
     denoise_last: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
-    """Walk `x` (batch, ...) from `ts[0]` down to `ts[-1]`, compiled once for each sampler, shape and number of steps.
+    """Walk `x` (batch, ...) from `ts[0]` down to `ts[-1]`.
+
+    The walk is compiled once for each sampler, shape and number of steps.
 
     Args:
         key: the key of the run; draw the start with `draw_prior` from the same key.
-        denoise: a callable (x, t, cond) -> Estimate, such as a `Denoiser`.
+        sampler: takes the steps.
+        denoise: a callable (x, t, cond) -> Estimate, such as a `Denoiser`; see `Denoise`.
+        sde: the process.
         ts: decreasing times (steps + 1,), see `samplers.grids`.
-        x: the start (batch, ...). The walk computes in float32 at least and returns the floating type of `x`.
+        x: the start (batch, ...). The walk computes in float32 at least and returns the floating
+            type of `x`.
         cond: a pytree of conditions with leading axis `batch`, handed to `denoise`.
         index: the number (batch,) of each sample in its run; default 0, 1, ...
         keep: how many of the last states to return as `path`; None for all steps + 1.
-        denoise_last: return the expected clean data at `ts[-1]`, at the price of one more evaluation, instead of the noisy state; where
-            sigma is 0 there, the state is clean already.
+        denoise_last: return the expected clean data at `ts[-1]`, at the price of one more
+            evaluation, instead of the noisy state; where sigma is 0 there, the state is clean
+            already.
         progress: called between chunks of steps with the number of steps done and their total.
 
+    Returns:
+        Samples in the floating type of `x`.
+
     Raises:
-        ValueError: the grid does not decrease or leaves the range [t_min, 1] of the SDE, the sampler has no finite coefficients on it, the
-            state is not finite, or the conditions or the index do not fit the batch.
+        ValueError: the grid does not decrease or leaves the range [t_min, 1] of the SDE, the
+            sampler has no finite coefficients on it, the state is not finite, or the conditions or
+            the index do not fit the batch.
     """
     check_key(key)
     check_problem(denoise, sde)
     check_sampler(sampler)
     x, index, dtype = check_batch(x, cond, index)
     grid = check_grid(sde, ts)
-    steps, denoise = len(grid) - 1, Counted(denoise)
+    denoise = Counted(denoise)
+    steps = len(grid) - 1
     if keep is not None:
         check_count(0, keep=keep)
-    kept = min(steps + 1 if keep is None else keep, steps + 1)
+    states = min(steps + 1 if keep is None else keep, steps + 1)
     plan = check_plan(sampler, sde, in_float64(sampler.plan, sde, grid))
-    rows = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), plan)
-    carry = (x, sampler.init(x), jnp.broadcast_to(x, (kept, *x.shape)))
+    plan = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), plan)
+    path = jnp.broadcast_to(x, (states, *x.shape))
+    carry = Carry(x=x, memory=sampler.init(x), path=path)
     nfe = jnp.zeros((), jnp.int32)
     for start, stop in _chunks(steps, progress is not None):
-        carry, spent = _walk(key, sampler, denoise, rows, carry, cond, index, start, stop)
+        carry, spent = _walk(key, sampler, denoise, plan, carry, cond, index, start, stop)
         nfe += spent
         if progress is not None:
             jax.block_until_ready(carry)
             progress(int(stop), steps)
     x, _, path = carry
     if denoise_last and not _is_clean(sde, grid):
-        x, spent = _final(denoise, x, jnp.asarray(grid[-1], x.dtype), cond)
+        x, spent = _denoised(denoise, x, jnp.asarray(grid[-1], x.dtype), cond)
         nfe += spent
-    return Samples(x.astype(dtype), nfe, path.astype(dtype) if kept else None)
+    return Samples(x=x.astype(dtype), nfe=nfe, path=path.astype(dtype) if states else None)
 
 
 def check_sampler(sampler: Any) -> None:
@@ -163,10 +238,11 @@ def check_sampler(sampler: Any) -> None:
 
 
 def check_grid(sde: SDE, ts: ArrayLike) -> Any:
-    """Return the grid as an array.
+    """Return the grid as an array (steps + 1,).
 
     Raises:
-        ValueError: it is not a vector of times that fall from at most 1 to at least t_min, as far as it is concrete.
+        ValueError: it is not a vector of times that fall from at most 1 to at least t_min, as far
+            as it is concrete.
     """
     traced = any(isinstance(t, Tracer) for t in jax.tree.leaves(ts))
     grid: Any = jnp.asarray(ts) if traced else np.asarray(ts, np.float64)
@@ -180,26 +256,33 @@ def check_grid(sde: SDE, ts: ArrayLike) -> Any:
         return grid
     if not np.all(np.diff(grid) < 0):
         raise ValueError(
-            f"a grid is a vector of at least two strictly decreasing times, got {np.array2string(grid, threshold=8)}"
+            "a grid is a vector of at least two strictly decreasing times, "
+            f"got {np.array2string(grid, threshold=8)}"
         )
-    # A grid may have been rounded to float32.
-    low = 0.0 if isinstance(sde.t_min, Tracer) else float(sde.t_min) * (1 - 1e-6)
-    if grid[0] > 1 + 1e-6 or grid[-1] < low:
+    low = 0.0 if isinstance(sde.t_min, Tracer) else float(sde.t_min) * (1 - _ROUNDING)
+    if grid[0] > 1 + _ROUNDING or grid[-1] < low:
         raise ValueError(
-            f"the grid runs from {grid[0]:g} to {grid[-1]:g}; this SDE covers times from 1 down to t_min = {sde.t_min}"
+            f"the grid runs from {grid[0]:g} to {grid[-1]:g}; "
+            f"this SDE covers times from 1 down to t_min = {sde.t_min}"
         )
     return grid
 
 
 def check_plan(sampler: Sampler, sde: SDE, plan: Any) -> Any:
-    """Return the plan; raise a ValueError if it is concrete and not finite, as where a process has no signal left at t = 1."""
+    """Return the plan.
+
+    Raises:
+        ValueError: it is known and not finite, as where a process has no signal left at t = 1.
+    """
     for leaf in jax.tree.leaves(plan):
-        if not isinstance(leaf, Tracer) and not np.all(np.isfinite(leaf)):
-            first = int(np.argmin(np.isfinite(leaf).reshape(len(leaf), -1).all(1)))
-            raise ValueError(
-                f"{type(sampler).__name__} has no finite coefficients in step {first} of this grid on {type(sde).__name__}; if no signal "
-                "is left at t = 1, start the grid below 1 (start=0.99), or take a sampler that can start there, such as DDIM or DPMpp2M"
-            )
+        if isinstance(leaf, Tracer) or np.all(np.isfinite(leaf)):
+            continue
+        finite = np.isfinite(leaf).reshape(len(leaf), -1).all(1)
+        raise ValueError(
+            f"{type(sampler).__name__} has no finite coefficients in step {int(np.argmin(finite))} of "
+            f"this grid on {type(sde).__name__}; if no signal is left at t = 1, start the grid below 1 "
+            "(start=0.99), or take a sampler that can start there, such as DDIM or DPMpp2M"
+        )
     return plan
 
 
@@ -210,37 +293,49 @@ def _is_clean(sde: SDE, grid: Any) -> bool:
 
 
 def _chunks(steps: int, reporting: bool) -> list[tuple[Any, Any]]:
-    """Return the ends of the loops: one static loop (differentiable), or about 50 traced ones that share one compilation."""
+    """Return the first and last step of each loop.
+
+    Without a report there is one static loop, which can be differentiated; with one there are about
+    50 traced ones, which share one compilation.
+    """
     if not reporting:
         return [(0, steps)]
-    ends = np.unique(np.linspace(0, steps, min(steps, 50) + 1).astype(np.int32))
+    ends = np.unique(np.linspace(0, steps, min(steps, _CHUNKS) + 1).astype(np.int32))
     return [(jnp.asarray(a), jnp.asarray(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
 
 
 @eqx.filter_jit
-def _walk(key, sampler, denoise, rows, carry, cond, index, start, stop):
-    keys, steps, per_step = sample_keys(key, index), len(jax.tree.leaves(rows)[0]), 0
+def _walk(key, sampler, denoise, plan, carry, cond, index, start, stop):
+    """Take the steps from `start` to `stop`; return the carry and the evaluations spent."""
+    keys = sample_keys(key, index)
+    steps = len(jax.tree.leaves(plan)[0])
+    evaluations_per_step = 0
 
     def body(i, carry):
-        nonlocal per_step
+        nonlocal evaluations_per_step
         x, memory, path = carry
-        row = jax.tree.map(lambda c: c[i], rows)
+        coefficients = jax.tree.map(lambda c: c[i], plan)
         with count_evaluations() as tally:
-            x, memory = sampler.step(fold(keys, i), denoise, x, row, memory, cond)
-        per_step = tally.total
-        if len(path):
-            place = (
-                i + len(path) - steps
-            )  # the last state goes last; what lies before the first kept one is dropped
-            path = path.at[jnp.where(place < 0, len(path), place)].set(x, mode="drop")
-        return x, memory, path
+            x, memory = sampler.step(fold(keys, i), denoise, x, coefficients, memory, cond)
+        evaluations_per_step = tally.total
+        return Carry(x=x, memory=memory, path=_with_state(path, x, i + len(path) - steps))
 
     carry = jax.lax.fori_loop(start, stop, body, carry)
-    return carry, jnp.asarray(per_step * (stop - start))
+    return carry, jnp.asarray(evaluations_per_step * (stop - start))
+
+
+def _with_state(path: Array, x: Array, place: Array) -> Array:
+    """Return the path with the state `x` at a place, or as it is if the place lies before its
+    start.
+    """
+    if not len(path):
+        return path
+    return path.at[jnp.where(place < 0, len(path), place)].set(x, mode="drop")
 
 
 @eqx.filter_jit
-def _final(denoise, x, t, cond):
+def _denoised(denoise, x, t, cond):
+    """Return the expected clean data at time `t` and the evaluations spent."""
     with count_evaluations() as tally:
         x0 = denoise(x, t, cond).x0
     return x0, jnp.asarray(tally.total)

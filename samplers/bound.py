@@ -1,13 +1,16 @@
-r"""The variational bound in continuous time (Kingma et al. 2021, arXiv:2107.00630, eq. 11; Song et al. 2021, arXiv:2101.09258, theorem 3).
+r"""The variational bound in continuous time (Kingma et al. 2021, arXiv:2107.00630, eq. 11; Song et
+al. 2021, arXiv:2101.09258, theorem 3).
 
-With the log-SNR :math:`\lambda`, for which :math:`g^2 / \sigma^2 = -\lambda'`, and noise :math:`\epsilon` drawn at every level,
+With the log-SNR :math:`\lambda`, for which :math:`g^2 / \sigma^2 = -\lambda'`, and noise
+:math:`\epsilon` drawn at every level,
 
 .. math:: -\log p(x_0) \le \mathrm{KL}\big(q(x_1 \mid x_0) \,\|\, \pi\big)
     + \tfrac12 \int_{\lambda_1}^{\lambda_{\min}} E \| \epsilon - \hat\epsilon \|^2 d\lambda
     + \tfrac D2 \log \frac{2 \pi e\, \sigma_{t_{\min}}^2}{\alpha_{t_{\min}}^2} .
 
-It is the likelihood of the reverse SDE, whose last step is the normal around x / alpha at t_min; that of the probability flow is another
-model's, unless the score is exact. The integral is drawn uniformly in :math:`\lambda`, one draw in each of n equal parts.
+It is the likelihood of the reverse SDE, whose last step is the normal around x / alpha at t_min;
+that of the probability flow is another model's, unless the score is exact. The integral is drawn
+uniformly in :math:`\lambda`, one draw in each of n equal parts.
 """
 
 from typing import Any, NamedTuple
@@ -26,7 +29,8 @@ from .counted import Counted, Denoise, evaluations
 from .data_size import data_sd
 from .ode import check_noisy
 
-# Where a process without signal at t = 1 is left, for data of unit size: a part e^-20 of the signal's power.
+# Where a process without signal at t = 1 is left, for data of unit size: a part e^-20 of the
+# signal's power.
 LOG_SNR_MIN = -20.0
 
 
@@ -49,16 +53,19 @@ def variational_bound(
     cond: Any = None,
     index: Int[Array, " batch"] | None = None,
 ) -> Bound:
-    """Return an unbiased estimate of the variational lower bound on log p(x) for data `x` (batch, ...), with its standard error.
+    """Return an unbiased estimate of the variational lower bound on log p(x) for data `x` (batch,
+    ...), with its standard error.
 
     Args:
         key: draws times and noise of each sample from its `index`.
-        draws: times a sample, an even number; the standard error compares neighbours, which errs on the side of caution.
-        sd: standard deviation of the data, by default the denoiser's `sigma_data`, else 1. It says where a process without signal at
-            t = 1 is left; any value gives the same bound.
+        draws: times a sample, an even number; the standard error compares neighbours, which errs on
+            the side of caution.
+        sd: standard deviation of the data, by default the denoiser's `sigma_data`, else 1. It says
+            where a process without signal at t = 1 is left; any value gives the same bound.
 
     Raises:
-        ValueError: an odd number of draws, or fewer than two, sigma = 0 at t_min, or an impossible state.
+        ValueError: an odd number of draws, or fewer than two, sigma = 0 at t_min, or an impossible
+            state.
     """
     check_key(key)
     check_problem(denoise, sde)

@@ -1,4 +1,5 @@
-"""What a sampler or a walk is handed, checked where it comes in: one error names the value, what was expected and the remedy.
+"""What a sampler or a walk is handed, checked where it comes in: one error names the value, what
+was expected and the remedy.
 
 Only what is concrete can be judged by its value; of traced values the shapes are.
 """
@@ -27,8 +28,8 @@ class Batch(NamedTuple):
 def check_batch(x: ArrayLike, cond: Any = None, index: ArrayLike | None = None) -> Batch:
     """Return the state in the type to compute in, and the numbers of the samples.
 
-    A walk needs the 24 bits of float32 for its times and coefficients, so narrower states are widened, whole numbers become floating,
-    and the result has the type of `x` if that is floating.
+    A walk needs the 24 bits of float32 for its times and coefficients, so narrower states are
+    widened, whole numbers become floating, and the result has the type of `x` if that is floating.
 
     Raises:
         ValueError: no batch of real finite numbers, or conditions or an index that do not fit it.
@@ -120,7 +121,9 @@ def check_problem(denoise: Any, sde: Any) -> None:
 
 
 def check_span(sde: SDE, start: Any, end: Any, falling: bool = True) -> None:
-    """Raise a ValueError unless `start` and `end` are known to be times of the process, the end the earlier one if `falling`."""
+    """Raise a ValueError unless `start` and `end` are known to be times of the process, the end the
+    earlier one if `falling`.
+    """
     check_number("need start to be a time", lambda t: True, start=start)
     check_number("need end to be a time", lambda t: True, end=end)
     if any(isinstance(value, Tracer) for value in (sde.t_min, start, end)):
@@ -133,7 +136,9 @@ def check_span(sde: SDE, start: Any, end: Any, falling: bool = True) -> None:
 
 
 def check_number(expected: str, holds: Callable, /, **values: Any) -> None:
-    """Raise a ValueError unless each of the values is traced, or a number or an array of numbers for which `holds` is true."""
+    """Raise a ValueError unless each of the values is traced, or a number or an array of numbers
+    for which `holds` is true.
+    """
     for name, value in values.items():
         if isinstance(value, Tracer):
             continue
@@ -146,7 +151,9 @@ def check_number(expected: str, holds: Callable, /, **values: Any) -> None:
 
 
 def check_eta(**values: Any) -> None:
-    """Raise a ValueError unless the noise levels of a reverse process are known to be finite and at least 0."""
+    """Raise a ValueError unless the noise levels of a reverse process are known to be finite and at
+    least 0.
+    """
     (name,) = values
     check_number(f"need {name} >= 0", lambda v: (v >= 0) & np.isfinite(v), **values)
 
@@ -163,7 +170,9 @@ def check_tolerance(rtol: Any, atol: Any, max_steps: Any) -> None:
 
 
 def check_count(least: int = 1, /, **values: Any) -> None:
-    """Raise a ValueError unless the values are whole numbers of at least `least`, known before anything is traced."""
+    """Raise a ValueError unless the values are whole numbers of at least `least`, known before
+    anything is traced.
+    """
     for name, value in values.items():
         if isinstance(value, Tracer):
             raise ValueError(
@@ -172,6 +181,15 @@ def check_count(least: int = 1, /, **values: Any) -> None:
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
         if not whole or value < least:
             raise ValueError(f"need {name} to be a whole number of at least {least}, got {value!r}")
+
+
+def check_one_of(allowed: tuple[int, ...], /, **values: Any) -> None:
+    """Raise a ValueError unless each of the values is one of the whole numbers `allowed`."""
+    for name, value in values.items():
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole or value not in allowed:
+            listed = ", ".join(map(str, allowed))
+            raise ValueError(f"need {name} to be one of {listed}, got {value!r}")
 
 
 def known_zero(value: Any) -> bool:

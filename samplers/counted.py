@@ -1,4 +1,6 @@
-"""A denoise function as every walk calls it: checked, in the precision of the state, and each of its network evaluations counted."""
+"""A denoise function as every walk calls it: checked, in the precision of the state, and each of
+its network evaluations counted.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +17,11 @@ Denoise = Callable[[Array, ArrayLike, Any], Estimate]
 
 
 class Counted(eqx.Module):
-    """A denoise function whose every call counts at least one evaluation, also when it does not say so itself.
+    """A denoise function whose every call counts at least one evaluation, also when it does not say
+    so itself.
 
-    Its estimate comes in the type of the state. A walk that cannot count while it is traced, such as an adaptive one, multiplies its calls
-    by `evaluations`.
+    Its estimate comes in the type of the state. A walk that cannot count while it is traced, such
+    as an adaptive one, multiplies its calls by `evaluations`.
 
     Raises:
         ValueError: what is returned is not an `Estimate` whose parts are shaped like the state.
@@ -44,7 +47,9 @@ class Counted(eqx.Module):
 
 
 def evaluations(denoise: Counted, x: Array, cond: Any) -> int:
-    """Return how many network evaluations one call of `denoise` for a batch like `x` costs; nothing is computed."""
+    """Return how many network evaluations one call of `denoise` for a batch like `x` costs; nothing
+    is computed.
+    """
 
     def call(x, t, cond):  # a function of its own: a known one would not be traced again
         return denoise(x, t, cond)

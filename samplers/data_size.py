@@ -1,7 +1,7 @@
 r"""The size of the data, which grids, starts, ends, tolerances and first steps are measured in.
 
-A process seen by data of standard deviation s is the process with :math:`s \alpha` in the place of :math:`\alpha`,
-seen by data of unit size.
+A process seen by data of standard deviation s is the process with :math:`s \alpha` in the place of
+:math:`\alpha`, seen by data of unit size.
 """
 
 from typing import Any
@@ -19,7 +19,8 @@ START_LEVEL = 200.0  # noise over data where a walk without signal at t = 1 may 
 
 
 def data_sd(denoise: Any, sd: ArrayLike | None = None) -> Any:
-    """Return the standard deviation of the data: `sd` if it is given, else the denoiser's `sigma_data` if it has one, else 1.
+    """Return the standard deviation of the data: `sd` if it is given, else the denoiser's
+    `sigma_data` if it has one, else 1.
 
     Args:
         denoise: any denoise function; a `Denoiser` and an `ExactDenoiser` know their data.
@@ -39,10 +40,11 @@ def data_sd(denoise: Any, sd: ArrayLike | None = None) -> Any:
 
 
 def start_time(sde: SDE, sd: Any) -> float:
-    """Return the time at which a walk in the signal-to-noise ratio starts from the prior: 1, or earlier where no signal is left at 1.
+    """Return the time at which a walk in the signal-to-noise ratio starts from the prior: 1, or
+    earlier where no signal is left at 1.
 
-    There a state of pure noise is as good a start at noise level 200, or 200 times the data if they are larger than 1. Where noise
-    grows instead, as in VE, it is not.
+    There a state of pure noise is as good a start at noise level 200, or 200 times the data if they
+    are larger than 1. Where noise grows instead, as in VE, it is not.
     """
     alpha = in_float64(sde.marginal, np.asarray(1.0))[0]
     if isinstance(alpha, Tracer) or isinstance(sd, Tracer) or np.all(alpha > 1e-3):
@@ -55,7 +57,9 @@ def start_time(sde: SDE, sd: Any) -> float:
 
 
 def end_time(sde: SDE, sd: Any) -> Any:
-    """Return the time at which a walk to data of standard deviation `sd` ends: 1e-3, or earlier if noise is felt there, from t_min on."""
+    """Return the time at which a walk to data of standard deviation `sd` ends: 1e-3, or earlier if
+    noise is felt there, from t_min on.
+    """
 
     def time(sde, level):
         return jnp.maximum(jnp.minimum(sde.time_of_level(level), LATEST_END), sde.t_min)

@@ -1,14 +1,17 @@
 r"""Time grids: n + 1 decreasing float64 times from `start` to `end`, for n steps.
 
-Where sampling ends is the grid's business: the papers stop at 1e-3 for VP and sub-VP and at 1e-5 for VE, then denoise once.
+Where sampling ends is the grid's business: the papers stop at 1e-3 for VP and sub-VP and at 1e-5
+for VE, then denoise once.
 
-Three grids space the noise level :math:`s = \sigma / \alpha` and not the time. They are the same for every process, but for its ends. A
-process that leaves less than a thousandth of the signal at t = 1, such as `Rectified` and `Cosine`, has no finite level there, or one
-that would cost `log_snr` and `karras` most of their steps: unless told otherwise, these two start it where `data_size.start_time` says,
-at a noise level of 200, from which a state of pure noise is as good a start. `centred` takes any start.
+Three grids space the noise level :math:`s = \sigma / \alpha` and not the time. They are the same
+for every process, but for its ends. A process that leaves less than a thousandth of the signal at t
+= 1, such as `Rectified` and `Cosine`, has no finite level there, or one that would cost `log_snr`
+and `karras` most of their steps: unless told otherwise, these two start it where
+`data_size.start_time` says, at a noise level of 200, from which a state of pure noise is as good a
+start. `centred` takes any start.
 
-Grids come as float64 NumPy arrays, also inside `jax.jit` and `jax.vmap`. Where the process, `sd` or an end is traced, as when a schedule
-is learned, so is the grid, and gradients pass.
+Grids come as float64 NumPy arrays, also inside `jax.jit` and `jax.vmap`. Where the process, `sd` or
+an end is traced, as when a schedule is learned, so is the grid, and gradients pass.
 """
 
 import operator
@@ -69,7 +72,9 @@ def karras(
     rho: float = 7.0,
     sd: ArrayLike = 1.0,
 ) -> Times:
-    """Return times at which (sigma / alpha)^(1/rho) is equally spaced (Karras et al. 2022, arXiv:2206.00364, eq. 5)."""
+    """Return times at which (sigma / alpha)^(1/rho) is equally spaced (Karras et al. 2022,
+    arXiv:2206.00364, eq. 5).
+    """
     _check_positive(rho=rho)
     start = start_time(sde, data_sd(None, sd)) if start is None else start
 
@@ -94,15 +99,19 @@ def centred(
     warm_up: float = 1.5,
     sd: ArrayLike = 1.0,
 ) -> Times:
-    r"""Return times that are dense where data of standard deviation `sd` take shape, and sparse where there is hardly any signal.
+    r"""Return times that are dense where data of standard deviation `sd` take shape, and sparse
+    where there is hardly any signal.
 
-    In the half log-SNR of the data, :math:`\lambda = \log(\text{sd}\,\alpha / \sigma)`, their density is
+    In the half log-SNR of the data, :math:`\lambda = \log(\text{sd}\,\alpha / \sigma)`, their
+    density is
 
     .. math:: \frac{1}{1 + e^{-\lambda} / \text{reach}} + \frac{\text{weight}}{\cosh^2((\lambda - \text{centre}) / \text{width})} .
 
-    The first term falls off beyond a noise level of `reach` standard deviations, so that a grid may start anywhere above it, even at
-    pure noise. The first steps, for which a multistep sampler has no past predictions, are shorter: step i = 0, 1 ... by the factor
-    :math:`1 + \text{warm\_up}\,e^{-i}`. The defaults are the choice of `recommended` for 25 to 69 evaluations.
+    The first term falls off beyond a noise level of `reach` standard deviations, so that a grid may
+    start anywhere above it, even at pure noise. The first steps, for which a multistep sampler has
+    no past predictions, are shorter: step i = 0, 1 ... by the factor
+    :math:`1 + \text{warm\_up}\,e^{-i}`. The defaults are the choice of `recommended` for 25 to 69
+    evaluations.
     """
     _check_positive(width=width, reach=reach)
     _check_positive(or_zero=True, weight=weight, warm_up=warm_up)
@@ -134,7 +143,9 @@ def whole_number(name: str, value: Any, least: int, most: int = MOST) -> int:
 
 
 def _check_positive(or_zero: bool = False, **values: Any) -> None:
-    """Raise a ValueError unless the named values are finite (infinity is taken too) and above 0; traced values pass."""
+    """Raise a ValueError unless the named values are finite (infinity is taken too) and above 0;
+    traced values pass.
+    """
     for name, value in values.items():
         if isinstance(value, Tracer):
             continue
@@ -182,7 +193,9 @@ def _times(
     unwarp: Callable,
     sd: ArrayLike = 1.0,
 ) -> Any:
-    """Space the half log-SNR of the data as `fractions` under `warp` and find the times, in float64; the ends are exact."""
+    """Space the half log-SNR of the data as `fractions` under `warp` and find the times, in
+    float64; the ends are exact.
+    """
 
     def half_log_snr(sde, start, end, sd):
         ts = jnp.stack([jnp.asarray(start), jnp.asarray(end)])
@@ -212,7 +225,9 @@ def _same(value: Any, xp: ModuleType) -> Any:
 
 
 def _inverse(warp: Callable) -> Callable:
-    """Return the inverse of a growing function of the half log-SNR: bisection, then a step of Newton's, through which gradients pass."""
+    """Return the inverse of a growing function of the half log-SNR: bisection, then a step of
+    Newton's, through which gradients pass.
+    """
 
     def unwarp(values, xp):
         low, high = xp.full_like(values, -_WIDEST), xp.full_like(values, _WIDEST)

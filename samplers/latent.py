@@ -1,7 +1,9 @@
-r"""Latent codes: the probability flow as an invertible map between data and noise (Song et al. 2021, arXiv:2011.13456, section 4.3).
+r"""Latent codes: the probability flow as an invertible map between data and noise (Song et al.
+2021, arXiv:2011.13456, section 4.3).
 
-A code z has unit scale: the end point x_1 over the standard deviation of the prior. A model whose flow is exact makes codes standard
-normal; in high dimension they lie near a sphere of radius sqrt(D), and so should what is made of them.
+A code z has unit scale: the end point x_1 over the standard deviation of the prior. A model whose
+flow is exact makes codes standard normal; in high dimension they lie near a sphere of radius
+sqrt(D), and so should what is made of them.
 """
 
 from typing import Any, NamedTuple
@@ -30,13 +32,15 @@ def encode(
     cond: Any = None,
     tolerance: ArrayLike = 1e-5,
 ) -> Array:
-    """Return the codes (batch, ...) of data `x` at t_min; see `probability_flow` for `sd` and `tolerance`."""
+    """Return the codes (batch, ...) of data `x` at t_min; see `probability_flow` for `sd` and
+    `tolerance`.
+    """
     check_problem(denoise, sde)
     x, _, dtype = check_batch(x, cond)
-    found = probability_flow(
+    samples = probability_flow(
         denoise, sde, x, start=sde.t_min, end=1.0, sd=sd, cond=cond, rtol=tolerance, atol=tolerance
     )
-    return (found.x / sde.prior_std()).astype(dtype)
+    return (samples.x / sde.prior_std()).astype(dtype)
 
 
 def decode(
@@ -48,21 +52,25 @@ def decode(
     cond: Any = None,
     tolerance: ArrayLike = 1e-5,
 ) -> Array:
-    """Return the data at t_min that codes `z` (batch, ...) stand for, without a last denoising, so that it undoes `encode`."""
+    """Return the data at t_min that codes `z` (batch, ...) stand for, without a last denoising, so
+    that it undoes `encode`.
+    """
     check_problem(denoise, sde)
     z, _, dtype = check_batch(z, cond)
     x1 = (sde.prior_std() * z).astype(z.dtype)
-    found = probability_flow(
+    samples = probability_flow(
         denoise, sde, x1, start=1.0, end=sde.t_min, sd=sd, cond=cond, rtol=tolerance, atol=tolerance, denoise_last=False
     )  # fmt: skip
-    return found.x.astype(dtype)
+    return samples.x.astype(dtype)
 
 
 def slerp(a: Array, b: Array, weight: ArrayLike) -> Array:
-    """Return the code on the great circle from `a` to `b`, at the part `weight` of the way; its length changes linearly.
+    """Return the code on the great circle from `a` to `b`, at the part `weight` of the way; its
+    length changes linearly.
 
-    `a` and `b` are single codes that are not 0, `weight` a number or a vector of numbers, which become the leading axis. A straight line
-    would pass closer to the origin than codes of data ever are (White 2016, arXiv:1609.04468).
+    `a` and `b` are single codes that are not 0, `weight` a number or a vector of numbers, which
+    become the leading axis. A straight line would pass closer to the origin than codes of data ever
+    are (White 2016, arXiv:1609.04468).
     """
     (a, dtype), (b, _) = widened(a), widened(b)
     check_codes(a, b)
@@ -81,7 +89,9 @@ def slerp(a: Array, b: Array, weight: ArrayLike) -> Array:
 
 
 def check_codes(a: Array, b: Array) -> None:
-    """Raise a ValueError unless two single codes have one shape, and a direction as far as they are concrete."""
+    """Raise a ValueError unless two single codes have one shape, and a direction as far as they are
+    concrete.
+    """
     if a.shape != b.shape:
         raise ValueError(f"a and b are two single codes of one shape, got {a.shape} and {b.shape}")
     for name, code in (("a", a), ("b", b)):
@@ -95,7 +105,9 @@ def check_codes(a: Array, b: Array) -> None:
 
 
 def with_temperature(z: Array, temperature: ArrayLike) -> Array:
-    """Return the codes `z` scaled by `temperature`: below 1 decoding gives more typical, less varied data, above 1 the opposite."""
+    """Return the codes `z` scaled by `temperature`: below 1 decoding gives more typical, less
+    varied data, above 1 the opposite.
+    """
     check_number(
         "need temperature > 0",
         lambda v: v > 0,
@@ -113,7 +125,8 @@ class Neighbours(NamedTuple):
 
 
 def nearest_codes(z: Array, codes: Array, k: int = 1) -> Neighbours:
-    """Return the `k` nearest of `codes` (n, ...) to each of `z` (batch, ...), by Euclidean distance.
+    """Return the `k` nearest of `codes` (n, ...) to each of `z` (batch, ...), by Euclidean
+    distance.
 
     (batch, n) numbers are kept in memory.
     """
@@ -141,17 +154,20 @@ class Outlier(NamedTuple):
     ]  # | |z| / sqrt(D) - 1 |, how far the code is from the sphere of typical noise
 
 
-def outlier_scores(sde: SDE, found: LogLikelihood, reference: Float[Array, " n"]) -> Outlier:
-    """Return out-of-distribution scores of examples from their likelihoods, beside those of `reference` data (log_prob, in nats).
+def outlier_scores(sde: SDE, likelihood: LogLikelihood, reference: Float[Array, " n"]) -> Outlier:
+    """Return out-of-distribution scores of examples from their likelihoods, beside those of
+    `reference` data (log_prob, in nats).
 
-    None of them decides alone. Likelihoods prefer simple images: plain pictures of another data set are often *more* likely than the
-    training data (Nalisnick et al. 2019, arXiv:1810.09136), which is why `surprise` comes with the two-sided `atypical` (arXiv:1906.02994);
-    an example can be typical in all three and still be foreign. Compare only at the same t_min, dequantisation and number of dimensions.
+    None of them decides alone. Likelihoods prefer simple images: plain pictures of another data set
+    are often *more* likely than the training data (Nalisnick et al. 2019, arXiv:1810.09136), which
+    is why `surprise` comes with the two-sided `atypical` (arXiv:1906.02994); an example can be
+    typical in all three and still be foreign. Compare only at the same t_min, dequantisation and
+    number of dimensions.
     """
-    size = found.latent[0].size
-    surprise = -found.log_prob / size
+    size = likelihood.latent[0].size
+    surprise = -likelihood.log_prob / size
     radius = (
-        jnp.linalg.norm(found.latent.reshape(len(surprise), -1), axis=1)
+        jnp.linalg.norm(likelihood.latent.reshape(len(surprise), -1), axis=1)
         / sde.prior_std()
         / jnp.sqrt(size)
     )

@@ -1,14 +1,17 @@
-r"""The log-likelihood of a model by its probability flow (Song et al. 2021, arXiv:2011.13456, eq. 39), with errors that can be believed.
+r"""The log-likelihood of a model by its probability flow (Song et al. 2021, arXiv:2011.13456, eq.
+39), with errors that can be believed.
 
 In the angle :math:`\theta` and the state :math:`u = x / h` of `ode.py`, from data to noise,
 
 .. math:: \log p_{t_{\min}}(x) = \log \pi(x_1) + D \log \frac{h_1}{h_{t_{\min}}} + \int \operatorname{tr} J\,d\theta, \qquad
     J = \frac{\partial}{\partial u} \frac{du}{d\theta},
 
-:math:`\pi` being the prior. Three things keep the result from the log-density of the data, and each is reported by itself:
+:math:`\pi` being the prior. Three things keep the result from the log-density of the data, and each
+is reported by itself:
 
-- the estimate of the trace, by its standard error over independent probes that stay fixed along the flow: :math:`v^T J v` (Hutchinson
-  1989; arXiv:1810.01367), or with part of the products spent on J's dominant range Q (Hutch++, Meyer et al. 2021, arXiv:2010.09649),
+- the estimate of the trace, by its standard error over independent probes that stay fixed along the
+  flow: :math:`v^T J v` (Hutchinson 1989; arXiv:1810.01367), or with part of the products spent on
+  J's dominant range Q (Hutch++, Meyer et al. 2021, arXiv:2010.09649),
   :math:`\operatorname{tr} Q^T J Q + v^T P J P v` with :math:`P = I - Q Q^T`;
 - the solver, by what a solve at ten times the tolerance differs from it;
 - the prior, which is not p_1: `prior_mismatch`.
@@ -38,9 +41,10 @@ class LogLikelihood(NamedTuple):
     """Log-densities of the model at t_min, in nats."""
 
     log_prob: Float[Array, " batch"]
-    # Of the trace estimate over its probes; 0 for the exact trace, NaN for a single probe. An interval from K of them takes Student's t
-    # with K - 1 degrees of freedom. In the plane v^T J v has two values for Rademacher v, so that K probes agree by chance, and claim no
-    # error, with probability 2^(1 - K): use the exact trace there, or Gaussian probes.
+    # Of the trace estimate over its probes; 0 for the exact trace, NaN for a single probe. An
+    # interval from K of them takes Student's t with K - 1 degrees of freedom. In the plane v^T J v
+    # has two values for Rademacher v, so that K probes agree by chance, and claim no error, with
+    # probability 2^(1 - K): use the exact trace there, or Gaussian probes.
     std_error: Float[Array, " batch"]
     refinement: Float[
         Array, " batch"
@@ -65,7 +69,8 @@ def _hutch_pp(product: Product, rows: Array) -> Array:
     return jnp.sum(q * product(q)) + jnp.sum(rest * product(rest), 1)
 
 
-# name -> (draw of one row, estimate of the trace by each independent probe, rows drawn from the number of products)
+# name -> (draw of one row, estimate of the trace by each independent probe, rows drawn from the
+# number of products)
 TRACES: dict[str, tuple[Callable, Callable, Callable]] = {
     "rademacher": (jax.random.rademacher, _hutchinson, lambda products: products),
     "gaussian": (jax.random.normal, _hutchinson, lambda products: products),
@@ -93,21 +98,28 @@ def log_likelihood(
     atol: ArrayLike = 1e-5,
     max_steps: int = 4096,
 ) -> LogLikelihood:
-    """Return the log-likelihood of data `x` (batch, ...) under the model, that is of x at t_min pulled back from the prior.
+    """Return the log-likelihood of data `x` (batch, ...) under the model, that is of x at t_min
+    pulled back from the prior.
 
     Args:
-        key: draws the probes, fixed along the flow, of each sample from its `index`; the exact trace ignores it.
-        probes: products with the Jacobian in each evaluation; None computes the exact trace, at as many products as x has dimensions.
-        trace: how probes estimate the trace, a row of `TRACES`; "hutch++" spends a third of them on its error, so at least 6.
-        sd: standard deviation of the data, by default the denoiser's `sigma_data`, else 1. Any value gives the same likelihood; their
-            own takes the fewest evaluations.
-        refine: solve at ten times the tolerance as well, at about half the price more, and report the difference.
+        key: draws the probes, fixed along the flow, of each sample from its `index`; the exact
+            trace ignores it.
+        probes: products with the Jacobian in each evaluation; None computes the exact trace, at as
+            many products as x has dimensions.
+        trace: how probes estimate the trace, a row of `TRACES`; "hutch++" spends a third of them on
+            its error, so at least 6.
+        sd: standard deviation of the data, by default the denoiser's `sigma_data`, else 1. Any
+            value gives the same likelihood; their own takes the fewest evaluations.
+        refine: solve at ten times the tolerance as well, at about half the price more, and report
+            the difference.
 
     Returns:
-        LogLikelihood, in float32 for narrower data; a sample that did not arrive within `max_steps` steps is NaN.
+        LogLikelihood, in float32 for narrower data; a sample that did not arrive within `max_steps`
+        steps is NaN.
 
     Raises:
-        ValueError: no probe, an unknown trace, sigma = 0 at t_min, where a model has no density, or an impossible state or tolerance.
+        ValueError: no probe, an unknown trace, sigma = 0 at t_min, where a model has no density, or
+            an impossible state or tolerance.
     """
     check_key(key)
     check_problem(denoise, sde)
@@ -151,7 +163,8 @@ def _likelihood(keys, denoise, sde, x, numbers, cond, probes, trace, refine, max
     start = (x / scale, jnp.zeros((len(x), independent), x.dtype))
 
     def at_tolerance(factor):
-        # Dopri5: from 28 % fewer evaluations at equal error than Tsit5 to 9 % more, on the problems of benchmarks/likelihood.py
+        # Dopri5: from 28 % fewer evaluations at equal error than Tsit5 to 9 % more, on the problems
+        # of benchmarks/likelihood.py
         (u, traces), calls = solve(
             "Dopri5",
             field,
@@ -185,10 +198,12 @@ def _likelihood(keys, denoise, sde, x, numbers, cond, probes, trace, refine, max
 def prior_mismatch(
     sde: SDE, latent: Array, mean: ArrayLike, variance: ArrayLike
 ) -> Float[Array, " batch"]:
-    """Return log pi(x_1) - log p_1(x_1) in nats: what a likelihood at the end points `latent` owes to the prior alone.
+    """Return log pi(x_1) - log p_1(x_1) in nats: what a likelihood at the end points `latent` owes
+    to the prior alone.
 
-    `mean` and `variance` are those of the data, one number or one a coordinate (...). At t = 1 data are all but Gaussian, so p_1 is taken
-    as N(alpha mean, alpha^2 variance + sigma^2); correlations are left out.
+    `mean` and `variance` are those of the data, one number or one a coordinate (...). At t = 1 data
+    are all but Gaussian, so p_1 is taken as N(alpha mean, alpha^2 variance + sigma^2); correlations
+    are left out.
     """
     latent, _ = widened(latent)
     alpha, sigma = sde.marginal(jnp.ones((), latent.dtype))
@@ -196,9 +211,9 @@ def prior_mismatch(
         jnp.broadcast_to(jnp.asarray(a, latent.dtype), latent.shape[1:])[None]
         for a in (mean, variance)
     )
-    spread = (alpha**2) * variance + sigma**2
+    variance = (alpha**2) * variance + sigma**2  # of p_1
     log_p1 = -0.5 * jnp.sum(
-        (latent - alpha * mean) ** 2 / spread + jnp.log(2 * jnp.pi * spread),
+        (latent - alpha * mean) ** 2 / variance + jnp.log(2 * jnp.pi * variance),
         axis=tuple(range(1, latent.ndim)),
     )
     return sde.prior_log_prob(latent) - log_p1

@@ -1,13 +1,18 @@
-r"""Time grids measured on a denoiser, without gradients: where its estimate changes, steps are short.
+r"""Time grids measured on a denoiser, without gradients: where its estimate changes, steps are
+short.
 
-A few noises are carried accurately through many candidate levels :math:`s = \sigma / \alpha`; :math:`y = x / \alpha` and
-:math:`\hat x_0` are kept at each. A rule then picks n + 1 of the candidates:
+A few noises are carried accurately through many candidate levels :math:`s = \sigma / \alpha`;
+:math:`y = x / \alpha` and :math:`\hat x_0` are kept at each. A rule then picks n + 1 of the
+candidates:
 
-- "speed": equal lengths of the path that :math:`\hat x_0` describes, the square root of the noises' mean squared speed;
-- "step": the cheapest path when a step from i to j costs the error of one DDIM step along it (Chen et al. 2024, arXiv:2405.11326);
+- "speed": equal lengths of the path that :math:`\hat x_0` describes, the square root of the noises'
+  mean squared speed;
+- "step": the cheapest path when a step from i to j costs the error of one DDIM step along it (Chen
+  et al. 2024, arXiv:2405.11326);
 - "bound": the cheapest path when it costs
-  :math:`\int_{s_j}^{s_i} E \| \hat x_0(y_s) - \hat x_0(y_{s_i}) \|^2 s^{-3} ds`, the bound on the Kullback-Leibler divergence of align your
-  steps (Sabour et al. 2024, arXiv:2404.14507, eq. 10), here along the flow instead of the forward process.
+  :math:`\int_{s_j}^{s_i} E \| \hat x_0(y_s) - \hat x_0(y_{s_i}) \|^2 s^{-3} ds`, the bound on the
+  Kullback-Leibler divergence of align your steps (Sabour et al. 2024, arXiv:2404.14507, eq. 10),
+  here along the flow instead of the forward process.
 
 The cheapest path is found exactly, by dynamic programming.
 """
@@ -82,14 +87,15 @@ def measured_grid(
     cond: Any = None,
     candidates: grids.Count = 100,
 ) -> np.ndarray:
-    """Return times (steps + 1,) down to `end`, chosen for a denoiser on noises `x` of its prior, for 3 x `candidates` + 1 evaluations.
+    """Return times (steps + 1,) down to `end`, chosen for a denoiser on noises `x` of its prior,
+    for 3 x `candidates` + 1 evaluations.
 
     The grid starts where `grids.log_snr` does: at t = 1 if the process leaves some signal there.
 
     Args:
         cond: conditions of the noises, handed to `denoise`.
-        candidates: how many steps the accurate walk has; Heun's method takes two evaluations for each, and one more tells the
-            estimate at each of the candidate levels.
+        candidates: how many steps the accurate walk has; Heun's method takes two evaluations for
+            each, and one more tells the estimate at each of the candidate levels.
 
     Raises:
         ValueError: an unknown rule, more steps than candidates, or a walk that is not finite.
@@ -115,7 +121,7 @@ def measured_grid(
             "the walk that the grid is measured on is not finite; measure on noises of the prior, such as draw_prior gives, "
             "and check the denoiser"
         )
-    chosen = RULES[rule](sigma / alpha, x0, y / alpha[:, None, None], steps)
-    found = np.asarray(sde.time(-2 * jnp.asarray(chosen)), np.float64)
-    found[0], found[-1] = ts[0], end
-    return found
+    log_levels = RULES[rule](sigma / alpha, x0, y / alpha[:, None, None], steps)
+    times = np.asarray(sde.time(-2 * jnp.asarray(log_levels)), np.float64)
+    times[0], times[-1] = ts[0], end
+    return times

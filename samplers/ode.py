@@ -1,14 +1,16 @@
 r"""The probability flow with adaptive steps (Song et al. 2021, arXiv:2011.13456, eq. 13).
 
-For every SDE the flow is integrated where it is smooth: over the angle :math:`\theta = \arctan(\sigma / \alpha)`, in the normalised
-state :math:`u = x / h` with :math:`h = \sqrt{\alpha^2 + \sigma^2}` (Salimans and Ho 2022, arXiv:2202.00512, appendix D),
+For every SDE the flow is integrated where it is smooth: over the angle
+:math:`\theta = \arctan(\sigma / \alpha)`, in the normalised state :math:`u = x / h` with
+:math:`h = \sqrt{\alpha^2 + \sigma^2}` (Salimans and Ho 2022, arXiv:2202.00512, appendix D),
 
 .. math:: du/d\theta = \cos\theta\,\hat\epsilon - \sin\theta\,\hat x_0 .
 
-Data of standard deviation s are taken as data x_0 / s of unit scale in a process of :math:`s \alpha`; centred normal data then do not
-move at all. It owes nothing to how fast the SDE runs through its noise levels. diffrax always runs in increasing pseudo-time. Each sample
-has step sizes of its own, so it does not depend on its batch; the whole batch is evaluated until its slowest member is done, which is what
-`nfe` counts.
+Data of standard deviation s are taken as data x_0 / s of unit scale in a process of
+:math:`s \alpha`; centred normal data then do not move at all. It owes nothing to how fast the SDE
+runs through its noise levels. diffrax always runs in increasing pseudo-time. Each sample has step
+sizes of its own, so it does not depend on its batch; the whole batch is evaluated until its slowest
+member is done, which is what `nfe` counts.
 """
 
 from typing import Any
@@ -42,16 +44,20 @@ def probability_flow(
     max_steps: int = 4096,
     denoise_last: bool | None = None,
 ) -> Samples:
-    """Carry `x` (batch, ...) along the probability flow from time `start` to time `end`, in either direction.
+    """Carry `x` (batch, ...) along the probability flow from time `start` to time `end`, in either
+    direction.
 
     Args:
         end: by default near data, at 1e-3 or earlier where noise is above a hundredth of the data.
         sd: standard deviation of the data; by default the denoiser's `sigma_data`, else 1.
-        rtol, atol: tolerances of a step in the normalised state, which is of unit size from data to noise.
-        denoise_last: return the expected clean data at `end`, with one more evaluation; the default does so when going to data.
+        rtol, atol: tolerances of a step in the normalised state, which is of unit size from data to
+            noise.
+        denoise_last: return the expected clean data at `end`, with one more evaluation; the default
+            does so when going to data.
 
     Returns:
-        Samples in the floating type of `x`; a sample that did not arrive within `max_steps` steps is NaN.
+        Samples in the floating type of `x`; a sample that did not arrive within `max_steps` steps
+        is NaN.
 
     Raises:
         ValueError: impossible times, tolerances or state, or conditions that do not fit the batch.
@@ -71,8 +77,8 @@ def probability_flow(
         to_data = bool(last < start)
     clean = to_data if denoise_last is None else denoise_last
     numbers = tuple(jnp.asarray(v, x.dtype) for v in (start, last, sd, rtol, atol))
-    found = _flow(Counted(denoise), sde, x, numbers, cond, max_steps, clean)
-    return found._replace(x=found.x.astype(dtype))
+    samples = _flow(Counted(denoise), sde, x, numbers, cond, max_steps, clean)
+    return samples._replace(x=samples.x.astype(dtype))
 
 
 @eqx.filter_jit
@@ -91,7 +97,9 @@ def _flow(denoise, sde, x, numbers, cond, max_steps, denoise_last):
 
 
 def check_noisy(sde: SDE) -> None:
-    """Raise a ValueError if sigma is known to be 0 at t_min, where log-densities, and the flow towards them, are singular."""
+    """Raise a ValueError if sigma is known to be 0 at t_min, where log-densities, and the flow
+    towards them, are singular.
+    """
     sigma = in_float64(lambda sde: sde.marginal(jnp.asarray(sde.t_min))[1], sde)
     if not isinstance(sigma, Tracer) and not sigma > 0:
         raise ValueError(
@@ -117,8 +125,9 @@ def velocity(denoise, sde, theta, u, cond, sd):
 def solve(method, field, first, last, state, args, rtol, atol, max_steps):
     """Integrate `field(theta, state, args)` from angle `first` to `last`, each sample alone.
 
-    Return the end and the calls of `field` that the slowest sample made.
-    `method`, a solver of diffrax by its name, calls it six times a step, for the first of its seven stages is the last of the step before.
+    Return the end and the calls of `field` that the slowest sample made. `method`, a solver of
+    diffrax by its name, calls it six times a step, for the first of its seven stages is the last of
+    the step before.
     """
     import diffrax  # takes as long to import as JAX, and walks of fixed steps do without it
 

@@ -1,13 +1,16 @@
-r"""Parallel in time: all steps of a window at once, again and again, until they agree (ParaDiGMS: Shih et al. 2023, arXiv:2305.16317).
+r"""Parallel in time: all steps of a window at once, again and again, until they agree (ParaDiGMS:
+Shih et al. 2023, arXiv:2305.16317).
 
-A walk is the fixed point of :math:`x_{i+1} = \phi_i(x_i)`, with its noise frozen in the keys. Picard's iteration evaluates every step of a
-window from the current guess and adds up the increments,
+A walk is the fixed point of :math:`x_{i+1} = \phi_i(x_i)`, with its noise frozen in the keys.
+Picard's iteration evaluates every step of a window from the current guess and adds up the
+increments,
 
 .. math:: u_{i+1} \leftarrow u_0 + \sum_{j \le i} \big(\phi_j(x_j) / h_{j+1} - x_j / h_j\big), \qquad
     u = x / h, \quad h = \sqrt{\alpha^2 + \sigma^2},
 
-which is exact for the first point of the window. The window moves on past the points that no longer change. More evaluations than a
-sequential walk, but fewer one after the other; each iteration is one network call on a batch of batch x window.
+which is exact for the first point of the window. The window moves on past the points that no longer
+change. More evaluations than a sequential walk, but fewer one after the other; each iteration is
+one network call on a batch of batch x window.
 """
 
 from typing import Any, NamedTuple
@@ -42,6 +45,14 @@ class ParallelSamples(NamedTuple):
     depth: Int[Array, ""]  # network calls one after the other
 
 
+class Iterate(NamedTuple):
+    """The state of Picard's iteration for one sample."""
+
+    first: Array  # () the step at which the window begins
+    points: Array  # (steps + 1 + window, ...) the walk, in u = x / h
+    depth: Array  # () iterations so far
+
+
 def sample_parallel(
     key: Key[Array, ""],
     sampler: Sampler,
@@ -56,18 +67,20 @@ def sample_parallel(
     index: Int[Array, " batch"] | None = None,
     mesh: Mesh | None = None,
 ) -> ParallelSamples:
-    """Return what `sample(..., denoise_last=False)` returns, to `tolerance`, in fewer sequential network calls.
+    """Return what `sample(..., denoise_last=False)` returns, to `tolerance`, in fewer sequential
+    network calls.
 
     Args:
         sampler: a sampler without memory, deterministic or stochastic.
         window: steps iterated at once; default all.
-        tolerance: a point is settled when its last change, a root mean square over dimensions, is below tolerance times h; each
-            sample by itself.
-        mesh: devices over whose first axis the steps of the window are spread; without it the batch may be, by its own sharding.
+        tolerance: a point is settled when its last change, a root mean square over dimensions, is
+            below tolerance times h; each sample by itself.
+        mesh: devices over whose first axis the steps of the window are spread; without it the batch
+            may be, by its own sharding.
 
     Raises:
-        ValueError: a sampler with memory, a window that is empty or that the devices cannot share, or a grid or plan that `sample`
-            would refuse.
+        ValueError: a sampler with memory, a window that is empty or that the devices cannot share,
+            or a grid or plan that `sample` would refuse.
     """
     check_key(key)
     check_problem(denoise, sde)
@@ -90,77 +103,109 @@ def sample_parallel(
         )
     plan = check_plan(sampler, sde, in_float64(sampler.plan, sde, grid))
     scale = in_float64(lambda sde, ts: jnp.hypot(*sde.marginal(ts)), sde, grid)
-    rows, scale = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), (plan, scale))
-    bound = jnp.asarray(tolerance, x.dtype)
-    found = _iterate(
-        key, sampler, Counted(denoise), rows, scale, x, cond, index, window, bound, mesh
+    plan, scale = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), (plan, scale))
+    samples = _iterate(
+        key,
+        sampler,
+        Counted(denoise),
+        plan,
+        scale,
+        x,
+        cond,
+        index,
+        window,
+        jnp.asarray(tolerance, x.dtype),
+        mesh,
     )
-    return found._replace(x=found.x.astype(dtype))
+    return samples._replace(x=samples.x.astype(dtype))
 
 
 @eqx.filter_jit
-def _iterate(key, sampler, denoise, rows, scale, x, cond, index, window, tolerance, mesh):
+def _iterate(key, sampler, denoise, plan, scale, x, cond, index, window, tolerance, mesh):
+    """Iterate every sample until its last point is settled.
+
+    Args:
+        plan: coefficients of the steps, with leading axis `steps`.
+        scale: h at the times of the grid (steps + 1,).
+    """
     steps, evaluations = len(scale) - 1, 0
     # Beyond the last step the window is padded with steps that are evaluated but change nothing.
-    rows = jax.tree.map(lambda c: jnp.concatenate([c, jnp.repeat(c[-1:], window, 0)]), rows)
+    plan = jax.tree.map(lambda c: jnp.concatenate([c, jnp.repeat(c[-1:], window, 0)]), plan)
     scale = jnp.concatenate([scale, jnp.repeat(scale[-1:], window)])
 
-    def spread(steps):  # over the devices
-        return (
-            steps
-            if mesh is None
-            else jax.lax.with_sharding_constraint(
-                steps, NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
-            )
-        )
+    def solve(key, x, cond):
+        """Return the end of one sample, x (...), and the iterations made."""
 
-    def alone(key, x, cond):
-        axes = (1,) * x.ndim
+        def take_step(i, x, coefficients):
+            conditions = jax.tree.map(lambda c: c[None], cond)
+            keys = fold(key[None], i)
+            return sampler.step(keys, denoise, x[None], coefficients, (), conditions)[0][0]
 
-        def column(values):
-            return values.reshape(-1, *axes)
-
-        def iterate(carry):
+        def iterate(state: Iterate) -> Iterate:
             nonlocal evaluations
-            first, points, depth = carry  # points: (steps + 1 + window, ...) in x / h
-            place = first + jnp.arange(window)
-            row = jax.tree.map(lambda c: jax.lax.dynamic_slice_in_dim(c, first, window), rows)
-            h = jax.lax.dynamic_slice_in_dim(scale, first, window + 1)
-            u = jax.lax.dynamic_slice_in_dim(points, first, window)
-
-            def once(i, x, row):
-                return sampler.step(
-                    fold(key[None], i),
-                    denoise,
-                    x[None],
-                    row,
-                    (),
-                    jax.tree.map(lambda c: c[None], cond),
-                )[0][0]
-
+            place = state.first + jnp.arange(window)
+            coefficients = jax.tree.map(lambda c: _window(c, state.first, window), plan)
+            h = _window(scale, state.first, window + 1)
+            u = _window(state.points, state.first, window)
             with count_evaluations() as tally:
-                moved = spread(jax.vmap(once)(spread(place), spread(u * column(h[:-1])), row))
+                moved = jax.vmap(take_step)(
+                    _over_devices(place, mesh),
+                    _over_devices(u * _column(h[:-1], x), mesh),
+                    coefficients,
+                )
+                moved = _over_devices(moved, mesh)
             evaluations = tally.total  # of one step
-            moved = moved / column(h[1:])
-            change = jnp.where(column(place < steps), moved - u, 0)
+            moved = moved / _column(h[1:], x)
+            change = jnp.where(_column(place < steps, x), moved - u, 0)
             new = u[:1] + jnp.cumsum(change, 0)
-            old = jax.lax.dynamic_slice_in_dim(points, first + 1, window)
-            size = jnp.sqrt(jnp.mean((new - old) ** 2, tuple(range(1, new.ndim))))
-            unsettled = (size > tolerance) & (jnp.arange(window) > 0)  # the first point is exact
-            settled = jnp.where(jnp.any(unsettled), jnp.argmax(unsettled), window).astype(
-                first.dtype
+            old = _window(state.points, state.first + 1, window)
+            settled = _settled(new, old, tolerance).astype(state.first.dtype)
+            return Iterate(
+                first=state.first + settled,
+                points=_with_window(state.points, new, state.first + 1),
+                depth=state.depth + 1,
             )
-            points = jax.lax.dynamic_update_slice_in_dim(points, new, first + 1, 0)
-            # What comes after the window starts from its last point.
-            beyond = jnp.arange(len(points)) > first + window
-            points = jnp.where(column(beyond), new[-1:], points)
-            return first + settled, points, depth + 1
 
         points = jnp.broadcast_to((x / scale[0])[None], (steps + 1 + window, *x.shape))
-        start = (jnp.zeros((), jnp.int32), points, jnp.zeros((), jnp.int32))
-        _, points, depth = jax.lax.while_loop(lambda carry: carry[0] < steps, iterate, start)
-        return points[steps] * scale[steps], depth
+        start = Iterate(jnp.zeros((), jnp.int32), points, jnp.zeros((), jnp.int32))
+        end = jax.lax.while_loop(lambda state: state.first < steps, iterate, start)
+        return end.points[steps] * scale[steps], end.depth
 
-    x, depth = jax.vmap(alone)(sample_keys(key, index), x, cond)
-    depth = jnp.max(depth) * evaluations
-    return ParallelSamples(x, depth * window, depth)
+    x, iterations = jax.vmap(solve)(sample_keys(key, index), x, cond)
+    depth = jnp.max(iterations) * evaluations
+    return ParallelSamples(x=x, nfe=depth * window, depth=depth)
+
+
+def _over_devices(steps: Array, mesh: Mesh | None) -> Array:
+    """Spread the leading axis over the first axis of the mesh."""
+    if mesh is None:
+        return steps
+    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+    return jax.lax.with_sharding_constraint(steps, sharding)
+
+
+def _column(values: Array, x: Array) -> Array:
+    """Return `values` (n,) so that they broadcast against n states like `x`."""
+    return values.reshape(-1, *(1,) * x.ndim)
+
+
+def _window(values: Array, first: Array, length: int) -> Array:
+    """Return `length` entries of the leading axis from `first` on."""
+    return jax.lax.dynamic_slice_in_dim(values, first, length)
+
+
+def _settled(new: Array, old: Array, tolerance: Array) -> Array:
+    """Return how many points at the start of a window (window, ...) no longer change."""
+    window = len(new)
+    size = jnp.sqrt(jnp.mean((new - old) ** 2, tuple(range(1, new.ndim))))
+    unsettled = (size > tolerance) & (jnp.arange(window) > 0)  # the first point is exact
+    return jnp.where(jnp.any(unsettled), jnp.argmax(unsettled), window)
+
+
+def _with_window(points: Array, new: Array, first: Array) -> Array:
+    """Return the points with those of a window from `first` on; what comes after starts from its
+    last.
+    """
+    points = jax.lax.dynamic_update_slice_in_dim(points, new, first, 0)
+    beyond = jnp.arange(len(points)) >= first + len(new)
+    return jnp.where(_column(beyond, new[0]), new[-1:], points)

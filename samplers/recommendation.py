@@ -29,13 +29,41 @@ class Choice(NamedTuple):
 
 
 DETERMINISTIC = (
-    Choice(1, UniPC(p=2), weight=1.0, centre=1.0, reach=8.0, warm_up=0.0),
-    Choice(7, UniPC(p=2), weight=1.2, centre=1.2, reach=30.0, warm_up=0.0),
+    Choice(1, UniPC(predictor_order=2), weight=1.0, centre=1.0, reach=8.0, warm_up=0.0),
+    Choice(7, UniPC(predictor_order=2), weight=1.2, centre=1.2, reach=30.0, warm_up=0.0),
     Choice(10, DEIS(order=3), weight=1.0, centre=-0.5, reach=30.0, warm_up=1.5),
-    Choice(15, SASolver(3, 3, tau=0.0), weight=0.5, centre=0.6, reach=15.0, warm_up=0.5),
-    Choice(20, SASolver(4, 4, tau=0.0), weight=0.5, centre=0.5, reach=15.0, warm_up=0.5),
-    Choice(25, SASolver(4, 4, tau=0.0), weight=1.0, centre=0.5, reach=30.0, warm_up=1.5),
-    Choice(70, SASolver(4, 4, tau=0.0), weight=1.5, centre=0.2, reach=30.0, warm_up=2.0),
+    Choice(
+        15,
+        SASolver(predictor_steps=3, corrector_steps=3, tau=0.0),
+        weight=0.5,
+        centre=0.6,
+        reach=15.0,
+        warm_up=0.5,
+    ),
+    Choice(
+        20,
+        SASolver(predictor_steps=4, corrector_steps=4, tau=0.0),
+        weight=0.5,
+        centre=0.5,
+        reach=15.0,
+        warm_up=0.5,
+    ),
+    Choice(
+        25,
+        SASolver(predictor_steps=4, corrector_steps=4, tau=0.0),
+        weight=1.0,
+        centre=0.5,
+        reach=30.0,
+        warm_up=1.5,
+    ),
+    Choice(
+        70,
+        SASolver(predictor_steps=4, corrector_steps=4, tau=0.0),
+        weight=1.5,
+        centre=0.2,
+        reach=30.0,
+        warm_up=2.0,
+    ),
 )
 STOCHASTIC: tuple[tuple[int, Sampler], ...] = ((1, DPMpp2MSDE()), (14, DPMpp3MSDE()))
 
@@ -57,16 +85,20 @@ def recommended(
     end: float | None = None,
     denoise_last: bool = True,
 ) -> Recommendation:
-    """Name a sampler and a grid for `nfe` network evaluations a sample, as `Samples.nfe` counts them.
+    """Name a sampler and a grid for `nfe` network evaluations a sample, as `Samples.nfe` counts
+    them.
 
-    `UniPC(2)`, from 10 evaluations on `DEIS(3)`, from 15 on `SASolver(3, 3)` and from 20 on `SASolver(4, 4)` without noise, all on
-    `grids.centred`.
-    Sizes are counted in standard deviations of the data, so that data of any size are walked as those of size 1 are, and a process
-    that leaves no signal is started at pure noise. The choice was made on random mixtures of 2 to 64 dimensions and on those below.
+    `UniPC(2)`, from 10 evaluations on `DEIS(3)`, from 15 on `SASolver(3, 3)` and from 20 on
+    `SASolver(4, 4)` without noise, all on `grids.centred`. Sizes are counted in standard deviations
+    of the data, so that data of any size are walked as those of size 1 are, and a process that
+    leaves no signal is started at pure noise. The choice was made on random mixtures of 2 to 64
+    dimensions and on those below.
 
-    Median error at the end of the probability flow of two Gaussian mixtures with exact scores, in 2 and 64 dimensions, beside the best of
-    23 settings of diffusers 0.42, k-diffusion and dpm-solver on the grids of their papers, by
-    ``python -m experiments.benchmarks.recommendation --published``; without that flag it measures on mixtures kept aside:
+    Median error at the end of the probability flow of two Gaussian mixtures with exact scores, in 2
+    and 64 dimensions, beside the best of 23 settings of diffusers 0.42, k-diffusion and dpm-solver
+    on the grids of their papers, by
+    ``python -m experiments.benchmarks.recommendation --published``; without that flag it measures
+    on mixtures kept aside:
 
     ====================  =======  =======  =======  =======  =======  =======  =======
     evaluations           5        10       15       20       30       50       100
@@ -81,9 +113,11 @@ def recommended(
     the best of theirs    6.2e-2   1.7e-2   7.5e-3   2.8e-3   6.4e-4   1.1e-4   2.8e-5
     ====================  =======  =======  =======  =======  =======  =======  =======
 
-    Stochastic: `DPMpp2MSDE`, from 14 evaluations on `DPMpp3MSDE`, on `grids.log_snr`. Sliced Wasserstein distance of 50,000 samples to
-    the mixture in the plane, mean and standard deviation over three seeds, beside the best of six samplers each of diffusers (VP) and
-    k-diffusion (EDM) in the same run of `experiments.benchmarks.work_precision`; two exact sets have 0.0047 +- 0.0008:
+    Stochastic: `DPMpp2MSDE`, from 14 evaluations on `DPMpp3MSDE`, on `grids.log_snr`. Sliced
+    Wasserstein distance of 50,000 samples to the mixture in the plane, mean and standard deviation
+    over three seeds, beside the best of six samplers each of diffusers (VP) and k-diffusion (EDM)
+    in the same run of `experiments.benchmarks.work_precision`; two exact sets have 0.0047 +-
+    0.0008:
 
     ====================  ===============  ===============  ===============
     evaluations           20               50               100
@@ -96,12 +130,16 @@ def recommended(
 
     Args:
         stochastic: draw from the reverse SDE instead of following the probability flow.
-        denoise: the denoiser that will be sampled, whose `sigma_data` is the size of the data where `sd` is not given.
-        sd: standard deviation of the data over all coordinates; without it and without a denoiser that knows, 1.
-        end: the last time of the grid. The default has the noise level of 3 `sd` / nfe^2, or that of t_min if this is higher: what the
-            last denoising misses falls with the square of the level, so with the fourth power of the evaluations, as what the walk
-            misses does. For a stochastic sampler it is 0.25 `sd` / nfe.
-        denoise_last: whether `sample` spends the last evaluation on denoising, as it does unless told otherwise.
+        denoise: the denoiser that will be sampled, whose `sigma_data` is the size of the data where
+            `sd` is not given.
+        sd: standard deviation of the data over all coordinates; without it and without a denoiser
+            that knows, 1.
+        end: the last time of the grid. The default has the noise level of 3 `sd` / nfe^2, or that
+            of t_min if this is higher: what the last denoising misses falls with the square of the
+            level, so with the fourth power of the evaluations, as what the walk misses does. For a
+            stochastic sampler it is 0.25 `sd` / nfe.
+        denoise_last: whether `sample` spends the last evaluation on denoising, as it does unless
+            told otherwise.
 
     Raises:
         ValueError: not a single step is left, or the size of the data is not one positive number.
@@ -130,16 +168,18 @@ def _concrete_sd(denoise: Any, sd: ArrayLike | None) -> float:
     """Return the size of the data as a number, also inside `jax.jit`."""
     if sd is None and denoise is not None:
         sd = in_float64(lambda denoise: data_sd(denoise), denoise)
-    found = data_sd(None, sd)
-    if isinstance(found, Tracer):
+    concrete = data_sd(None, sd)
+    if isinstance(concrete, Tracer):
         raise ValueError(
             "the size of the data decides which grid is recommended, so it cannot be traced; pass sd as a number, "
             "or ask for the recommendation outside of jax.jit"
         )
-    return float(np.asarray(found))
+    return float(np.asarray(concrete))
 
 
 def _end(sde: SDE, level: float) -> float:
-    """Return the time of a noise level sigma / alpha, t_min where the process does not get there, at most half of the time there is."""
+    """Return the time of a noise level sigma / alpha, t_min where the process does not get there,
+    at most half of the time there is.
+    """
     time = float(in_float64(lambda sde: sde.time_of_level(level), sde))
     return min(max(float(sde.t_min), time), 0.5)

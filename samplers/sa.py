@@ -1,11 +1,14 @@
-r"""SA-Solver, a stochastic Adams method (Xue et al. 2023, arXiv:2309.05019, algorithm 1) on the data prediction.
+r"""SA-Solver, a stochastic Adams method on the data prediction.
 
-The reverse process with noise level :math:`\tau` has, with the half log-SNR :math:`\lambda`, the solution
+It is algorithm 1 of Xue et al. 2023, arXiv:2309.05019. The reverse process with noise level
+:math:`\tau` has, with the half log-SNR :math:`\lambda`, the solution
 
-.. math:: x_s = \frac{\sigma_s}{\sigma_t} e^{-\tau^2 h} x_t + \alpha_s \sum_j w_j \hat x_{0, n-j} + \sigma_s \sqrt{1 - e^{-2 \tau^2 h}}\,z,
+.. math:: x_s = \frac{\sigma_s}{\sigma_t} e^{-\tau^2 h} x_t + \alpha_s \sum_j w_j \hat x_{0, n-j}
+    + \sigma_s \sqrt{1 - e^{-2 \tau^2 h}}\,z,
 
-the weights being those of a polynomial and the moments :math:`I_k((1 + \tau^2) h)`. The predictor interpolates past predictions; the
-corrector does the step again with the new one, under the same noise.
+the weights being those of a polynomial and the moments :math:`I_k((1 + \tau^2) h)`. The predictor
+interpolates past predictions. The corrector does the step again with the new one, under the same
+noise.
 """
 
 import equinox as eqx
@@ -14,49 +17,74 @@ from jax import Array
 
 from sde_lib import SDE
 
-from .checks import check_eta, known_zero
-from .dpm import check_steps
-from .exponential import fractions, half_log_snr, moments, stretched, usable, weights
-from .multistep import Multistep, Row, data_rows
+from .checks import check_eta, check_one_of, known_zero
+from .exponential import (
+    half_log_snr,
+    interpolation_weights,
+    moments,
+    past_nodes,
+    stretched,
+    usable_nodes,
+)
+from .multistep import Multistep, MultistepCoefficients, data_prediction_plan
 from .signal import signal_and_noise
 
 
 class SASolver(Multistep):
-    """Stochastic Adams solver; `predictor` and `corrector` count the past predictions used, corrector = 0 does without."""
+    """Stochastic Adams solver; one network call a step.
 
-    predictor: int = eqx.field(default=3, static=True)
-    corrector: int = eqx.field(default=3, static=True)
+    Attributes:
+        predictor_steps: 1 to 4, the s of the paper's s-step predictor: predictions that it uses.
+        corrector_steps: 0 to 4, those that the corrector uses beside the one at the new point; 0
+            leaves the corrector out.
+        tau: noise level; 1 gives the reverse SDE, 0 the probability flow.
+    """
+
+    predictor_steps: int = eqx.field(default=3, static=True)
+    corrector_steps: int = eqx.field(default=3, static=True)
     tau: float = 1.0
 
     def __check_init__(self):
-        check_steps(self.predictor, (1, 2, 3, 4))
-        check_steps(self.corrector, (0, 1, 2, 3, 4))
+        check_one_of((1, 2, 3, 4), predictor_steps=self.predictor_steps)
+        check_one_of((0, 1, 2, 3, 4), corrector_steps=self.corrector_steps)
         check_eta(tau=self.tau)
 
     @property
     def order(self) -> int:
-        return 2 if self.stochastic else max(self.predictor, self.corrector + (self.corrector > 0))
+        """2 with noise; without, that of the better of predictor and corrector."""
+        if self.stochastic:
+            return 2
+        corrector_order = self.corrector_steps + 1 if self.corrector_steps else 0
+        return max(self.predictor_steps, corrector_order)
 
     @property
-    def memory(self) -> int:
-        return max(self.predictor, self.corrector) if self.corrector else self.predictor - 1
+    def past_predictions(self) -> int:
+        """As many as predictor and corrector need."""
+        if not self.corrector_steps:
+            return self.predictor_steps - 1
+        return max(self.predictor_steps, self.corrector_steps)
 
     @property
     def stochastic(self) -> bool:
+        """Whether tau may be above 0; a traced tau counts as such."""
         return not known_zero(self.tau)
 
-    def plan(self, sde: SDE, ts: Array) -> Row:
-        lam, m = half_log_snr(sde, ts), self.memory + 1
+    def plan(self, sde: SDE, ts: Array) -> MultistepCoefficients:
+        """Return the coefficients of arXiv:2309.05019, algorithm 1; see `Sampler.plan`."""
+        lam, m = half_log_snr(sde, ts), self.past_predictions + 1
         h = jnp.diff(lam)
-        exact, nodes = moments(stretched(h, 1 + self.tau**2), m), fractions(lam, m)
-        predictor = weights(nodes, exact, usable(lam, self.predictor))
-        row = data_rows(sde, ts, predictor, self.tau**2)
-        if not self.corrector:
-            return row
+        exact = moments(stretched(h, 1 + self.tau**2), m)
+        nodes = past_nodes(lam, m)
+        predictor = interpolation_weights(nodes, exact, usable_nodes(lam, self.predictor_steps))
+        plan = data_prediction_plan(sde, ts, predictor, self.tau**2)
+        if not self.corrector_steps:
+            return plan
+        # The corrector's nodes: the new point theta = 1, the start of the step, and the past.
         nodes = jnp.concatenate([jnp.ones_like(h)[:, None], nodes], 1)[:, :m]
-        corrector = weights(nodes, exact, usable(lam, self.corrector) + 1)
-        # Width m: the oldest of the m predictions is only remembered for this, the predictor does not use it.
-        change = signal_and_noise(sde, ts)[0][1:, None] * (
-            corrector - jnp.pad(predictor, ((0, 0), (1, 0)))[:, :m]
-        )
-        return row._replace(correct=jnp.pad(change, ((1, 0), (0, 0)))[:-1])
+        used = usable_nodes(lam, self.corrector_steps) + 1
+        corrector = interpolation_weights(nodes, exact, used)
+        alpha, _ = signal_and_noise(sde, ts)
+        # The oldest of the m predictions serves the corrector only; the predictor does not use it.
+        change = alpha[1:, None] * (corrector - jnp.pad(predictor, ((0, 0), (1, 0)))[:, :m])
+        # What corrects a step belongs to the next one.
+        return plan._replace(correction=jnp.pad(change, ((1, 0), (0, 0)))[:-1])

@@ -1,8 +1,10 @@
 r"""UniPC (Zhao et al. 2023, arXiv:2302.04867, algorithms 5 and 6) on the data prediction.
 
-UniP of order p continues the last p predictions by a polynomial in the half log-SNR, as exponential Adams-Bashforth does; UniC adds the
-prediction at the new point, which the next step needs anyway, and does the step again with it. With one unknown only, the paper sets it to
-1/2 and B(h) matters: :math:`B_1 = h` and :math:`B_2 = 1 - e^{-h}`, in the place of twice the moment :math:`I_1`.
+The predictor UniP-p continues the last p predictions by a polynomial in the half log-SNR, as
+exponential Adams-Bashforth does. The corrector UniC-p adds the prediction at the new point, which
+the next step needs anyway, and does the step again with it. Where only one weight is unknown, the
+paper sets it to 1/2. Then the function B(h) matters, which is :math:`B_1 = h` or
+:math:`B_2 = 1 - e^{-h}` and takes the place of twice the moment :math:`I_1`.
 """
 
 import equinox as eqx
@@ -11,50 +13,58 @@ from jax import Array
 
 from sde_lib import SDE, check_name
 
-from .dpm import check_steps
-from .exponential import fractions, half_log_snr, moments, usable, weights
-from .multistep import Multistep, Row, data_rows
+from .checks import check_one_of
+from .exponential import half_log_snr, interpolation_weights, moments, past_nodes, usable_nodes
+from .multistep import Multistep, MultistepCoefficients, data_prediction_plan
 from .signal import signal_and_noise
 
-# name -> (h, I_0(h)) -> B(h)
-B = {"bh1": lambda h, i0: jnp.where(jnp.isinf(h), 0.0, h), "bh2": lambda h, i0: i0}
+# name -> (h, I_0(h)) -> B(h), each (steps,)
+VARIANTS = {
+    "bh1": lambda h, moment: jnp.where(jnp.isinf(h), 0.0, h),
+    "bh2": lambda h, moment: moment,
+}
 
 
 class UniPC(Multistep):
-    """Unified predictor-corrector of order 2 or 3 (its corrector's is one more); one network call a step."""
+    """Unified predictor-corrector; one network call a step.
 
-    p: int = eqx.field(default=2, static=True)
-    b: str = eqx.field(default="bh2", static=True)
+    Attributes:
+        predictor_order: 1 to 3, the p of UniPC-p; the corrector raises the order by one.
+        variant: the function B(h), "bh1" or "bh2".
+    """
+
+    predictor_order: int = eqx.field(default=2, static=True)
+    variant: str = eqx.field(default="bh2", static=True)
 
     def __check_init__(self):
-        check_steps(self.p, (1, 2, 3))
-        check_name("b", self.b, B)
+        check_one_of((1, 2, 3), predictor_order=self.predictor_order)
+        check_name("variant", self.variant, VARIANTS)
 
     @property
     def order(self) -> int:
-        return self.p + 1
+        """The order of the corrector, one more than that of the predictor."""
+        return self.predictor_order + 1
 
     @property
-    def memory(self) -> int:
-        return self.p
+    def past_predictions(self) -> int:
+        """As many as the corrector interpolates through beside the prediction at the new point."""
+        return self.predictor_order
 
-    def plan(self, sde: SDE, ts: Array) -> Row:
-        lam, p = half_log_snr(sde, ts), self.p
-        h, used = jnp.diff(lam), usable(lam, p)
+    def plan(self, sde: SDE, ts: Array) -> MultistepCoefficients:
+        """Return the coefficients of arXiv:2302.04867, algorithms 5 and 6; see `Sampler.plan`."""
+        lam, p = half_log_snr(sde, ts), self.predictor_order
+        h, used = jnp.diff(lam), usable_nodes(lam, p)
         exact = moments(h, p + 1)
-        half = exact.at[:, 1].set(B[self.b](h, exact[:, 0]) / 2)
-        nodes = fractions(lam, p)
-        predictor = weights(nodes, jnp.where(used[:, None] == 2, half, exact)[:, :p], used)
+        halved = exact.at[:, 1].set(VARIANTS[self.variant](h, exact[:, 0]) / 2)
+        predictor_moments = jnp.where(used[:, None] == 2, halved, exact)[:, :p]
+        corrector_moments = jnp.where(used[:, None] == 1, halved, exact)
+        nodes = past_nodes(lam, p)
+        predictor = interpolation_weights(nodes, predictor_moments, used)
         # The corrector's nodes: the new point theta = 1, the start of the step, and the past.
         nodes = jnp.concatenate([jnp.ones_like(h)[:, None], nodes], 1)
-        corrector = weights(nodes, jnp.where(used[:, None] == 1, half, exact), used + 1)
-        change = alpha_of(sde, ts)[1:, None] * (corrector - jnp.pad(predictor, ((0, 0), (1, 0))))
-        row = data_rows(sde, ts, jnp.pad(predictor, ((0, 0), (0, 1))))
-        return row._replace(
-            correct=jnp.pad(change, ((1, 0), (0, 0)))[:-1]
-        )  # what corrects a step belongs to the next
-
-
-def alpha_of(sde: SDE, ts: Array) -> Array:
-    """Return alpha at the times of a grid."""
-    return signal_and_noise(sde, ts)[0]
+        corrector = interpolation_weights(nodes, corrector_moments, used + 1)
+        alpha, _ = signal_and_noise(sde, ts)
+        change = alpha[1:, None] * (corrector - jnp.pad(predictor, ((0, 0), (1, 0))))
+        plan = data_prediction_plan(sde, ts, jnp.pad(predictor, ((0, 0), (0, 1))))
+        # What corrects a step belongs to the next one.
+        return plan._replace(correction=jnp.pad(change, ((1, 0), (0, 0)))[:-1])

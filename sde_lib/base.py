@@ -104,7 +104,7 @@ class SDE(eqx.Module):
         )
         return (low + high) / 2
 
-    def levels(self, n: int) -> tuple[Array, Array]:
+    def discrete_schedule(self, n: int) -> tuple[Array, Array]:
         """Return log alpha and sigma (n,) of n noise levels, cleanest first, as a network trained on a table would have them.
 
         Unless the process has a table of its own: its marginal at the times 1/n, 2/n .. 1.

@@ -46,7 +46,7 @@ class Cosine(SDE):
             jnp.arctan2(jnp.hypot(jnp.sin(start), jnp.exp(-0.5 * log_snr)), jnp.cos(start)) - start
         ) / a
 
-    def levels(self, n: int) -> tuple[Array, Array]:
+    def discrete_schedule(self, n: int) -> tuple[Array, Array]:
         """Return the table of improved DDPM, whose betas stop at 0.999 (arXiv:2102.09672, section 3.2)."""
         alpha, _ = self.marginal(jnp.arange(n + 1) / n)
         log_mean = 0.5 * jnp.cumsum(jnp.maximum(2 * jnp.diff(jnp.log(alpha)), jnp.log(1 - 0.999)))

@@ -48,7 +48,7 @@ class Discrete(SDE):
 
     def tables(self) -> tuple[Array, Array, Array]:
         """Return log alpha and sigma^2 of levels 0 .. n, (n + 1,), and G^2 of the steps between them, (n,)."""
-        return in_float64(lambda sde: _tables(*sde.levels(self.n)), self.sde)
+        return in_float64(lambda sde: _tables(*sde.discrete_schedule(self.n)), self.sde)
 
     def _at(self, t: Array) -> tuple[Array, Array, Array, Array, Array]:
         """Return log alpha and sigma^2 of the level before `t`, log A and G^2 of the step around it, and the part of it that is done."""

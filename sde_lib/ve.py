@@ -33,7 +33,7 @@ class VE(SDE):
         low, high = jnp.log(self.sigma_min), jnp.log(self.sigma_max)
         return (-0.5 * log_snr - low) / (high - low)
 
-    def levels(self, n: int) -> tuple[Array, Array]:
+    def discrete_schedule(self, n: int) -> tuple[Array, Array]:
         """Return the table of SMLD: n sigmas in geometric progression from sigma_min to sigma_max, both included."""
         return jnp.zeros(n), jnp.exp(
             jnp.linspace(jnp.log(self.sigma_min), jnp.log(self.sigma_max), n)

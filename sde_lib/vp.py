@@ -50,7 +50,7 @@ class VP(SDE):
     def inverse(self, log_snr: Array) -> Array:
         return time_of(jnp.logaddexp(0.0, -log_snr), self.beta_min, self.beta_max)  # -2 log alpha
 
-    def levels(self, n: int) -> tuple[Array, Array]:
+    def discrete_schedule(self, n: int) -> tuple[Array, Array]:
         """Return the table of DDPM, the product of 1 - beta_i with n equally spaced betas (arXiv:2006.11239; arXiv:2011.13456, app. B)."""
         log_mean = 0.5 * jnp.cumsum(
             jnp.log1p(-jnp.linspace(self.beta_min / n, self.beta_max / n, n))

@@ -53,8 +53,8 @@ SAMPLERS: dict[str, Sampler] = {
     "vAB2": AdamsBashforth(order=2),
     "vAB3": AdamsBashforth(order=3),
     "vAB4": AdamsBashforth(order=4),
-    "UniPC2": UniPC(p=2),
-    "UniPC3": UniPC(p=3),
+    "UniPC2": UniPC(predictor_order=2),
+    "UniPC3": UniPC(predictor_order=3),
     "SA3": SASolver(tau=0.0),
 }
 CALLS = {
@@ -69,7 +69,7 @@ CALLS = {
 
 def end(sampler: Sampler, problem: Problem, ts: np.ndarray) -> np.ndarray:
     """Return where the sampler ends, in x / alpha, by its steps in NumPy with the compiled exact estimate."""
-    rows = in_float64(sampler.plan, problem.sde, ts)
+    plan = in_float64(sampler.plan, problem.sde, ts)
     x: Any = problem.x
     memory: Any = jax.tree.map(lambda a: np.zeros(a.shape), jax.eval_shape(sampler.init, x))
 
@@ -78,8 +78,9 @@ def end(sampler: Sampler, problem: Problem, ts: np.ndarray) -> np.ndarray:
         return Estimate(cast(Any, np.asarray(x0)), cast(Any, np.asarray(noise)))
 
     for i in range(len(ts) - 1):
-        row = jax.tree.map(lambda c, i=i: c[i], rows)
-        x, memory = sampler.step(jax.random.key(0)[None][:0], denoise, x, row, memory, None)
+        coefficients = jax.tree.map(lambda c, i=i: c[i], plan)
+        no_keys = jax.random.key(0)[None][:0]
+        x, memory = sampler.step(no_keys, denoise, x, coefficients, memory, None)
     return np.asarray(x) / in_float64(problem.sde.marginal, ts[-1])[0]
 
 

@@ -58,13 +58,13 @@ def measure(name: str, problem: Problem, nfe: int) -> dict:
     steps, last = (
         (nfe, 1e-3) if end else (nfe - 1, 0.1 / nfe / 80)
     )  # one evaluation denoises at the end
-    grid = fit_grid(DPMpp2M(), denoise, sde, x, steps, end=last, denoise_last=end is None).found
+    grid = fit_grid(DPMpp2M(), denoise, sde, x, steps, end=last, denoise_last=end is None).result
     row |= {
         "fit_grid": median_error(problem, walked(DPMpp2M(), grid, end is None), end),
         "grid_seconds": time.perf_counter() - before,
     }
     before = time.perf_counter()
-    solver = fit_solver(denoise, sde, x, nfe, end=end).found
+    solver = fit_solver(denoise, sde, x, nfe, end=end).result
     row |= {
         "fit_solver": median_error(problem, solver(denoise, sde, start).x, end),
         "solver_seconds": time.perf_counter() - before,

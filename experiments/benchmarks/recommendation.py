@@ -49,10 +49,10 @@ SAMPLERS: dict[str, Sampler] = {
     "DPMpp2M": DPMpp2M(),
     "DEIS3": DEIS(order=3),
     "DEIS4": DEIS(order=4),
-    "UniPC2": UniPC(p=2),
-    "UniPC3": UniPC(p=3),
-    "SA3": SASolver(3, 3, tau=0.0),
-    "SA4": SASolver(4, 4, tau=0.0),
+    "UniPC2": UniPC(predictor_order=2),
+    "UniPC3": UniPC(predictor_order=3),
+    "SA3": SASolver(predictor_steps=3, corrector_steps=3, tau=0.0),
+    "SA4": SASolver(predictor_steps=4, corrector_steps=4, tau=0.0),
 }
 CIRCLE = Cosine(s=0.0)  # sigma / alpha is the tangent of the angle t
 PLAIN = ("DPMpp2M", "DEIS3")  # what everybody knows
@@ -116,8 +116,8 @@ def walk(mixture: Mixture, sampler: Sampler, plan: Any, angles: np.ndarray, x: A
     no_keys: Any = None
     memory: Any = tuple(np.zeros_like(x) for _ in jax.eval_shape(sampler.init, x))
     for i in range(len(angles) - 1):
-        row = type(plan)(*(leaf[i] for leaf in plan))
-        x, memory = sampler.step(no_keys, denoise, x, row, memory, None)
+        coefficients = type(plan)(*(leaf[i] for leaf in plan))
+        x, memory = sampler.step(no_keys, denoise, x, coefficients, memory, None)
     return np.asarray(denoise(x, angles[-1]).x0)
 
 

@@ -24,6 +24,7 @@ from ..run.messages import progress, say, say_next
 from ..storage.identity import identity
 from ..storage.lock import locked
 from ..storage.reading import read_object
+from ..storage.saved_config import with_present_names
 from ..storage.workdir import check_plain_name
 from ..storage.writing import write_json
 from .sample import ROOM, labels
@@ -45,7 +46,8 @@ def fit(loaded: Loaded, workdir: Path) -> None:
         solver = _learn(loaded, name)
         seconds = time.perf_counter() - start
         numbers = {
-            key: np.asarray(value, np.float64).tolist() for key, value in vars(solver.found).items()
+            key: np.asarray(value, np.float64).tolist()
+            for key, value in vars(solver.result).items()
         }
         made_for = identity(loaded) | {"sde": json.loads(run.config.sde.to_json())}
         quality = {
@@ -118,11 +120,11 @@ def read_fit(path: Path) -> dict[str, Any]:
     """
     remedy = "remove it and fit anew with --mode=fit"
     kept = read_object(path, remedy)
-    setting, made_for = kept.get("setting"), kept.get("made_for")
+    setting, made_for = with_present_names(kept.get("setting")), kept.get("made_for")
     try:
         if not isinstance(setting, dict) or setting["name"] != "FewSteps":
             raise ValueError("its setting is not that of a fit")
-        for key in ("levels", "asked", "weights"):
+        for key in ("noise_levels", "network_levels", "weights"):
             if not np.isfinite(np.asarray(setting[key], np.float64)).all():
                 raise ValueError(f"{key} are not finite")
         if not isinstance(made_for, dict) or not isinstance(made_for["sde"], dict):
@@ -131,7 +133,7 @@ def read_fit(path: Path) -> dict[str, Any]:
             raise ValueError("it does not say which checkpoint it was made for")
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}); {remedy}") from error
-    return kept
+    return {**kept, "setting": setting}
 
 
 def with_fits(loaded: Loaded, workdir: Path) -> Loaded:

@@ -181,7 +181,7 @@ def make_walk(setting: Any, sde: SDE, sd: float = 1.0) -> Walk:
 
 def _few_steps(settings: dict) -> FewSteps:
     """Return a fitted solver, whose numbers --mode=fit has written."""
-    names = ("levels", "asked", "weights")
+    names = ("noise_levels", "network_levels", "weights")
     if missing := [key for key in names if key not in settings]:
         raise ValueError(f"FewSteps needs a value for {', '.join(missing)}; --mode=fit writes them")
     if unknown := sorted(settings.keys() - {*names, "name"}):

@@ -1,7 +1,7 @@
 r"""Walks without compilation: a plan in float64, then `step` in plain NumPy, under noise that the test supplies.
 
-A step is arithmetic on its row, so it also takes many rows at once: with the batch axis last in every coefficient, entry b of the batch is
-moved by row b, and one call does all steps of a walk, each from a state of its own.
+A step is arithmetic on its coefficients, so it also takes many steps at once: with the batch axis last in every coefficient, entry b of
+the batch is moved by step b, and one call does all steps of a walk, each from a state of its own.
 """
 
 import functools
@@ -49,48 +49,54 @@ def memory_like(sampler, x):
     return jax.tree.map(lambda a: np.zeros(a.shape), jax.eval_shape(sampler.init, x))
 
 
-def times(rows):
-    """Return every time at which the rows of a plan call the network."""
-    found = [
+def times(plan):
+    """Return every time at which the steps of a plan call the network."""
+    parts = [
         v
-        for path, v in jax.tree_util.tree_leaves_with_path(rows)
+        for path, v in jax.tree_util.tree_leaves_with_path(plan)
         if getattr(path[-1], "name", "") in ("t", "s")
     ]
-    return np.unique(np.concatenate([np.ravel(v) for v in found]))
+    return np.unique(np.concatenate([np.ravel(v) for v in parts]))
 
 
-def walk(sampler, sde, ts, x, estimate, rows=None):
+def walk(sampler, sde, ts, x, estimate, plan=None):
     """Return where `x` (batch, d) ends; `estimate(x, alpha, sigma)` is a denoiser in NumPy."""
-    rows = in_float64(sampler.plan, sde, np.asarray(ts, np.float64)) if rows is None else rows
-    known = times(rows)
+    if plan is None:
+        plan = in_float64(sampler.plan, sde, np.asarray(ts, np.float64))
+    known = times(plan)
     marginal = dict(
         zip(known.tolist(), zip(*in_float64(sde.marginal, known), strict=True), strict=True)
     )
     memory = memory_like(sampler, x)
     for i in range(len(ts) - 1):
-        row = jax.tree.map(lambda c, i=i: c[i], rows)
+        coefficients = jax.tree.map(lambda c, i=i: c[i], plan)
         x, memory = sampler.step(
             None,
             lambda x, t, cond: estimate(np.asarray(x), *marginal[float(t)]),
             x,
-            row,
+            coefficients,
             memory,
             None,
         )
     return np.asarray(x)
 
 
-def step_all(sampler, rows, states, memories, estimate):
+def step_all(sampler, plan, states, memories, estimate):
     """Take every step of a plan at once, each from K states (steps, K, d) with memories like them, and return both afterwards."""
     n, k, d = states.shape
 
     def flat(a):
         return a.reshape(n * k, d)
 
-    def spread(c):
+    def of_each_state(c):
         return np.repeat(np.moveaxis(c, 0, -1), k, axis=-1)[..., None]
 
     x, memory = sampler.step(
-        None, estimate, flat(states), jax.tree.map(spread, rows), jax.tree.map(flat, memories), None
+        None,
+        estimate,
+        flat(states),
+        jax.tree.map(of_each_state, plan),
+        jax.tree.map(flat, memories),
+        None,
     )
     return jax.tree.map(lambda a: np.asarray(a).reshape(n, k, d), (x, memory))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from samplers.exponential import fractions, moments, phi, usable, weights
+from samplers.exponential import interpolation_weights, moments, past_nodes, phi, usable_nodes
 
 Z = np.array(
     [
@@ -78,7 +78,7 @@ def test_weights_integrate_polynomials_through_the_nodes_in_use():
     with jax.enable_x64(True):
         nodes = jnp.array([[0.0, -0.7, -1.9, -2.2]] * 4)
         integrals = jnp.array([[0.3, -0.2, 1.1, 0.4]] * 4)
-        w = np.asarray(weights(nodes, integrals, jnp.arange(1, 5)))
+        w = np.asarray(interpolation_weights(nodes, integrals, jnp.arange(1, 5)))
     for row, used in zip(w, range(1, 5), strict=True):
         np.testing.assert_array_equal(row[used:], 0)
         for k in range(used):
@@ -87,8 +87,8 @@ def test_weights_integrate_polynomials_through_the_nodes_in_use():
 
 def test_steps_use_as_much_of_the_past_as_there_is():
     values = jnp.array([0.0, 1.0, 3.0, 4.0, 5.0, jnp.inf])
-    np.testing.assert_array_equal(usable(values, 3), [1, 2, 3, 3, 1])
+    np.testing.assert_array_equal(usable_nodes(values, 3), [1, 2, 3, 3, 1])
     np.testing.assert_array_equal(
-        usable(values.at[0].set(-jnp.inf), 3), [1, 1, 2, 3, 1]
+        usable_nodes(values.at[0].set(-jnp.inf), 3), [1, 1, 2, 3, 1]
     )  # pure noise at the start counts for nothing
-    np.testing.assert_allclose(fractions(values, 3)[2], [0.0, -2.0, -3.0])
+    np.testing.assert_allclose(past_nodes(values, 3)[2], [0.0, -2.0, -3.0])

@@ -63,18 +63,18 @@ def test_a_constant_denoiser_is_solved_exactly_whatever_the_weights():
 
 
 @pytest.mark.parametrize(
-    "levels, asked, weights, message",
+    "levels, network_level, weights, message",
     [
-        ([4.0, 1.0, 0.1], [4.0], np.eye(1), "1 steps need 2 levels"),
-        ([4.0, 5.0], [4.0], np.eye(1), "decreasing levels"),
-        ([4.0, 1.0], [-1.0], np.eye(1), "asked above 0"),
+        ([4.0, 1.0, 0.1], [4.0], np.eye(1), "1 steps need 2 noise levels"),
+        ([4.0, 5.0], [4.0], np.eye(1), "decreasing noise levels"),
+        ([4.0, 1.0], [-1.0], np.eye(1), "network levels above 0"),
         ([4.0, 1.0, 0.1], [4.0, 1.0], [[1.0, 0.0], [0.5, 0.4]], "rows add up to 1"),
         ([4.0, 1.0, 0.1], [4.0, 1.0], [[0.5, 0.5], [0.0, 1.0]], "lower triangular"),
     ],
 )
-def test_numbers_that_are_no_solver_are_refused(levels, asked, weights, message):
+def test_numbers_that_are_no_solver_are_refused(levels, network_level, weights, message):
     with pytest.raises(ValueError, match=message):
-        FewSteps(np.array(levels), np.array(asked), np.array(weights))
+        FewSteps(np.array(levels), np.array(network_level), np.array(weights))
 
 
 def test_a_process_with_another_start_is_refused():
@@ -85,15 +85,15 @@ def test_a_process_with_another_start_is_refused():
             solver(CURVED.denoiser(other), other, jnp.zeros((2, 2)))
 
 
-def test_the_network_is_asked_at_the_level_given_about_the_state_it_would_have_there():
-    sde, asked = VP(), 2.0
+def test_the_network_is_called_at_its_level_with_the_state_it_would_have_there():
+    sde, network_level = VP(), 2.0
     start = levels_of(sde, [1.0])[0]
     x = draw_prior(KEY, sde, (4, 2))
-    found = FewSteps(np.array([start, 0.0]), np.array([asked]), np.eye(1))(
+    found = FewSteps(np.array([start, 0.0]), np.array([network_level]), np.eye(1))(
         CURVED.denoiser(sde), sde, x
     )
-    t = sde.time(jnp.asarray(-2 * np.log(asked)))
-    alpha_asked, alpha = sde.marginal(t)[0], sde.marginal(jnp.ones(()))[0]
+    t = sde.time(jnp.asarray(-2 * np.log(network_level)))
+    network_alpha, alpha = sde.marginal(t)[0], sde.marginal(jnp.ones(()))[0]
     np.testing.assert_allclose(
-        found.x, CURVED.denoiser(sde)(alpha_asked * x / alpha, t).x0, rtol=1e-4, atol=1e-5
+        found.x, CURVED.denoiser(sde)(network_alpha * x / alpha, t).x0, rtol=1e-4, atol=1e-5
     )

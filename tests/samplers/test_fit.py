@@ -36,12 +36,12 @@ def ends():
 
 def test_a_fitted_solver_is_several_times_better_than_published_ones_on_fresh_noises(ends):
     done = []
-    found = fit_solver(
+    fit = fit_solver(
         DENOISE, SDE, X, 4, end=1e-3, updates=800, progress=lambda n, total: done.append((n, total))
     )
-    assert found.found.nfe == 4 and found.distance == found.history.min() < found.history[0] / 4
-    assert done == [((i + 1) * 20, 800) for i in range(len(found.history) - 1)]
-    walked = found.found(DENOISE, SDE, FRESH)
+    assert fit.result.nfe == 4 and fit.distance == fit.history.min() < fit.history[0] / 4
+    assert done == [((i + 1) * 20, 800) for i in range(len(fit.history) - 1)]
+    walked = fit.result(DENOISE, SDE, FRESH)
     error = float(jnp.median(rms(walked.x, ends)))
     published = [
         float(
@@ -56,8 +56,8 @@ def test_a_fitted_solver_is_several_times_better_than_published_ones_on_fresh_no
 
 
 def test_a_fitted_grid_is_better_than_the_published_ones_on_fresh_noises(ends):
-    found = fit_grid(DPMpp2M(), DENOISE, SDE, X, 5, updates=400)
-    assert found.found[0] == 1 and found.found[-1] == 1e-3 and np.all(np.diff(found.found) < 0)
+    fit = fit_grid(DPMpp2M(), DENOISE, SDE, X, 5, updates=400)
+    assert fit.result[0] == 1 and fit.result[-1] == 1e-3 and np.all(np.diff(fit.result) < 0)
     errors = [
         float(
             jnp.median(
@@ -65,7 +65,7 @@ def test_a_fitted_grid_is_better_than_the_published_ones_on_fresh_noises(ends):
             )
         )
         for ts in (
-            found.found,
+            fit.result,
             grids.log_snr(SDE, 5),
             grids.quadratic(SDE, 5),
             grids.karras(SDE, 5),
@@ -84,12 +84,14 @@ def test_gradients_through_a_walk_are_those_of_finite_differences():
             alpha, sigma = sde.marginal(jnp.asarray(t))
             return Estimate.from_x0(x, alpha, sigma, jnp.tanh(alpha * x / (0.2 + sigma**2)))
 
-        def end(middle, asked, weight):
+        def end(middle, network_levels, weight):
             levels = jnp.stack([jnp.asarray(first), jnp.exp(middle), jnp.asarray(0.01)])
             weights = jnp.array([[1.0, 0.0], [0.0, 1.0]]) + weight * jnp.array(
                 [[0.0, 0.0], [1.0, -1.0]]
             )
-            return jnp.sum(FewSteps(levels, jnp.exp(asked), weights)(denoise, sde, x).x ** 2)
+            return jnp.sum(
+                FewSteps(levels, jnp.exp(network_levels), weights)(denoise, sde, x).x ** 2
+            )
 
         at = (jnp.log(0.7), jnp.log(jnp.array([first / 2, 0.6])), jnp.asarray(0.2))
         check_grads(end, at, order=1, modes=["rev"], eps=1e-5, rtol=1e-5)
@@ -104,18 +106,20 @@ def test_the_teacher_is_told_the_condition():
 
     cond = jnp.linspace(-3, 3, 8)
     noises = jnp.ones((8, 2), jnp.int32)  # whole numbers are taken for noises, too
-    found = fit_solver(denoise, SDE, noises, 1, cond=cond, updates=1)
-    assert found.found.nfe == 1 and found.distance < 1e-5
+    fit = fit_solver(denoise, SDE, noises, 1, cond=cond, updates=1)
+    assert fit.result.nfe == 1 and fit.distance < 1e-5
 
 
 @pytest.mark.parametrize("end", [None, 1e-3])
 def test_a_process_without_signal_at_its_start_is_fitted_from_pure_noise(end):
     sde = Rectified()
     denoise = Gaussian([0.3, 0.0], [[4.0, 0.0], [0.0, 4.0]]).denoiser(sde)
-    found = fit_solver(denoise, sde, FRESH[:8], 2, end=end, target=FRESH[:8] * 2.0, updates=1)
-    np.testing.assert_allclose(found.found.levels[0], 400, rtol=1e-3)  # 200 standard deviations
-    assert np.isfinite(found.history).all()
-    assert np.isfinite(found.found(denoise, sde, FRESH[:8]).x).all()
+    fit = fit_solver(denoise, sde, FRESH[:8], 2, end=end, target=FRESH[:8] * 2.0, updates=1)
+    np.testing.assert_allclose(
+        fit.result.noise_levels[0], 400, rtol=1e-3
+    )  # 200 standard deviations
+    assert np.isfinite(fit.history).all()
+    assert np.isfinite(fit.result(denoise, sde, FRESH[:8]).x).all()
 
 
 def test_what_cannot_be_fitted_is_refused():

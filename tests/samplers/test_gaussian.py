@@ -30,9 +30,9 @@ def denoiser(sde):
     return denoise
 
 
-def affine_steps(sampler, sde, rows):
-    """Return A, b, C of every step of `rows`, acting on the state with its memory, and how far the steps are from being affine."""
-    n = len(jax.tree.leaves(rows)[0])
+def affine_steps(sampler, sde, plan):
+    """Return A, b, C of every step of `plan`, acting on the state with its memory, and how far the steps are from being affine."""
+    n = len(jax.tree.leaves(plan)[0])
     parts, shape = jax.tree.flatten(memory_like(sampler, np.zeros((1, D))))
     size, noises = D * (1 + len(parts)), D * DRAWS
     probe, silent = np.cos(1.0 + np.arange(size)), np.zeros((size + 1, noises))
@@ -42,7 +42,7 @@ def affine_steps(sampler, sde, rows):
     draws = iter(np.split(np.tile(z, (n, 1)), DRAWS, axis=1))
     with pytest.MonkeyPatch.context() as patch:
         supply(patch, lambda like: next(draws))
-        x, memory = step_all(sampler, rows, x, jax.tree.unflatten(shape, memory), denoiser(sde))
+        x, memory = step_all(sampler, plan, x, jax.tree.unflatten(shape, memory), denoiser(sde))
     out = np.concatenate([x, *jax.tree.leaves(memory)], axis=2)
     b, linear = out[:, 0], np.moveaxis(out[:, 1:-1] - out[:, :1], 1, 2)
     a, c = linear[:, :, :size], linear[:, :, size:]
@@ -52,14 +52,14 @@ def affine_steps(sampler, sde, rows):
 def errors(sampler, sde, ns):
     """Return the error of the final mean and covariance at each number of steps."""
     plans = [in_float64(sampler.plan, sde, smooth_grid(sampler, n)) for n in ns]
-    rows = jax.tree.map(lambda *parts: np.concatenate(parts), *plans)
+    plan = jax.tree.map(lambda *parts: np.concatenate(parts), *plans)
     if isinstance(sampler, PredictorCorrector):
         # A Langevin step of size epsilon misses its law by O(epsilon^2). With epsilon ~ n^-order the n of them spoil no order.
         small = np.concatenate([np.full(n, n ** (-sampler.order / 2)) for n in ns])
-        rows = rows._replace(
-            corrector=rows.corrector._replace(shrink=rows.corrector.shrink * small**2)
+        plan = plan._replace(
+            corrector=plan.corrector._replace(ratio_squared=plan.corrector.ratio_squared * small**2)
         )
-    a, b, c, curved = affine_steps(sampler, sde, rows)
+    a, b, c, curved = affine_steps(sampler, sde, plan)
     assert curved < 1e-9, (
         "not affine for Gaussian data: needs a test by Monte Carlo, see by_norms in conftest.py"
     )

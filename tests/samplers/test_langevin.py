@@ -13,9 +13,9 @@ D, DATA = 64, Gaussian(np.full(64, 0.5), 0.25 * np.eye(64))
 
 
 @eqx.filter_jit
-def one_step(sampler, denoise, row, x):
+def one_step(sampler, denoise, coefficients, x):
     keys = jax.random.split(jax.random.key(4), len(x))
-    return sampler.step(keys, denoise, x, row, (), None)[0]
+    return sampler.step(keys, denoise, x, coefficients, (), None)[0]
 
 
 @pytest.mark.parametrize("norms", ["sample", "batch"])
@@ -30,11 +30,15 @@ def test_one_step_moves_the_squared_distance_as_calculated(sde, norms):
     v = 0.25 * alpha[0] ** 2 + sigma[0] ** 2
     r = 3 * D * v
     sampler = Langevin(snr=snr, norms=norms)
-    row = jax.tree.map(lambda c: jnp.asarray(c[0], jnp.float32), in_float64(sampler.plan, sde, t))
+    coefficients = jax.tree.map(
+        lambda c: jnp.asarray(c[0], jnp.float32), in_float64(sampler.plan, sde, t)
+    )
     mean = 0.5 * alpha[0]
     start = jnp.full((n, D), mean + np.sqrt(r / D), jnp.float32)
     squares = np.sum(
-        (np.asarray(one_step(sampler, DATA.denoiser(sde), row, start), np.float64) - mean) ** 2, 1
+        (np.asarray(one_step(sampler, DATA.denoiser(sde), coefficients, start), np.float64) - mean)
+        ** 2,
+        1,
     )
     a = 2 * (alpha[0] / alpha[1] * snr) ** 2 * v
     q, qq, eq = (
@@ -77,9 +81,17 @@ def test_norms_of_a_sample_are_those_of_a_batch_of_one(sde):
     t = np.array([0.4, 0.399])
     x = 0.7 * jax.random.normal(jax.random.key(0), (3, D))
     alone, whole = Langevin(norms="sample"), Langevin(norms="batch")
-    row = jax.tree.map(lambda c: jnp.asarray(c[0], jnp.float32), in_float64(alone.plan, sde, t))
+    coefficients = jax.tree.map(
+        lambda c: jnp.asarray(c[0], jnp.float32), in_float64(alone.plan, sde, t)
+    )
     keys, denoise = jax.random.split(jax.random.key(4), 3), DATA.denoiser(sde)
-    each = [whole.step(keys[i : i + 1], denoise, x[i : i + 1], row, (), None)[0] for i in range(3)]
+    each = [
+        whole.step(keys[i : i + 1], denoise, x[i : i + 1], coefficients, (), None)[0]
+        for i in range(3)
+    ]
     np.testing.assert_allclose(
-        alone.step(keys, denoise, x, row, (), None)[0], jnp.concatenate(each), rtol=1e-5, atol=1e-5
+        alone.step(keys, denoise, x, coefficients, (), None)[0],
+        jnp.concatenate(each),
+        rtol=1e-5,
+        atol=1e-5,
     )

@@ -102,7 +102,11 @@ def by_diffusers(name, **settings):
         (DEIS(order=2), "DEISMultistepScheduler", {"solver_order": 2}),
         (DEIS(order=3), "DEISMultistepScheduler", {"solver_order": 3}),
         *(
-            (UniPC(p, b), "UniPCMultistepScheduler", {"solver_order": p, "solver_type": b})
+            (
+                UniPC(predictor_order=p, variant=b),
+                "UniPCMultistepScheduler",
+                {"solver_order": p, "solver_type": b},
+            )
             for p in (1, 2, 3)
             for b in ("bh1", "bh2")
         ),

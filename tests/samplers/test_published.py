@@ -108,15 +108,23 @@ CASES = [
     (LMS(), by_level, {"order": 4}),
     *((AdamsBashforth(order), p.velocity, {"order": order}) for order in (2, 3, 4)),
     *(
-        (UniPC(order, b), p.unipc, {"order": order, "b": b})
+        (UniPC(predictor_order=order, variant=b), p.unipc, {"order": order, "b": b})
         for order in (1, 2, 3)
         for b in ("bh1", "bh2")
     ),
     *(
-        (SASolver(q, c, tau), p.sa, {"predictor": q, "corrector": c, "tau": tau})
+        (
+            SASolver(predictor_steps=q, corrector_steps=c, tau=tau),
+            p.sa,
+            {"predictor": q, "corrector": c, "tau": tau},
+        )
         for q, c, tau in ((3, 3, 1.0), (2, 1, 0.4), (3, 2, 0.0))
     ),
-    (SASolver(2, 0, 1.0), p.sa, {"predictor": 2, "corrector": 0, "tau": 1.0}),
+    (
+        SASolver(predictor_steps=2, corrector_steps=0),
+        p.sa,
+        {"predictor": 2, "corrector": 0, "tau": 1.0},
+    ),
     (DPM2(), p.dpm_2, {}),
     (Heun(), p.heun, {}),
     (Heun(churn=2.0, s_noise=1.01), p.heun, {"churn": 2.0, "s_noise": 1.01}),

@@ -84,10 +84,10 @@ def test_it_is_within_1_3_of_the_best_of_the_peers(title, nfe):
 @pytest.mark.parametrize("nfe", [5, 6, 7, 9, 10, 14, 15, 19, 20, 24, 25, 69, 70])
 def test_the_choice_changes_where_its_docstring_says(nfe):
     found = recommended(VP(), nfe, end=1e-3)
-    third, fourth = SASolver(3, 3, tau=0.0), SASolver(4, 4, tau=0.0)
+    third, fourth = (SASolver(predictor_steps=s, corrector_steps=s, tau=0.0) for s in (3, 4))
     sampler, weight, centre, reach, warm_up = {
-        5: (UniPC(p=2), 1.0, 1.0, 8.0, 0.0),
-        7: (UniPC(p=2), 1.2, 1.2, 30.0, 0.0),
+        5: (UniPC(predictor_order=2), 1.0, 1.0, 8.0, 0.0),
+        7: (UniPC(predictor_order=2), 1.2, 1.2, 30.0, 0.0),
         10: (DEIS(order=3), 1.0, -0.5, 30.0, 1.5),
         15: (third, 0.5, 0.6, 15.0, 0.5),
         20: (fourth, 0.5, 0.5, 15.0, 0.5),

@@ -30,9 +30,9 @@ def on_table(n):
 
 def step(sampler, sde, ends, monkeypatch, **replaced):
     """Take one step between the `ends` (11, 2) of each row of X, in float32, with the reference's score and noise."""
-    rows = [in_float64(sampler.plan, sde, end) for end in ends]
-    row = jax.tree.map(
-        lambda *r: jnp.asarray(np.stack(r).reshape(-1, 1, 1, 1), jnp.float32), *rows
+    plans = [in_float64(sampler.plan, sde, end) for end in ends]
+    coefficients = jax.tree.map(
+        lambda *r: jnp.asarray(np.stack(r).reshape(-1, 1, 1, 1), jnp.float32), *plans
     )._replace(**replaced)
     alpha, sigma = (
         jnp.asarray(v.reshape(-1, 1, 1, 1), jnp.float32)
@@ -48,7 +48,7 @@ def step(sampler, sde, ends, monkeypatch, **replaced):
     for module in (samplers.one_step, samplers.langevin):
         monkeypatch.setattr(module, "normal", lambda keys, like: jnp.asarray(NOISE))
     keys = jax.random.split(jax.random.key(0), len(X))
-    return np.asarray(sampler.step(keys, denoise, jnp.asarray(X), row, (), None)[0])
+    return np.asarray(sampler.step(keys, denoise, jnp.asarray(X), coefficients, (), None)[0])
 
 
 def relative(got, expected):

@@ -47,16 +47,16 @@ def number(request):
 
 def test_the_numbers_of_a_sampler_may_be_traced_held_in_an_array_and_differentiated_in(number):
     cls, name, value, others = number
-    stays = cls.stays
+    is_corrector = cls.is_corrector
 
     def plan(value):
         sampler = cls(**{name: value, **others})
-        if not stays:
+        if not is_corrector:
             return sampler.plan(SDE, TS)
         # A corrector's number enters its steps: with no score they only add noise.
-        row = jax.tree.map(lambda c: jnp.asarray(c[0]), sampler.plan(SDE, TS))
-        size = sampler.size(jnp.ones((2, 64)), jnp.ones((2, 64)), row)
-        return row._replace(shrink=jnp.ravel(size)[0])
+        coefficients = jax.tree.map(lambda c: jnp.asarray(c[0]), sampler.plan(SDE, TS))
+        step_size = sampler.step_size(jnp.ones((2, 64)), jnp.ones((2, 64)), coefficients)
+        return coefficients._replace(ratio_squared=jnp.ravel(step_size)[0])
 
     exact = plan(value)
     traced, slope = jax.jit(lambda v: jax.jvp(plan, (v,), (jnp.ones(()),)))(value)
@@ -112,7 +112,7 @@ def test_a_traced_noise_level_may_be_none(eta):
 
 def test_predictor_and_corrector_are_what_they_are_called(sampler):
     pair = PredictorCorrector(EulerMaruyama(), AnnealedLangevin())
-    if sampler.stays:
+    if sampler.is_corrector:
         with pytest.raises(ValueError, match="the predictor goes on to the next time"):
             PredictorCorrector(sampler, AnnealedLangevin())
         assert PredictorCorrector(pair, sampler).stochastic
@@ -127,16 +127,16 @@ def test_langevin_takes_the_norms_of_noise_where_one_sample_is_too_few_numbers(d
     # Its own norms would leave N(0, 1) with a variance of 62 in the plane and of 1.3 in 16 dimensions.
     sde = VP()
     ts = np.array([0.4, 0.3])
-    row = jax.tree.map(lambda c: jnp.asarray(c[0]), Langevin().plan(sde, ts))
+    coefficients = jax.tree.map(lambda c: jnp.asarray(c[0]), Langevin().plan(sde, ts))
     score, z = jax.random.normal(KEY, (2, 3, d))
-    by_level = AnnealedLangevin().size(score, z, row)
-    np.testing.assert_allclose(Langevin().size(score, z, row), by_level)
+    by_level = AnnealedLangevin().step_size(score, z, coefficients)
+    np.testing.assert_allclose(Langevin().step_size(score, z, coefficients), by_level)
     batch = Langevin(norms="batch")
     with pytest.raises(
         ValueError, match=f"norms of 1 samples of {d} numbers are too erratic.*Annealed"
     ):
-        batch.size(score[:1], z[:1], row)
-    assert batch.size(*jax.random.normal(KEY, (2, 64, d)), row).shape == (1, 1)
+        batch.step_size(score[:1], z[:1], coefficients)
+    assert batch.step_size(*jax.random.normal(KEY, (2, 64, d)), coefficients).shape == (1, 1)
 
 
 def test_predictor_corrector_with_its_usual_parts_ends_in_the_law_of_data_in_one_dimension():
@@ -156,12 +156,14 @@ def test_each_of_several_corrector_steps_has_noise_of_its_own():
     # errors: 8 %; false-alarm probability 6e-7.
     sde, n = VP(), 3
     corrector = AnnealedLangevin(n_steps=n)
-    row = jax.tree.map(lambda c: jnp.asarray(c[0]), corrector.plan(sde, np.array([0.4, 0.3])))
+    coefficients = jax.tree.map(
+        lambda c: jnp.asarray(c[0]), corrector.plan(sde, np.array([0.4, 0.3]))
+    )
     keys = jax.random.split(KEY, 4000)
     found, _ = corrector.step(
-        keys, lambda x, t, cond: Estimate(x, 0 * x), jnp.zeros((4000, 2)), row, (), None
+        keys, lambda x, t, cond: Estimate(x, 0 * x), jnp.zeros((4000, 2)), coefficients, (), None
     )
-    epsilon = 2 * float(row.shrink) * (0.16 * float(row.sigma)) ** 2
+    epsilon = 2 * float(coefficients.ratio_squared) * (0.16 * float(coefficients.sigma)) ** 2
     np.testing.assert_allclose(float(jnp.var(found)), 2 * epsilon * n, rtol=0.08)
 
 

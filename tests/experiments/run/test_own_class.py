@@ -40,12 +40,13 @@ class Process(sde_lib.SDE):
 
 
 class Walk(samplers.Sampler):
+    order = 1
     strength: float = 1.0
 
     def plan(self, sde, ts):
         return ts[1:]
 
-    def step(self, key, denoise, x, row, memory, cond):
+    def step(self, keys, denoise, x, coefficients, memory, cond):
         return x, memory
 
 
