@@ -1,17 +1,17 @@
-r"""The reverse SDE with adaptive steps, in the variable where it is nothing but data and Brownian
-motion.
+r"""The reverse SDE with adaptive steps.
 
-With the signal-to-noise ratio :math:`r = \alpha^2 / \sigma^2` as time, which grows on the way back,
-and :math:`w = \alpha x / \sigma^2`, the reverse SDE (Song et al. 2021, arXiv:2011.13456, eq. 6) of
+It is solved in a variable in which it is nothing but data and Brownian motion. With the
+signal-to-noise ratio :math:`r = \alpha^2 / \sigma^2` as time, which grows on the way back, and
+:math:`w = \alpha x / \sigma^2`, the reverse SDE (Song et al. 2021, arXiv:2011.13456, eq. 6) of
 every process is
 
 .. math:: dw = \hat x_0\,dr + dB_r .
 
-Its linear part has gone into the variable exactly (arXiv:2211.01095, eq. 18, with the data
-prediction), its noise is additive and of unit size, and time increases, as diffrax's solvers with
-space-time Levy area need. Each sample has step sizes, and a Brownian path from its own key, so it
-does not depend on its batch; the whole batch is evaluated until its slowest member is done, which
-is what `nfe` counts.
+The variable contains the linear part exactly (arXiv:2211.01095, eq. 18, with the data prediction),
+the noise is additive and of unit size, and time increases, as diffrax's solvers with space-time
+Levy area need. Each sample has its own step sizes and a Brownian path from its own key, so that it
+does not depend on its batch. The whole batch is evaluated until its slowest member is done, and
+`nfe` counts these evaluations.
 """
 
 from typing import Any
@@ -48,18 +48,23 @@ def reverse_sde(
     rtol: ArrayLike = 0.03,
     max_steps: int = 4096,
 ) -> Samples:
-    """Carry `x` (batch, ...) from time `start` down to time `end` along the reverse SDE, and
-    denoise it there.
+    """Carry `x` (batch, ...) along the reverse SDE from `start` to `end` and denoise it there.
 
     Args:
         key: draws the Brownian path of each sample from its `index` (default 0, 1, ...).
+        denoise: the denoiser, see `Denoise`.
+        sde: the process.
+        x: the state at `start` (batch, ...).
         start: by default 1, or earlier where no signal is left at 1.
         end: by default near data, at 1e-3 or earlier where noise is above a hundredth of the data.
         sd: standard deviation of the data, which says where to start and end; by default the
             denoiser's `sigma_data`, else 1.
+        cond: a pytree of conditions with leading axis `batch`.
+        index: the number (batch,) of each sample in its run.
         rtol: error of a step relative to w, which data and noise make up; its root mean square over
             the dimensions counts. The default took the slowest of 2048 samples of a mixture in the
             plane 155 steps; a walk of fixed steps, see `recommended`, is cheaper.
+        max_steps: after so many steps a sample is given up.
 
     Returns:
         Samples in the floating type of `x`; a sample that did not arrive within `max_steps` steps
@@ -87,6 +92,7 @@ def reverse_sde(
 
 @eqx.filter_jit
 def _solve(keys, denoise, sde, x, numbers, cond, max_steps):
+    """Solve in tau = log r, for data of standard deviation `sd`."""
     start, end, sd, rtol = numbers
     first, last = sde.log_snr(start), sde.log_snr(end)
     # diffrax takes as long to import as JAX, and walks of fixed steps do without it
@@ -107,11 +113,15 @@ def _solve(keys, denoise, sde, x, numbers, cond, max_steps):
     def noise(tau):
         return jnp.sqrt(1 - signal(tau))
 
-    def alone(key, u, cond):
+    def solve_one(key, u, cond):
         cond = jax.tree.map(lambda a: a[None], cond)
         return solve(key, drift, noise, first, last, u, cond, rtol, DTMIN, max_steps)
 
-    u, steps = jax.vmap(alone)(keys, x / scale(start), cond)
+    u, steps = jax.vmap(solve_one)(keys, x / scale(start), cond)
     x = scale(end) * u
     calls = 1 + 2 * jnp.max(steps)  # ShARK calls the drift twice a step
-    return Samples(denoise(x, end, cond).x0, calls * evaluations(denoise, x, cond), None)
+    return Samples(
+        x=denoise(x, end, cond).x0,
+        nfe=calls * evaluations(denoise, x, cond),
+        path=None,
+    )

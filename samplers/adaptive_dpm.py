@@ -1,23 +1,24 @@
-r"""DPM-Solver-12 and -23: adaptive steps along the probability flow (Lu et al. 2022,
-arXiv:2206.00927, appendix C).
+r"""DPM-Solver-12 and -23: adaptive steps along the probability flow.
 
-A step of length h in half log-SNR takes the solution of order k - 1 from the network calls that the
-one of order k makes anyhow. Their difference, relative to a tolerance in the normalised state
-:math:`u = x / \sqrt{s^2 \alpha^2 + \sigma^2}` for data of standard deviation s, is accepted up to a
-root mean square E of 1, and sets the next length,
+The scheme is that of Lu et al. 2022, arXiv:2206.00927, appendix C. A step of length h in half
+log-SNR takes the solution of order k - 1 from the network calls that the one of order k makes
+anyway. Their difference is measured relative to a tolerance in the normalised state
+:math:`u = x / \sqrt{s^2 \alpha^2 + \sigma^2}` for data of standard deviation s. The step is
+accepted if its root mean square E is at most 1, and E sets the next length,
 
-.. math:: \delta = \max(\text{atol}, \text{rtol} \max(|u_{k-1}|, |u_{k-1}^\text{before}|)), \qquad
-    h \leftarrow h \min(\text{growth}, \theta\,E^{-1/k}) .
+.. math::
+    \delta &= \max(\text{atol}, \text{rtol} \max(|u_{k-1}|, |u_{k-1}^\text{before}|)), \\
+    h &\leftarrow h \min(\text{growth}, \theta\,E^{-1/k}) .
 
-The paper measures x itself, which is the same for VP and s = 1; where noise is larger than the
-data, as in VE and EDM, that tolerates any error that the state of before would hide. It also lets h
-grow without bound: while the state is noise E is almost 0, and the step after it jumps over the
-data. The paper takes the worst E of a batch; here each sample has steps of its own and does not
-depend on its batch, which is evaluated until its slowest member is done. That is what `nfe` counts,
-rejected steps included.
+The paper differs in three ways. It measures x itself, which is the same for VP and s = 1; where
+noise is larger than the data, as in VE and EDM, that tolerates any error that the state before
+would hide. It lets h grow without bound: while the state is noise E is almost 0, and the step after
+it jumps over the data. It takes the worst E of a batch; here each sample has steps of its own and
+does not depend on its batch, which is evaluated until its slowest member is done. `nfe` counts
+these evaluations, rejected steps included.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -55,20 +56,28 @@ def dpm_adaptive(
     max_steps: int = 1000,
     denoise_last: bool = True,
 ) -> Samples:
-    """Carry `x` (batch, ...) along the probability flow from time `start` down to `end`, where
-    signal and noise are both left.
+    """Carry `x` (batch, ...) along the probability flow from time `start` down to `end`.
+
+    Signal and noise are both left at the two times.
 
     Args:
+        denoise: the denoiser, see `Denoise`.
+        sde: the process.
+        x: the state at `start` (batch, ...).
         order: 2 or 3, of the better of the two solutions, and as many network calls a step. The
             other defaults are the paper's.
         start: by default 1, or earlier where no signal is left at 1.
         end: by default near data, at 1e-3 or earlier where noise is above a hundredth of the data.
         sd: standard deviation of the data; by default the denoiser's `sigma_data`, else 1.
+        cond: a pytree of conditions with leading axis `batch`.
+        rtol: relative tolerance.
+        atol: absolute tolerance, in the normalised state.
         first: length of the first step in half log-SNR.
         safety: theta.
         growth: largest factor from one step to the next; infinite in the paper.
         longest: greatest length of a step in half log-SNR; infinite in the paper. Where the flow is
             nearly linear the two solutions agree over longer ones without being right.
+        max_steps: after so many steps a sample is given up.
         denoise_last: return the expected clean data at `end`, with one more evaluation.
 
     Returns:
@@ -94,69 +103,110 @@ def dpm_adaptive(
     if not any(isinstance(t, Tracer) for t in (start, end)):
         check_levels(sde, start, end)
     x, _, dtype = check_batch(x, cond)
-    numbers = tuple(
-        jnp.asarray(v, x.dtype)
-        for v in (start, end, sd, rtol, atol, first, safety, growth, longest)
+    settings = Settings(
+        start=start,
+        end=end,
+        sd=sd,
+        rtol=rtol,
+        atol=atol,
+        first=first,
+        safety=safety,
+        growth=growth,
+        longest=longest,
     )
-    samples = _walk(Counted(denoise), sde, x, numbers, cond, order, max_steps, denoise_last)
+    settings = jax.tree.map(lambda value: jnp.asarray(value, x.dtype), settings)
+    samples = _walk(Counted(denoise), sde, x, settings, cond, order, max_steps, denoise_last)
     return samples._replace(x=samples.x.astype(dtype))
 
 
 def check_levels(sde: SDE, start: Any, end: Any) -> None:
-    """Raise a ValueError unless signal and noise are left at both ends, as far as the process is
-    concrete.
-    """
+    """Raise a ValueError unless signal and noise are known to be left at both ends."""
     ends = in_float64(half_log_snr, sde, np.array([start, end], np.float64))
     if not isinstance(ends, Tracer) and not np.all(np.isfinite(ends)):
         raise ValueError(
-            f"the half log-SNR of {type(sde).__name__} must be finite at start = {start} and end = {end}, got {ends}; "
+            f"the half log-SNR of {type(sde).__name__} must be finite at start = {start} and "
+            f"end = {end}, got {ends}; "
             "leave both out, or start below 1 (start=0.99) and end above 0"
         )
 
 
+class Settings(NamedTuple):
+    """The numbers of `dpm_adaptive`, in the type of the state."""
+
+    start: Any
+    end: Any
+    sd: Any
+    rtol: Any
+    atol: Any
+    first: Any
+    safety: Any
+    growth: Any
+    longest: Any
+
+
+class Progress(NamedTuple):
+    """How far one sample has come."""
+
+    lam: Array  # () half log-SNR
+    h: Array  # () length of the next step
+    x: Array  # (...) the state
+    lower: Array  # (...) the lower-order solution at the last accepted step, normalised
+    steps: Array | int  # so far, rejected ones included
+
+
 @eqx.filter_jit
-def _walk(denoise, sde, x, numbers, cond, order, max_steps, denoise_last):
-    start, end, sd, rtol, atol, first, safety, growth, longest = numbers
-    lam_start, lam_end = (0.5 * sde.log_snr(t) for t in (start, end))
+def _walk(denoise, sde, x, settings: Settings, cond, order, max_steps, denoise_last):
+    """Carry every sample alone; see `dpm_adaptive`."""
+
+    def solve_one(x, cond):
+        return _solve_one(denoise, sde, x, settings, cond, order, max_steps)
+
+    x, steps = jax.vmap(solve_one)(x, cond)
+    calls = order * jnp.max(steps)
+    if denoise_last:
+        x, calls = denoise(x, settings.end, cond).x0, calls + 1
+    return Samples(x=x, nfe=calls * evaluations(denoise, x, cond), path=None)
+
+
+def _solve_one(denoise, sde, x, settings: Settings, cond, order, max_steps):
+    """Return the end of one sample (...), NaN if it did not arrive, and the steps made."""
+    lam_start, lam_end = (0.5 * sde.log_snr(t) for t in (settings.start, settings.end))
+    cond = jax.tree.map(lambda a: a[None], cond)
 
     def scale(lam):
         alpha, sigma = sde.marginal(time_of(sde, lam))
-        return jnp.hypot(sd * alpha, sigma)
+        return jnp.hypot(settings.sd * alpha, sigma)
 
-    def alone(x, cond):
-        cond = jax.tree.map(lambda a: a[None], cond)
+    def noise(lam, x):
+        return denoise(x[None], time_of(sde, lam), cond).noise[0]
 
-        def noise(lam, x):
-            return denoise(x[None], time_of(sde, lam), cond).noise[0]
+    def take_step(at: Progress) -> Progress:
+        to = jnp.minimum(at.lam + at.h, lam_end)
+        low, high = pair(sde, noise, at.lam, to, at.x, order)
+        size = scale(to)
+        lower = low / size
+        largest = jnp.maximum(jnp.abs(lower), jnp.abs(at.lower))
+        tolerance = jnp.maximum(settings.atol, settings.rtol * largest)
+        error = jnp.sqrt(jnp.mean(((high - low) / size / tolerance) ** 2))
+        accepted = error <= 1
+        lam = jnp.where(accepted, to, at.lam)
+        factor = settings.safety * jnp.maximum(error, 1e-8) ** (-1 / order)
+        h = at.h * jnp.minimum(factor, settings.growth)
+        return Progress(
+            lam=lam,
+            h=jnp.minimum(h, jnp.minimum(settings.longest, lam_end - lam)),
+            x=jnp.where(accepted, high, at.x),
+            lower=jnp.where(accepted, lower, at.lower),
+            steps=at.steps + 1,
+        )
 
-        def body(state):
-            lam, h, x, before, steps = state
-            to = jnp.minimum(lam + h, lam_end)
-            low, high = pair(sde, noise, lam, to, x, order)
-            size = scale(to)
-            now = low / size
-            tolerance = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(now), jnp.abs(before)))
-            error = jnp.sqrt(jnp.mean(((high - low) / size / tolerance) ** 2))
-            accepted = error <= 1
-            lam = jnp.where(accepted, to, lam)
-            factor = safety * jnp.maximum(error, 1e-8) ** (-1 / order)
-            h = jnp.minimum(h * jnp.minimum(factor, growth), jnp.minimum(longest, lam_end - lam))
-            x, before = jnp.where(accepted, high, x), jnp.where(accepted, now, before)
-            return lam, h, x, before, steps + 1
+    def unfinished(at: Progress):
+        # A length that is not a number ends the walk.
+        return (at.lam < lam_end) & (at.h > 0) & (at.steps < max_steps)
 
-        def unfinished(state):  # a length that is not a number ends the walk
-            lam, h, _, _, steps = state
-            return (lam < lam_end) & (h > 0) & (steps < max_steps)
-
-        start = (lam_start, first, x, x / scale(lam_start), 0)
-        lam, _, x, _, steps = jax.lax.while_loop(unfinished, body, start)
-        return jnp.where(lam < lam_end, jnp.nan, x), steps
-
-    x, steps = jax.vmap(alone)(x, cond)
-    calls = order * jnp.max(steps)
-    if denoise_last:
-        x, calls = denoise(x, end, cond).x0, calls + 1
-    return Samples(x, calls * evaluations(denoise, x, cond), None)
+    begin = Progress(lam=lam_start, h=settings.first, x=x, lower=x / scale(lam_start), steps=0)
+    last = jax.lax.while_loop(unfinished, take_step, begin)
+    return jnp.where(last.lam < lam_end, jnp.nan, last.x), last.steps
 
 
 def time_of(sde: SDE, lam: Array) -> Array:
@@ -165,25 +215,32 @@ def time_of(sde: SDE, lam: Array) -> Array:
 
 
 def pair(sde: SDE, noise, lam: Array, lam_s: Array, x: Array, order: int) -> tuple[Array, Array]:
-    """Return the solutions of order - 1 and of `order` of one step from half log-SNR `lam` to
-    `lam_s`.
+    """Return the solutions of order - 1 and of `order` of one step, each like `x`.
+
+    Args:
+        sde: the process.
+        noise: (half log-SNR, state) -> the noise predicted there.
+        lam: half log-SNR at the start of the step.
+        lam_s: half log-SNR at its end.
+        x: the state of one sample at the start (...).
+        order: 2 or 3.
     """
     h, r = lam_s - lam, 1 / order
     alpha, sigma = sde.marginal(time_of(sde, lam))
     first = noise(lam, x)
 
-    def reach(fraction):
-        """Return what the noise predicted at the start gives, and the scale of further terms."""
+    def first_order(fraction):
+        """Return the state by the noise predicted at the start, and the scales of further terms."""
         alpha_r, sigma_r = sde.marginal(time_of(sde, lam + fraction * h))
         scales = (sigma_r * moments(-fraction * h, 2)).astype(x.dtype)
         return alpha_r / alpha * x + scales[0] * first, scales
 
-    between, _ = reach(r)
+    between, _ = first_order(r)
     change = noise(lam + r * h, between) - first
-    constant, (zeroth, linear) = reach(1.0)
-    second = constant + zeroth / (2 * r) * change
+    end, (zeroth, linear) = first_order(1.0)
+    second_order = end + zeroth / (2 * r) * change
     if order == 2:
-        return constant, second
-    between, (_, bent) = reach(2 * r)
-    later = noise(lam + 2 * r * h, between + 2 * bent * change) - first
-    return second, constant + linear / (2 * r) * later
+        return end, second_order
+    between, (_, slope) = first_order(2 * r)
+    later_change = noise(lam + 2 * r * h, between + 2 * slope * change) - first
+    return second_order, end + linear / (2 * r) * later_change

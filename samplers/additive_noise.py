@@ -1,5 +1,6 @@
-"""A stochastic differential equation with additive noise and adaptive steps, by diffrax, which is
-imported with this module only.
+"""A stochastic differential equation with additive noise and adaptive steps.
+
+diffrax solves it, and is imported with this module only.
 """
 
 from collections.abc import Callable
@@ -12,18 +13,26 @@ from jaxtyping import Array, Float, Int, Key
 
 
 class TimedNoise(diffrax.AbstractTerm):
-    """The term G(tau) dB, one independent Brownian motion a coordinate."""
+    """The term G(tau) dB, one independent Brownian motion a coordinate; see diffrax.AbstractTerm.
 
-    size: Callable  # tau -> G
+    Attributes:
+        size: tau -> G.
+        path: the Brownian motion.
+    """
+
+    size: Callable
     path: diffrax.AbstractBrownianPath
 
     def vf(self, t, y, args):
+        """Return the size of the noise at every coordinate."""
         return jnp.full_like(y, self.size(t))
 
     def contr(self, t0, t1, **kwargs):
+        """Return the increment of the path from `t0` to `t1`."""
         return self.path.evaluate(t0, t1, **kwargs)
 
     def prod(self, vf, control):
+        """Return the noise of a step."""
         return vf * control
 
 
@@ -39,13 +48,19 @@ def solve(
     dtmin: float,
     max_steps: int,
 ) -> tuple[Array, Int[Array, ""]]:
-    """Carry the state `start` from time `first` to `last` along du = drift(t, u, args) dt +
-    noise(t) dB by ShARK (arXiv:2405.06464).
+    """Carry a state along du = drift(t, u, args) dt + noise(t) dB by ShARK (arXiv:2405.06464).
 
     Args:
         key: draws the Brownian path.
+        drift: (t, u, args) -> array like u.
+        noise: t -> the size of the noise, ().
+        first: the time at the start.
+        last: the time at the end, later than `first`.
+        start: the state at the start (...).
+        args: handed to `drift`.
         atol: root mean square of a step's error.
         dtmin: the shortest step, in the units of time.
+        max_steps: after so many steps the state is given up.
 
     Returns:
         The end, NaN where it was not reached within `max_steps` steps, and the steps made.

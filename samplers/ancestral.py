@@ -1,8 +1,7 @@
-r"""Ancestral sampling along the posterior of the forward transition (Ho et al. 2020,
-arXiv:2006.11239).
+r"""Ancestral sampling: steps along the posterior of the forward transition.
 
-Each step draws from the Gaussian posterior of the forward transition :math:`x_t = A x_s + G z`, as
-algorithm 2 of the paper does,
+Each step draws from the Gaussian posterior of the forward transition :math:`x_t = A x_s + G z`
+(Ho et al. 2020, arXiv:2006.11239, algorithm 2),
 
 .. math:: x_s = A^{-1} \big(x_t + G^2 \nabla \log p_t(x_t)\big) + v z,
 

@@ -279,9 +279,10 @@ def check_plan(sampler: Sampler, sde: SDE, plan: Any) -> Any:
             continue
         finite = np.isfinite(leaf).reshape(len(leaf), -1).all(1)
         raise ValueError(
-            f"{type(sampler).__name__} has no finite coefficients in step {int(np.argmin(finite))} of "
-            f"this grid on {type(sde).__name__}; if no signal is left at t = 1, start the grid below 1 "
-            "(start=0.99), or take a sampler that can start there, such as DDIM or DPMpp2M"
+            f"{type(sampler).__name__} has no finite coefficients in step "
+            f"{int(np.argmin(finite))} of this grid on {type(sde).__name__}; "
+            "if no signal is left at t = 1, start the grid below 1 (start=0.99), "
+            "or take a sampler that can start there, such as DDIM or DPMpp2M"
         )
     return plan
 
@@ -325,9 +326,7 @@ def _walk(key, sampler, denoise, plan, carry, cond, index, start, stop):
 
 
 def _with_state(path: Array, x: Array, place: Array) -> Array:
-    """Return the path with the state `x` at a place, or as it is if the place lies before its
-    start.
-    """
+    """Return the path with the state `x` at a place; nothing changes if that is negative."""
     if not len(path):
         return path
     return path.at[jnp.where(place < 0, len(path), place)].set(x, mode="drop")

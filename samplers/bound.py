@@ -1,16 +1,16 @@
-r"""The variational bound in continuous time (Kingma et al. 2021, arXiv:2107.00630, eq. 11; Song et
-al. 2021, arXiv:2101.09258, theorem 3).
+r"""The variational bound in continuous time.
 
-With the log-SNR :math:`\lambda`, for which :math:`g^2 / \sigma^2 = -\lambda'`, and noise
-:math:`\epsilon` drawn at every level,
+It is eq. 11 of Kingma et al. 2021, arXiv:2107.00630, and theorem 3 of Song et al. 2021,
+arXiv:2101.09258. With the log-SNR :math:`\lambda`, for which :math:`g^2 / \sigma^2 = -\lambda'`,
+and noise :math:`\epsilon` drawn at every level,
 
 .. math:: -\log p(x_0) \le \mathrm{KL}\big(q(x_1 \mid x_0) \,\|\, \pi\big)
     + \tfrac12 \int_{\lambda_1}^{\lambda_{\min}} E \| \epsilon - \hat\epsilon \|^2 d\lambda
     + \tfrac D2 \log \frac{2 \pi e\, \sigma_{t_{\min}}^2}{\alpha_{t_{\min}}^2} .
 
-It is the likelihood of the reverse SDE, whose last step is the normal around x / alpha at t_min;
-that of the probability flow is another model's, unless the score is exact. The integral is drawn
-uniformly in :math:`\lambda`, one draw in each of n equal parts.
+It is the likelihood of the reverse SDE, whose last step is the normal around x / alpha at t_min.
+The likelihood of the probability flow is another model's, unless the score is exact. The integral
+is drawn uniformly in :math:`\lambda`, one draw in each of n equal parts.
 """
 
 from typing import Any, NamedTuple
@@ -29,8 +29,7 @@ from .counted import Counted, Denoise, evaluations
 from .data_size import data_sd
 from .ode import check_noisy
 
-# Where a process without signal at t = 1 is left, for data of unit size: a part e^-20 of the
-# signal's power.
+# Where a process without signal at t = 1 is left, for data of unit size: e^-20 of it is signal.
 LOG_SNR_MIN = -20.0
 
 
@@ -53,15 +52,19 @@ def variational_bound(
     cond: Any = None,
     index: Int[Array, " batch"] | None = None,
 ) -> Bound:
-    """Return an unbiased estimate of the variational lower bound on log p(x) for data `x` (batch,
-    ...), with its standard error.
+    """Estimate the variational lower bound on log p(x) without bias, with its standard error.
 
     Args:
         key: draws times and noise of each sample from its `index`.
+        denoise: the denoiser, see `Denoise`.
+        sde: the process.
+        x: data (batch, ...).
         draws: times a sample, an even number; the standard error compares neighbours, which errs on
             the side of caution.
         sd: standard deviation of the data, by default the denoiser's `sigma_data`, else 1. It says
             where a process without signal at t = 1 is left; any value gives the same bound.
+        cond: a pytree of conditions with leading axis `batch`.
+        index: the number (batch,) of each sample in its run; default 0, 1, ...
 
     Raises:
         ValueError: an odd number of draws, or fewer than two, sigma = 0 at t_min, or an impossible
@@ -90,7 +93,8 @@ def _bound(keys, denoise, sde, x, sd, cond, draws):
     clean = sde.log_snr(jnp.asarray(sde.t_min, x.dtype))
     noisy = jnp.maximum(sde.log_snr(jnp.ones((), x.dtype)), LOG_SNR_MIN - 2 * jnp.log(sd))
 
-    def at(i):
+    def squared_error(i):
+        """Return the squared error of the noise (batch,) at one time of each sample."""
         time_keys, noise_keys = fold(fold(keys, i), 0), fold(fold(keys, i), 1)
         u = jax.vmap(lambda k: jax.random.uniform(k, (), x.dtype))(time_keys)
         t = sde.time(clean + (i + u) / draws * (noisy - clean)).astype(x.dtype)
@@ -98,7 +102,8 @@ def _bound(keys, denoise, sde, x, sd, cond, draws):
         noise = normal(noise_keys, x)
         return jnp.sum((noise - denoise(alpha * x + sigma * noise, t, cond).noise) ** 2, axes)
 
-    parts = 0.5 * (clean - noisy) * jax.lax.map(at, jnp.arange(draws))  # (draws, batch)
+    errors = jax.lax.map(squared_error, jnp.arange(draws))
+    parts = 0.5 * (clean - noisy) * errors  # (draws, batch)
     std_error = jnp.sqrt(jnp.sum((parts[::2] - parts[1::2]) ** 2, 0)) / draws
     alpha, sigma = sde.marginal(sde.time(noisy).astype(x.dtype))
     std = sde.prior_std()
@@ -107,4 +112,8 @@ def _bound(keys, denoise, sde, x, sd, cond, draws):
     divergence = 0.5 * size * (ratio - 1 - jnp.log(ratio)) + 0.5 * signal
     last = 0.5 * size * (jnp.log(2 * jnp.pi) + 1 - clean)
     nfe = jnp.asarray(draws * evaluations(denoise, x, cond))
-    return Bound(-(divergence + jnp.mean(parts, 0) + last), std_error, nfe)
+    return Bound(
+        log_prob=-(divergence + jnp.mean(parts, 0) + last),
+        std_error=std_error,
+        nfe=nfe,
+    )

@@ -1,7 +1,7 @@
-"""What a sampler or a walk is handed, checked where it comes in: one error names the value, what
-was expected and the remedy.
+"""Checks of what a sampler or a walk is given, made where it comes in.
 
-Only what is concrete can be judged by its value; of traced values the shapes are.
+One error names the value, what was expected and the remedy. Only what is concrete can be judged by
+its value; of traced values the shapes are.
 """
 
 from collections.abc import Callable
@@ -37,11 +37,12 @@ def check_batch(x: ArrayLike, cond: Any = None, index: ArrayLike | None = None) 
     values, dtype = widened(x)
     if not values.ndim or not values.size:
         raise ValueError(
-            f"a state has shape (batch, ...) and at least one sample, got {values.shape}; a single sample is x[None]"
+            "a state has shape (batch, ...) and at least one sample, "
+            f"got {values.shape}; a single sample is x[None]"
         )
     check_finite(values)
     check_cond(cond, len(values))
-    return Batch(values, check_index(index, len(values)), dtype)
+    return Batch(x=values, index=check_index(index, len(values)), dtype=dtype)
 
 
 def widened(x: ArrayLike) -> tuple[Array, DTypeLike]:
@@ -53,7 +54,8 @@ def widened(x: ArrayLike) -> tuple[Array, DTypeLike]:
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise ValueError(
-            f"a state is real, got {x.dtype}; stack real and imaginary parts on an axis of their own"
+            f"a state is real, got {x.dtype}; "
+            "stack real and imaginary parts on an axis of their own"
         )
     if not jnp.issubdtype(x.dtype, jnp.floating):
         wide = jnp.result_type(float)
@@ -81,7 +83,8 @@ def check_cond(cond: Any, batch: int) -> None:
         shape = np.shape(leaf)
         if shape[:1] != (batch,):
             raise ValueError(
-                f"a condition has one entry for each of the {batch} samples, but cond{jax.tree_util.keystr(path)} has shape {shape}; "
+                f"a condition has one entry for each of the {batch} samples, "
+                f"but cond{jax.tree_util.keystr(path)} has shape {shape}; "
                 "repeat what all share, as in jnp.full(len(x), value)"
             )
 
@@ -93,7 +96,8 @@ def check_index(index: ArrayLike | None, batch: int) -> Array:
     index = jnp.asarray(index)
     if index.shape != (batch,):
         raise ValueError(
-            f"index numbers each of the {batch} samples, so it has shape {(batch,)}, got {index.shape}"
+            f"index numbers each of the {batch} samples, "
+            f"so it has shape {(batch,)}, got {index.shape}"
         )
     if not jnp.issubdtype(index.dtype, jnp.integer):
         raise ValueError(f"index holds the whole numbers of samples, got {index.dtype}")
@@ -105,7 +109,8 @@ def check_key(key: Any) -> None:
     dtype, shape = getattr(key, "dtype", type(key).__name__), np.shape(key)
     if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, dtypes.prng_key)) or shape != ():
         raise ValueError(
-            f"the key of a run is one typed key such as jax.random.key(0), got {dtype} of shape {shape}; "
+            "the key of a run is one typed key such as jax.random.key(0), "
+            f"got {dtype} of shape {shape}; "
             "wrap an old one: jax.random.wrap_key_data(key), and map over several: jax.vmap"
         )
 
@@ -114,15 +119,17 @@ def check_problem(denoise: Any, sde: Any) -> None:
     """Raise a ValueError unless the problem is a denoise function and a process."""
     if isinstance(denoise, SDE | type) or not callable(denoise):
         raise ValueError(
-            f"denoise is a callable (x, t, cond) -> Estimate such as a Denoiser, got {_short(denoise)}"
+            "denoise is a callable (x, t, cond) -> Estimate such as a Denoiser, "
+            f"got {_short(denoise)}"
         )
     if not isinstance(sde, SDE):
         raise ValueError(f"sde is a process such as VP(), got {_short(sde)}")
 
 
 def check_span(sde: SDE, start: Any, end: Any, falling: bool = True) -> None:
-    """Raise a ValueError unless `start` and `end` are known to be times of the process, the end the
-    earlier one if `falling`.
+    """Raise a ValueError unless `start` and `end` are times of the process.
+
+    With `falling` the end has to be the earlier one. What is traced passes.
     """
     check_number("need start to be a time", lambda t: True, start=start)
     check_number("need end to be a time", lambda t: True, end=end)
@@ -136,8 +143,14 @@ def check_span(sde: SDE, start: Any, end: Any, falling: bool = True) -> None:
 
 
 def check_number(expected: str, holds: Callable, /, **values: Any) -> None:
-    """Raise a ValueError unless each of the values is traced, or a number or an array of numbers
-    for which `holds` is true.
+    """Raise a ValueError unless `holds` is true of each of the values, numbers or arrays of them.
+
+    What is traced passes.
+
+    Args:
+        expected: the start of the message, such as "need eta >= 0".
+        holds: array -> Booleans.
+        values: the values by their names.
     """
     for name, value in values.items():
         if isinstance(value, Tracer):
@@ -151,9 +164,7 @@ def check_number(expected: str, holds: Callable, /, **values: Any) -> None:
 
 
 def check_eta(**values: Any) -> None:
-    """Raise a ValueError unless the noise levels of a reverse process are known to be finite and at
-    least 0.
-    """
+    """Raise a ValueError unless noise levels of a reverse process are finite and at least 0."""
     (name,) = values
     check_number(f"need {name} >= 0", lambda v: (v >= 0) & np.isfinite(v), **values)
 
@@ -170,8 +181,9 @@ def check_tolerance(rtol: Any, atol: Any, max_steps: Any) -> None:
 
 
 def check_count(least: int = 1, /, **values: Any) -> None:
-    """Raise a ValueError unless the values are whole numbers of at least `least`, known before
-    anything is traced.
+    """Raise a ValueError unless the values are whole numbers of at least `least`.
+
+    They shape the program, so that none may be traced.
     """
     for name, value in values.items():
         if isinstance(value, Tracer):
@@ -198,5 +210,6 @@ def known_zero(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
+    """Return the representation of a value, cut off after 200 characters."""
     text = repr(value)
     return text if len(text) <= 200 else text[:200] + " ..."

@@ -1,8 +1,8 @@
-"""A denoise function as every walk calls it: checked, in the precision of the state, and each of
-its network evaluations counted.
+"""A denoise function as every walk calls it.
+
+It is checked, computes in the precision of the state, and each of its network evaluations counts.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -11,44 +11,50 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from sde_lib import Denoise as Denoise
 from sde_lib import Estimate, count_evaluations, record_evaluations
-
-Denoise = Callable[[Array, ArrayLike, Any], Estimate]
 
 
 class Counted(eqx.Module):
-    """A denoise function whose every call counts at least one evaluation, also when it does not say
-    so itself.
+    """A denoise function whose every call counts at least one evaluation.
 
     Its estimate comes in the type of the state. A walk that cannot count while it is traced, such
     as an adaptive one, multiplies its calls by `evaluations`.
 
-    Raises:
-        ValueError: what is returned is not an `Estimate` whose parts are shaped like the state.
+    Attributes:
+        denoise: the function, see `sde_lib.Denoise`.
     """
 
     denoise: Denoise
 
     def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
+        """Return the estimate at `x` (batch, ...) and time `t`, of shape () or (batch,).
+
+        Raises:
+            ValueError: what is returned is not an `Estimate` whose parts are shaped like the state.
+        """
         with count_evaluations() as tally:
             estimate = self.denoise(x, t, cond)
         record_evaluations(max(tally.total, 1))
         if not isinstance(estimate, Estimate):
             raise ValueError(
-                f"denoise(x, t, cond) returns an Estimate(x0, noise), got a {type(estimate).__name__}; "
+                "denoise(x, t, cond) returns an Estimate(x0, noise), "
+                f"got a {type(estimate).__name__}; "
                 "Estimate.from_x0 and Estimate.from_noise make one of either"
             )
         for name, part in zip(estimate._fields, estimate, strict=True):
             if jnp.shape(part) != x.shape:
                 raise ValueError(
-                    f"denoise returned {name} of shape {jnp.shape(part)} for a state of shape {x.shape}; it returns one like the state"
+                    f"denoise returned {name} of shape {jnp.shape(part)} for a state of shape "
+                    f"{x.shape}; it returns one like the state"
                 )
         return Estimate(*(jnp.asarray(part, x.dtype) for part in estimate))
 
 
 def evaluations(denoise: Counted, x: Array, cond: Any) -> int:
-    """Return how many network evaluations one call of `denoise` for a batch like `x` costs; nothing
-    is computed.
+    """Return how many network evaluations one call for a batch like `x` costs.
+
+    It is found by tracing; nothing is computed.
     """
 
     def call(x, t, cond):  # a function of its own: a known one would not be traced again

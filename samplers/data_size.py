@@ -19,8 +19,9 @@ START_LEVEL = 200.0  # noise over data where a walk without signal at t = 1 may 
 
 
 def data_sd(denoise: Any, sd: ArrayLike | None = None) -> Any:
-    """Return the standard deviation of the data: `sd` if it is given, else the denoiser's
-    `sigma_data` if it has one, else 1.
+    """Return the standard deviation of the data, all coordinates together.
+
+    It is `sd` if that is given, else the denoiser's `sigma_data` if it has one, else 1.
 
     Args:
         denoise: any denoise function; a `Denoiser` and an `ExactDenoiser` know their data.
@@ -40,25 +41,23 @@ def data_sd(denoise: Any, sd: ArrayLike | None = None) -> Any:
 
 
 def start_time(sde: SDE, sd: Any) -> float:
-    """Return the time at which a walk in the signal-to-noise ratio starts from the prior: 1, or
-    earlier where no signal is left at 1.
+    """Return the time at which a walk in the signal-to-noise ratio starts from the prior.
 
-    There a state of pure noise is as good a start at noise level 200, or 200 times the data if they
-    are larger than 1. Where noise grows instead, as in VE, it is not.
+    It is 1, or earlier where no signal is left at 1. There a state of pure noise is as good a start
+    at noise level 200, or 200 times the data if they are larger than 1. Where noise grows instead,
+    as in VE, it is not.
     """
     alpha = in_float64(sde.marginal, np.asarray(1.0))[0]
     if isinstance(alpha, Tracer) or isinstance(sd, Tracer) or np.all(alpha > 1e-3):
         return 1.0
-    return float(
-        in_float64(
-            lambda sde, level: sde.time_of_level(level), sde, START_LEVEL * max(float(sd), 1.0)
-        )
-    )
+    level = START_LEVEL * max(float(sd), 1.0)
+    return float(in_float64(lambda sde, level: sde.time_of_level(level), sde, level))
 
 
 def end_time(sde: SDE, sd: Any) -> Any:
-    """Return the time at which a walk to data of standard deviation `sd` ends: 1e-3, or earlier if
-    noise is felt there, from t_min on.
+    """Return the time at which a walk to data of standard deviation `sd` ends.
+
+    It is 1e-3, or earlier if noise is felt there, but not before t_min.
     """
 
     def time(sde, level):

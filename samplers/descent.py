@@ -67,8 +67,8 @@ def descend(
     at_start = [float(median(numbers, held_out)) for numbers in starts]
     if not np.isfinite(at_start).any():
         raise ValueError(
-            "no walk of this denoiser from these noises ends in finite numbers near the accurate ends; "
-            "check the denoiser and, if they are given, the target and the distance"
+            "no walk of this denoiser from these noises ends in finite numbers near the accurate "
+            "ends; check the denoiser and, if they are given, the target and the distance"
         )
     best = numbers = starts[int(np.nanargmin(at_start))]
     history, without_gain = [np.nanmin(at_start)], 0
@@ -99,9 +99,7 @@ def _halves(batch: Any) -> tuple[Any, Any]:
 
 
 def _adam(loss: Callable, updates: int) -> tuple[Callable, Callable]:
-    """Return how to start Adam, numbers -> state, and a compiled function that makes `updates` of
-    it.
-    """
+    """Return the start of Adam, numbers -> state, and a compiled function of `updates` updates."""
     import optax  # only here: the rest of the package works without it
 
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())

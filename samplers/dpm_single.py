@@ -115,9 +115,7 @@ def _difference_weights(p: CallPoints, stages: int, prediction: str, stochastic:
 
 
 def _ahead(p: CallPoints) -> Array:
-    """Return how far in half log-SNR each target lies after each point (steps, k, k + 1), at least
-    0.
-    """
+    """Return by how much half log-SNR each target lies after each point (steps, k, k + 1)."""
     ahead = p.lam[:, 1:, None] - p.lam[:, None, :]
     return jnp.where(jnp.isnan(ahead), 0.0, jnp.maximum(ahead, 0.0))
 

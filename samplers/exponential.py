@@ -1,9 +1,8 @@
-r"""Coefficients of exponential integrators, evaluated inside of `plan`, in float64 for any SDE and
-grid.
+r"""Coefficients of exponential integrators for any SDE and any grid.
 
-With the half log-SNR :math:`\lambda = \log(\alpha / \sigma)` and :math:`h = \lambda_s - \lambda_t`
-the probability flow from t to s is solved by (Lu et al. 2022, arXiv:2206.00927, eq. 3.4;
-arXiv:2211.01095, eq. 8)
+`plan` evaluates them in float64. With the half log-SNR :math:`\lambda = \log(\alpha / \sigma)` and
+:math:`h = \lambda_s - \lambda_t` the probability flow from t to s is solved by (Lu et al. 2022,
+arXiv:2206.00927, eq. 3.4; arXiv:2211.01095, eq. 8)
 
 .. math::
     \frac{x_s}{\alpha_s} &= \frac{x_t}{\alpha_t}
@@ -98,9 +97,7 @@ def interpolation_weights(nodes: Array, moments: Array, used: Array) -> Array:
 
 
 def _lagrange(nodes: Array, j: int, used: Array) -> list[Array]:
-    """Return the coefficients c_0 ... c_{m - 1}, each (steps,), of the Lagrange polynomial of node
-    j.
-    """
+    """Return the coefficients c_0 ... c_{m - 1}, each (steps,), of node j's Lagrange polynomial."""
     m = nodes.shape[1]
     coefficients = [jnp.ones_like(nodes[:, 0])] + [jnp.zeros_like(nodes[:, 0])] * (m - 1)
     for k in set(range(m)) - {j}:

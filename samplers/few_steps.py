@@ -125,8 +125,8 @@ def _check_start(sde: SDE, level: float, alpha: float, sigma: float) -> None:
     if silent or abs(level * alpha / sigma - 1) > 1e-3:
         expected = f"{START_LEVEL:g} or above" if silent else f"{sigma / alpha:.6g}"
         raise ValueError(
-            f"this solver starts at sigma / alpha = {level:.6g}, the process {type(sde).__name__} at "
-            f"{expected}; use the process it was fitted for, or fit it anew"
+            f"this solver starts at sigma / alpha = {level:.6g}, the process "
+            f"{type(sde).__name__} at {expected}; use the process it was fitted for, or fit it anew"
         )
 
 

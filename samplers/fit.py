@@ -228,7 +228,7 @@ def _time_of(sde, level):
 
 
 def _accurate_ends(denoise, sde, x, start, end, cond):
-    """Return where the probability flow takes the noises (batch, ...); denoised if `end` is None."""
+    """Return where the flow takes the noises (batch, ...), denoised if `end` is None."""
     tolerance, clean = np.float32(1e-6), end is None
     stop = _time_of(sde, 2e-3 * data_sd(denoise)) if clean else end
     return probability_flow(

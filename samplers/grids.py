@@ -72,8 +72,9 @@ def karras(
     rho: float = 7.0,
     sd: ArrayLike = 1.0,
 ) -> Times:
-    """Return times at which (sigma / alpha)^(1/rho) is equally spaced (Karras et al. 2022,
-    arXiv:2206.00364, eq. 5).
+    """Return times at which (sigma / alpha)^(1 / rho) is equally spaced.
+
+    This is eq. 5 of Karras et al. 2022, arXiv:2206.00364.
     """
     _check_positive(rho=rho)
     start = start_time(sde, data_sd(None, sd)) if start is None else start
@@ -99,13 +100,13 @@ def centred(
     warm_up: float = 1.5,
     sd: ArrayLike = 1.0,
 ) -> Times:
-    r"""Return times that are dense where data of standard deviation `sd` take shape, and sparse
-    where there is hardly any signal.
+    r"""Return times that are dense where data take shape.
 
-    In the half log-SNR of the data, :math:`\lambda = \log(\text{sd}\,\alpha / \sigma)`, their
-    density is
+    They are sparse where there is hardly any signal. In the half log-SNR of data of standard
+    deviation `sd`, :math:`\lambda = \log(\text{sd}\,\alpha / \sigma)`, their density is
 
-    .. math:: \frac{1}{1 + e^{-\lambda} / \text{reach}} + \frac{\text{weight}}{\cosh^2((\lambda - \text{centre}) / \text{width})} .
+    .. math:: \frac{1}{1 + e^{-\lambda} / \text{reach}}
+        + \frac{\text{weight}}{\cosh^2((\lambda - \text{centre}) / \text{width})} .
 
     The first term falls off beyond a noise level of `reach` standard deviations, so that a grid may
     start anywhere above it, even at pure noise. The first steps, for which a multistep sampler has
@@ -137,15 +138,14 @@ def whole_number(name: str, value: Any, least: int, most: int = MOST) -> int:
         number = least - 1
     if isinstance(value, bool | np.bool_) or not least <= number <= most:
         raise ValueError(
-            f"need {name} as a whole number from {least} to {most:,}, such as int({name}), got {value!r}"
+            f"need {name} as a whole number from {least} to {most:,}, such as int({name}), "
+            f"got {value!r}"
         ) from None
     return number
 
 
 def _check_positive(or_zero: bool = False, **values: Any) -> None:
-    """Raise a ValueError unless the named values are finite (infinity is taken too) and above 0;
-    traced values pass.
-    """
+    """Raise a ValueError unless the named values are one number above 0; infinity passes."""
     for name, value in values.items():
         if isinstance(value, Tracer):
             continue
@@ -170,7 +170,8 @@ def _fractions(n: Count, start: Any, end: Any) -> np.ndarray:
             raise ValueError(f"need a number {name} between 0 and 1, got {value!r}")
     if isinstance(n, int | np.integer) and n < 1 or concrete and not 0 <= end < start <= 1:
         raise ValueError(
-            f"need at least one step and 0 <= end < start <= 1, got n = {n}, start = {start}, end = {end}"
+            "need at least one step and 0 <= end < start <= 1, "
+            f"got n = {n}, start = {start}, end = {end}"
         )
     return np.linspace(0.0, 1.0, whole_number("n", n, 1) + 1)
 
@@ -193,8 +194,18 @@ def _times(
     unwarp: Callable,
     sd: ArrayLike = 1.0,
 ) -> Any:
-    """Space the half log-SNR of the data as `fractions` under `warp` and find the times, in
-    float64; the ends are exact.
+    """Space the half log-SNR of the data as `fractions` under `warp` and return the times.
+
+    They are found in float64, and the ends are exact.
+
+    Args:
+        sde: the process.
+        fractions: (n + 1,) from 0 to 1.
+        start: the first time.
+        end: the last time.
+        warp: (half log-SNR, numpy or jax.numpy) -> the quantity in which the fractions count.
+        unwarp: its inverse.
+        sd: standard deviation of the data.
     """
 
     def half_log_snr(sde, start, end, sd):
@@ -209,7 +220,8 @@ def _times(
     if xp is np and not (np.isfinite(first) and np.isfinite(last)):
         ratios = 2 * (ends - np.log(sd))
         raise ValueError(
-            f"the log-SNR of {type(sde).__name__} is {ratios[0]:g} at start = {start} and {ratios[1]:g} at end = {end}; this grid needs it "
+            f"the log-SNR of {type(sde).__name__} is {ratios[0]:g} at start = {start} and "
+            f"{ratios[1]:g} at end = {end}; this grid needs it "
             "finite: start below 1 or end above 0, or take the uniform or quadratic grid"
         )
     with np.errstate(all="ignore"):
@@ -225,8 +237,9 @@ def _same(value: Any, xp: ModuleType) -> Any:
 
 
 def _inverse(warp: Callable) -> Callable:
-    """Return the inverse of a growing function of the half log-SNR: bisection, then a step of
-    Newton's, through which gradients pass.
+    """Return the inverse of a growing function of the half log-SNR.
+
+    It is found by bisection, then a step of Newton's method, through which gradients pass.
     """
 
     def unwarp(values, xp):

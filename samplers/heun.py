@@ -1,9 +1,9 @@
-r"""Heun's method on the probability flow, with churn (Karras et al. 2022, arXiv:2206.00364,
-algorithm 2).
+r"""Heun's method on the probability flow, with churn.
 
-In :math:`y = x / \alpha` and :math:`r = \sigma / \alpha` the flow is :math:`dy/dr = \epsilon` for
-every SDE. A step first raises the noise level from :math:`r_t` to
-:math:`\hat r = (1 + \gamma) r_t`, at the time :math:`\hat t`, by fresh noise,
+It is algorithm 2 of Karras et al. 2022, arXiv:2206.00364. In :math:`y = x / \alpha` and
+:math:`r = \sigma / \alpha` the flow is :math:`dy/dr = \epsilon` for every SDE. A step first
+raises the noise level from :math:`r_t` to :math:`\hat r = (1 + \gamma) r_t`, at the time
+:math:`\hat t`, by fresh noise,
 
 .. math:: \hat x = \frac{\hat\alpha}{\alpha_t} x_t
     + \hat\alpha \sqrt{\hat r^2 - r_t^2}\,S_{\text{noise}} z,

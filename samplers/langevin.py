@@ -39,7 +39,10 @@ LEAST_VALUES = 64
 
 
 class LangevinCoefficients(NamedTuple):
-    """What a corrector has to know of its time, each a number; in a plan each is a vector (steps,)."""
+    """What a corrector has to know of its time.
+
+    Each field is a number; in a plan each is a vector (steps,).
+    """
 
     t: Array
     sigma: Array
@@ -127,8 +130,8 @@ def by_batch(snr: ArrayLike, score: Array, z: Array, coefficients: LangevinCoeff
     """
     if z.size < LEAST_VALUES:
         raise ValueError(
-            f"the norms of {len(z)} samples of {z[0].size} numbers are too erratic to set a step size; "
-            f"need {LEAST_VALUES} numbers in a batch, or take AnnealedLangevin"
+            f"the norms of {len(z)} samples of {z[0].size} numbers are too erratic to set a step "
+            f"size; need {LEAST_VALUES} numbers in a batch, or take AnnealedLangevin"
         )
     noise_norm, score_norm = (jnp.mean(norm(a), axis=0, keepdims=True) for a in (z, score))
     return 2 * coefficients.ratio_squared * (snr * noise_norm / score_norm) ** 2
@@ -172,13 +175,14 @@ class Langevin(Corrector):
         check_name("norms", self.norms, NORMS)
 
     def step_size(self, score: Array, z: Array, coefficients: LangevinCoefficients) -> Array:
-        """Return the step size of arXiv:2011.13456, algorithms 4 and 5; see `Corrector.step_size`."""
+        """Return the step size of algorithms 4 and 5; see `Corrector.step_size`."""
         return NORMS[self.norms](self.snr, score, z, coefficients)
 
 
 class AnnealedLangevin(Corrector):
-    """Corrector whose step follows sigma (Song and Ermon 2019, arXiv:1907.05600); for any
-    dimension.
+    """Corrector whose step follows sigma (Song and Ermon 2019, arXiv:1907.05600).
+
+    It works in any dimension.
 
     Attributes:
         snr: signal-to-noise ratio of a step, between 0 and 1.
@@ -192,5 +196,5 @@ class AnnealedLangevin(Corrector):
         _check(self.snr, self.n_steps)
 
     def step_size(self, score: Array, z: Array, coefficients: LangevinCoefficients) -> Array:
-        """Return the step size that follows the noise level alone, (); see `Corrector.step_size`."""
+        """Return the step size that follows sigma alone, (); see `Corrector.step_size`."""
         return by_level(self.snr, score, z, coefficients)

@@ -1,13 +1,15 @@
-r"""The log-likelihood of a model by its probability flow (Song et al. 2021, arXiv:2011.13456, eq.
-39), with errors that can be believed.
+r"""The log-likelihood of a model by its probability flow, with errors that can be believed.
 
-In the angle :math:`\theta` and the state :math:`u = x / h` of `ode.py`, from data to noise,
+It is eq. 39 of Song et al. 2021, arXiv:2011.13456. In the angle :math:`\theta` and the state
+:math:`u = x / h` of `ode.py`, from data to noise,
 
-.. math:: \log p_{t_{\min}}(x) = \log \pi(x_1) + D \log \frac{h_1}{h_{t_{\min}}} + \int \operatorname{tr} J\,d\theta, \qquad
+.. math::
+    \log p_{t_{\min}}(x) = \log \pi(x_1) + D \log \frac{h_1}{h_{t_{\min}}}
+    + \int \operatorname{tr} J\,d\theta, \qquad
     J = \frac{\partial}{\partial u} \frac{du}{d\theta},
 
-:math:`\pi` being the prior. Three things keep the result from the log-density of the data, and each
-is reported by itself:
+:math:`\pi` being the prior. Three things separate the result from the log-density of the data, and
+each is reported by itself:
 
 - the estimate of the trace, by its standard error over independent probes that stay fixed along the
   flow: :math:`v^T J v` (Hutchinson 1989; arXiv:1810.01367), or with part of the products spent on
@@ -46,22 +48,42 @@ class LogLikelihood(NamedTuple):
     # has two values for Rademacher v, so that K probes agree by chance, and claim no error, with
     # probability 2^(1 - K): use the exact trace there, or Gaussian probes.
     std_error: Float[Array, " batch"]
-    refinement: Float[
-        Array, " batch"
-    ]  # minus what ten times the tolerance gives: about the error of that coarser solve; NaN if not asked
+    # Minus what ten times the tolerance gives, so about the error of that coarser solve; NaN unless
+    # `refine` is set.
+    refinement: Float[Array, " batch"]
     latent: Array  # (batch, ...) the end point at t = 1
     nfe: Int[Array, ""]
 
 
+class Solution(NamedTuple):
+    """One solve of the flow."""
+
+    log_prob: Array  # (batch,)
+    traces: Array  # (batch, probes) integrals of the trace, by each independent probe
+    latent: Array  # (batch, ...)
+    calls: Array  # () of the denoiser
+
+
+class Trace(NamedTuple):
+    """One way of estimating the trace of a Jacobian."""
+
+    draw: Callable  # (key, shape, dtype) -> random rows
+    estimate: Callable[[Product, Array], Array]  # (product, rows) -> by each independent probe
+    rows: Callable[[int], int]  # the number of products -> the number of rows to draw
+
+
 def _exact(product: Product, rows: Array) -> Array:
+    """Return the trace (1,), from the rows of the identity."""
     return jnp.sum(rows * product(rows), keepdims=True).reshape(1)
 
 
 def _hutchinson(product: Product, rows: Array) -> Array:
+    """Return the estimate v^T J v of each row (k,)."""
     return jnp.sum(rows * product(rows), 1)
 
 
 def _hutch_pp(product: Product, rows: Array) -> Array:
+    """Return the estimate of each row of the second half (k / 2,), the first being the sketch."""
     sketch, probes = jnp.split(rows, 2)
     q = jnp.linalg.qr(product(sketch).T)[0].T  # orthonormal rows
     along = jnp.matmul(probes, q.T, precision="highest")
@@ -69,16 +91,20 @@ def _hutch_pp(product: Product, rows: Array) -> Array:
     return jnp.sum(q * product(q)) + jnp.sum(rest * product(rest), 1)
 
 
-# name -> (draw of one row, estimate of the trace by each independent probe, rows drawn from the
-# number of products)
-TRACES: dict[str, tuple[Callable, Callable, Callable]] = {
-    "rademacher": (jax.random.rademacher, _hutchinson, lambda products: products),
-    "gaussian": (jax.random.normal, _hutchinson, lambda products: products),
-    "hutch++": (
-        jax.random.rademacher,
-        _hutch_pp,
-        lambda products: 2 * (products // 3),
-    ),  # sketch, range and probes: a third each
+def _one_each(products: int) -> int:
+    """Return as many rows as products."""
+    return products
+
+
+def _two_thirds(products: int) -> int:
+    """Return the number of rows of Hutch++: sketch, range and probes take a third each."""
+    return 2 * (products // 3)
+
+
+TRACES: dict[str, Trace] = {
+    "rademacher": Trace(draw=jax.random.rademacher, estimate=_hutchinson, rows=_one_each),
+    "gaussian": Trace(draw=jax.random.normal, estimate=_hutchinson, rows=_one_each),
+    "hutch++": Trace(draw=jax.random.rademacher, estimate=_hutch_pp, rows=_two_thirds),
 }
 
 
@@ -98,20 +124,29 @@ def log_likelihood(
     atol: ArrayLike = 1e-5,
     max_steps: int = 4096,
 ) -> LogLikelihood:
-    """Return the log-likelihood of data `x` (batch, ...) under the model, that is of x at t_min
-    pulled back from the prior.
+    """Return the log-likelihood of data under the model.
+
+    It is the log-density of `x` at t_min, pulled back from the prior along the flow.
 
     Args:
         key: draws the probes, fixed along the flow, of each sample from its `index`; the exact
             trace ignores it.
+        denoise: the denoiser, see `Denoise`.
+        sde: the process.
+        x: data (batch, ...).
         probes: products with the Jacobian in each evaluation; None computes the exact trace, at as
             many products as x has dimensions.
         trace: how probes estimate the trace, a row of `TRACES`; "hutch++" spends a third of them on
             its error, so at least 6.
-        sd: standard deviation of the data, by default the denoiser's `sigma_data`, else 1. Any
-            value gives the same likelihood; their own takes the fewest evaluations.
         refine: solve at ten times the tolerance as well, at about half the price more, and report
             the difference.
+        sd: standard deviation of the data, by default the denoiser's `sigma_data`, else 1. Any
+            value gives the same likelihood; their own takes the fewest evaluations.
+        cond: a pytree of conditions with leading axis `batch`.
+        index: the number (batch,) of each sample in its run; default 0, 1, ...
+        rtol: relative tolerance of a step in the normalised state.
+        atol: absolute tolerance of it.
+        max_steps: after so many steps a sample is given up.
 
     Returns:
         LogLikelihood, in float32 for narrower data; a sample that did not arrive within `max_steps`
@@ -142,29 +177,18 @@ def log_likelihood(
 
 @eqx.filter_jit
 def _likelihood(keys, denoise, sde, x, numbers, cond, probes, trace, refine, max_steps):
+    """Solve the flow from data to noise, once or at two tolerances; see `log_likelihood`."""
     sd, rtol, atol = numbers
-    shape, size = x.shape[1:], x[0].size
-    draw, estimate, count = TRACES[trace]
-    if probes is None:
-        rows = jnp.broadcast_to(jnp.eye(size, dtype=x.dtype), (len(x), size, size))
-        estimate = _exact
-    else:
-        rows = jax.vmap(lambda k: draw(k, (count(probes), size), x.dtype))(keys)
-
-    def field(theta, state, args):
-        (u, _), (cond, rows) = state, args
-        value, jvp = jax.linearize(lambda u: velocity(denoise, sde, theta, u, cond, sd), u)
-        product = jax.vmap(lambda row: jvp(row.reshape(1, *shape))[0].reshape(size))
-        return value, estimate(product, rows[0])[None]
-
+    rows, estimate = _probes(keys, x, probes, TRACES[trace])
+    field = _with_traces(denoise, sde, sd, estimate)
     first, scale = angle(sde, jnp.asarray(sde.t_min, x.dtype), sd)
     last, end_scale = angle(sde, jnp.ones((), x.dtype), sd)
     independent = jax.eval_shape(lambda rows: estimate(lambda v: v, rows), rows[0]).shape[0]
     start = (x / scale, jnp.zeros((len(x), independent), x.dtype))
 
     def at_tolerance(factor):
-        # Dopri5: from 28 % fewer evaluations at equal error than Tsit5 to 9 % more, on the problems
-        # of benchmarks/likelihood.py
+        # Dopri5 takes from 28 % fewer evaluations at equal error than Tsit5 to 9 % more, on the
+        # problems of benchmarks/likelihood.py.
         (u, traces), calls = solve(
             "Dopri5",
             field,
@@ -177,33 +201,71 @@ def _likelihood(keys, denoise, sde, x, numbers, cond, probes, trace, refine, max
             max_steps,
         )
         latent = u * end_scale
-        volume = size * jnp.log(end_scale / scale) + jnp.mean(traces, axis=1)
-        return sde.prior_log_prob(latent) + volume, traces, latent, calls
+        volume = x[0].size * jnp.log(end_scale / scale) + jnp.mean(traces, axis=1)
+        log_prob = sde.prior_log_prob(latent) + volume
+        return Solution(log_prob=log_prob, traces=traces, latent=latent, calls=calls)
 
-    if refine:  # one after the other, so that both share a program
-        values = jax.lax.map(at_tolerance, jnp.array([10.0, 1.0], x.dtype))
-        refinement, calls = values[0][1] - values[0][0], jnp.sum(values[3])
-        log_prob, traces, latent, _ = jax.tree.map(lambda a: a[1], values)
-    else:
-        log_prob, traces, latent, calls = at_tolerance(1.0)
-        refinement = jnp.full(len(x), jnp.nan, x.dtype)
+    solution, refinement, calls = _refined(at_tolerance, refine, x)
     if probes is None:
         std_error = jnp.zeros(len(x), x.dtype)
     else:
-        std_error = jnp.std(traces, axis=1, ddof=1) / jnp.sqrt(independent).astype(x.dtype)
-    nfe = calls * evaluations(denoise, x, cond)
-    return LogLikelihood(log_prob, std_error, refinement, latent, nfe)
+        deviation = jnp.std(solution.traces, axis=1, ddof=1)
+        std_error = deviation / jnp.sqrt(independent).astype(x.dtype)
+    return LogLikelihood(
+        log_prob=solution.log_prob,
+        std_error=std_error,
+        refinement=refinement,
+        latent=solution.latent,
+        nfe=calls * evaluations(denoise, x, cond),
+    )
+
+
+def _with_traces(denoise, sde, sd, estimate) -> Callable:
+    """Return the field of the state, (1, ...), and of the traces by each independent probe."""
+
+    def field(theta, state, args):
+        (u, _), (cond, rows) = state, args
+        value, jvp = jax.linearize(lambda u: velocity(denoise, sde, theta, u, cond, sd), u)
+        product = jax.vmap(lambda row: jvp(row.reshape(u.shape))[0].reshape(u.size))
+        return value, estimate(product, rows[0])[None]
+
+    return field
+
+
+def _probes(keys, x, probes, trace: Trace) -> tuple[Array, Callable[[Product, Array], Array]]:
+    """Return the rows (batch, k, d) that the Jacobian is multiplied with, and the estimate."""
+    size = x[0].size
+    if probes is None:
+        identity = jnp.eye(size, dtype=x.dtype)
+        return jnp.broadcast_to(identity, (len(x), size, size)), _exact
+    rows = jax.vmap(lambda key: trace.draw(key, (trace.rows(probes), size), x.dtype))(keys)
+    return rows, trace.estimate
+
+
+def _refined(at_tolerance: Callable, refine: bool, x: Array) -> tuple[Solution, Array, Array]:
+    """Return the solution, what ten times the tolerance differs by (batch,), and all calls."""
+    if not refine:
+        solution = at_tolerance(1.0)
+        return solution, jnp.full(len(x), jnp.nan, x.dtype), solution.calls
+    # One solve after the other, so that both share a program.
+    both = jax.lax.map(at_tolerance, jnp.array([10.0, 1.0], x.dtype))
+    solution = jax.tree.map(lambda a: a[1], both)
+    return solution, both.log_prob[1] - both.log_prob[0], jnp.sum(both.calls)
 
 
 def prior_mismatch(
     sde: SDE, latent: Array, mean: ArrayLike, variance: ArrayLike
 ) -> Float[Array, " batch"]:
-    """Return log pi(x_1) - log p_1(x_1) in nats: what a likelihood at the end points `latent` owes
-    to the prior alone.
+    """Return log pi(x_1) - log p_1(x_1) in nats, the part of a likelihood due to the prior alone.
 
-    `mean` and `variance` are those of the data, one number or one a coordinate (...). At t = 1 data
-    are all but Gaussian, so p_1 is taken as N(alpha mean, alpha^2 variance + sigma^2); correlations
-    are left out.
+    At t = 1 data are all but Gaussian, so p_1 is taken as N(alpha mean, alpha^2 variance +
+    sigma^2); correlations are left out.
+
+    Args:
+        sde: the process.
+        latent: end points x_1 (batch, ...).
+        mean: that of the data, one number or one a coordinate (...).
+        variance: likewise.
     """
     latent, _ = widened(latent)
     alpha, sigma = sde.marginal(jnp.ones((), latent.dtype))

@@ -1,9 +1,8 @@
-r"""Time grids measured on a denoiser, without gradients: where its estimate changes, steps are
-short.
+r"""Time grids measured on a denoiser: steps are short where its estimate changes.
 
-A few noises are carried accurately through many candidate levels :math:`s = \sigma / \alpha`;
-:math:`y = x / \alpha` and :math:`\hat x_0` are kept at each. A rule then picks n + 1 of the
-candidates:
+No gradients are needed. A few noises are carried accurately through many candidate levels
+:math:`s = \sigma / \alpha`, and :math:`y = x / \alpha` and :math:`\hat x_0` are stored at each. A
+rule then picks n + 1 of the candidates:
 
 - "speed": equal lengths of the path that :math:`\hat x_0` describes, the square root of the noises'
   mean squared speed;
@@ -17,7 +16,8 @@ candidates:
 The cheapest path is found exactly, by dynamic programming.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,48 +32,69 @@ from .data_size import data_sd
 from .heun import Heun
 
 
-def _speed(levels, x0, y, steps):
-    length = np.append(0.0, np.cumsum(np.sqrt(np.mean(np.diff(x0, axis=0) ** 2, axis=(1, 2)))))
-    return np.interp(np.linspace(0, length[-1], steps + 1), length, np.log(levels))
+class Measured(NamedTuple):
+    """What an accurate walk has met at its candidate levels."""
+
+    levels: np.ndarray  # (candidates + 1,) sigma / alpha, decreasing
+    x0: np.ndarray  # (candidates + 1, batch, d) the clean data expected there
+    y: np.ndarray  # (candidates + 1, batch, d) the states over alpha
 
 
-def _step_cost(levels, x0, y):
-    ratio = levels[None, :] / levels[:, None]
+def _speed(walk: Measured, steps: int) -> np.ndarray:
+    """Return log levels (steps + 1,) at equal lengths of the path of the clean data expected."""
+    lengths = np.sqrt(np.mean(np.diff(walk.x0, axis=0) ** 2, axis=(1, 2)))
+    length = np.append(0.0, np.cumsum(lengths))
+    return np.interp(np.linspace(0, length[-1], steps + 1), length, np.log(walk.levels))
+
+
+def _step_cost(walk: Measured) -> np.ndarray:
+    """Return the error of one DDIM step between any two candidates, from row to column."""
+    ratio = walk.levels[None, :] / walk.levels[:, None]
     cost = np.zeros_like(ratio)
-    for i in range(len(levels)):
-        landed = ratio[i][:, None, None] * y[i] + (1 - ratio[i])[:, None, None] * x0[i]
-        cost[i] = np.mean(np.sqrt(np.mean((landed - y) ** 2, -1)), -1)
+    for i in range(len(walk.levels)):
+        keep, data = ratio[i][:, None, None], (1 - ratio[i])[:, None, None]
+        landed = keep * walk.y[i] + data * walk.x0[i]
+        cost[i] = np.mean(np.sqrt(np.mean((landed - walk.y) ** 2, -1)), -1)
     return cost
 
 
-def _bound_cost(levels, x0, y):
-    cost, width = np.zeros((len(levels), len(levels))), -np.diff(levels)
-    for i in range(len(levels)):
-        rate = np.mean((x0[i:] - x0[i]) ** 2, axis=(1, 2)) / levels[i:] ** 3
+def _bound_cost(walk: Measured) -> np.ndarray:
+    """Return the part of the bound of a step between any two candidates, from row to column."""
+    cost = np.zeros((len(walk.levels), len(walk.levels)))
+    width = -np.diff(walk.levels)
+    for i in range(len(walk.levels)):
+        squares = np.mean((walk.x0[i:] - walk.x0[i]) ** 2, axis=(1, 2))
+        rate = squares / walk.levels[i:] ** 3
         cost[i, i:] = np.append(0.0, np.cumsum((rate[1:] + rate[:-1]) / 2 * width[i:]))
     return cost
 
 
-def _cheapest(cost, steps):
+def _cheapest(cost: np.ndarray, steps: int) -> list[int]:
     """Return the `steps` + 1 indices, first and last included, whose path costs least."""
     n = len(cost)
     cost = np.where(np.triu(np.ones((n, n)), 1) > 0, cost, np.inf)
-    best, came = cost[0], []
+    best, previous = cost[0], []
     for _ in range(steps - 1):
         through = best[:, None] + cost
-        came.append(np.argmin(through, 0))
+        previous.append(np.argmin(through, 0))
         best = np.min(through, 0)
     path = [n - 1]
-    for previous in reversed(came):
-        path.append(int(previous[path[-1]]))
+    for came_from in reversed(previous):
+        path.append(int(came_from[path[-1]]))
     return [0, *reversed(path)]
 
 
-def _path(cost):
-    return lambda levels, x0, y, steps: np.log(levels)[_cheapest(cost(levels, x0, y), steps)]
+def _cheapest_by(cost: Callable[[Measured], np.ndarray]) -> Callable[[Measured, int], np.ndarray]:
+    """Return the rule that takes the cheapest path."""
+    return lambda walk, steps: np.log(walk.levels)[_cheapest(cost(walk), steps)]
 
 
-RULES = {"speed": _speed, "step": _path(_step_cost), "bound": _path(_bound_cost)}
+# name -> (walk, steps) -> log levels (steps + 1,)
+RULES: dict[str, Callable[[Measured, int], np.ndarray]] = {
+    "speed": _speed,
+    "step": _cheapest_by(_step_cost),
+    "bound": _cheapest_by(_bound_cost),
+}
 
 
 def measured_grid(
@@ -87,15 +108,24 @@ def measured_grid(
     cond: Any = None,
     candidates: grids.Count = 100,
 ) -> np.ndarray:
-    """Return times (steps + 1,) down to `end`, chosen for a denoiser on noises `x` of its prior,
-    for 3 x `candidates` + 1 evaluations.
+    """Return times chosen for a denoiser by a walk through many candidates.
 
-    The grid starts where `grids.log_snr` does: at t = 1 if the process leaves some signal there.
+    It takes 3 x `candidates` + 1 evaluations. The grid starts where `grids.log_snr` does: at t = 1
+    if the process leaves some signal there.
 
     Args:
+        denoise: the denoiser, see `Denoise`.
+        sde: the process.
+        x: noises of its prior (batch, ...).
+        steps: how many steps the grid has.
+        rule: how they are chosen, "speed", "step" or "bound".
+        end: the last time.
         cond: conditions of the noises, handed to `denoise`.
-        candidates: how many steps the accurate walk has; Heun's method takes two evaluations for
-            each, and one more tells the estimate at each of the candidate levels.
+        candidates: how many steps the accurate walk has. Heun's method takes two evaluations for
+            each, and one more gives the estimate at each of the candidate levels.
+
+    Returns:
+        Times (steps + 1,) down to `end`.
 
     Raises:
         ValueError: an unknown rule, more steps than candidates, or a walk that is not finite.
@@ -108,20 +138,29 @@ def measured_grid(
         )
     x = jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))  # whole numbers, narrow
     ts = grids.log_snr(sde, candidates, end=end, sd=data_sd(denoise))
-    walk = sample(
-        jax.random.key(0), Heun(), denoise, sde, ts, x, cond=cond, keep=None, denoise_last=False
-    )
-    assert walk.path is not None
-    times = jnp.asarray(ts, x.dtype)
-    x0 = jax.lax.map(lambda at: denoise(at[0], at[1], cond).x0, (walk.path, times))
-    alpha, sigma = (np.asarray(a, np.float64) for a in sde.marginal(times))
-    y, x0 = (np.asarray(a, np.float64).reshape(candidates + 1, len(x), -1) for a in (walk.path, x0))
-    if not (np.isfinite(y).all() and np.isfinite(x0).all()):
-        raise ValueError(
-            "the walk that the grid is measured on is not finite; measure on noises of the prior, such as draw_prior gives, "
-            "and check the denoiser"
-        )
-    log_levels = RULES[rule](sigma / alpha, x0, y / alpha[:, None, None], steps)
+    log_levels = RULES[rule](_measured(denoise, sde, x, ts, cond), steps)
     times = np.asarray(sde.time(-2 * jnp.asarray(log_levels)), np.float64)
     times[0], times[-1] = ts[0], end
     return times
+
+
+def _measured(denoise, sde, x, ts, cond) -> Measured:
+    """Walk `x` accurately through the candidate times `ts`.
+
+    Raises:
+        ValueError: the walk is not finite.
+    """
+    samples = sample(
+        jax.random.key(0), Heun(), denoise, sde, ts, x, cond=cond, keep=None, denoise_last=False
+    )
+    assert samples.path is not None
+    times = jnp.asarray(ts, x.dtype)
+    x0 = jax.lax.map(lambda at: denoise(at[0], at[1], cond).x0, (samples.path, times))
+    alpha, sigma = (np.asarray(a, np.float64) for a in sde.marginal(times))
+    path, x0 = (np.asarray(a, np.float64).reshape(len(ts), len(x), -1) for a in (samples.path, x0))
+    if not (np.isfinite(path).all() and np.isfinite(x0).all()):
+        raise ValueError(
+            "the walk that the grid is measured on is not finite; "
+            "measure on noises of the prior, such as draw_prior gives, and check the denoiser"
+        )
+    return Measured(levels=sigma / alpha, x0=x0, y=path / alpha[:, None, None])

@@ -53,7 +53,7 @@ class Multistep(Sampler):
     past_predictions: eqx.AbstractVar[int]
 
     def init(self, x: Array) -> tuple[Array, ...]:
-        """Return the predictions before the first step, newest first: zeros, whose weights are 0."""
+        """Return zeros for the predictions before the first step, whose weights are 0."""
         return (jnp.zeros_like(x),) * self.past_predictions
 
     def step(

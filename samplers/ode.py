@@ -6,11 +6,11 @@ For every SDE the flow is integrated where it is smooth: over the angle
 
 .. math:: du/d\theta = \cos\theta\,\hat\epsilon - \sin\theta\,\hat x_0 .
 
-Data of standard deviation s are taken as data x_0 / s of unit scale in a process of
-:math:`s \alpha`; centred normal data then do not move at all. It owes nothing to how fast the SDE
-runs through its noise levels. diffrax always runs in increasing pseudo-time. Each sample has step
-sizes of its own, so it does not depend on its batch; the whole batch is evaluated until its slowest
-member is done, which is what `nfe` counts.
+This equation does not depend on how fast the process runs through its noise levels. Data of
+standard deviation s are taken as data x_0 / s of unit scale in a process of :math:`s \alpha`;
+centred normal data then do not move at all. diffrax always runs in increasing pseudo-time. Each
+sample has step sizes of its own, so that it does not depend on its batch. The whole batch is
+evaluated until its slowest member is done, and `nfe` counts these evaluations.
 """
 
 from typing import Any
@@ -44,14 +44,20 @@ def probability_flow(
     max_steps: int = 4096,
     denoise_last: bool | None = None,
 ) -> Samples:
-    """Carry `x` (batch, ...) along the probability flow from time `start` to time `end`, in either
-    direction.
+    """Carry `x` (batch, ...) along the probability flow, in either direction.
 
     Args:
-        end: by default near data, at 1e-3 or earlier where noise is above a hundredth of the data.
+        denoise: the denoiser, see `Denoise`.
+        sde: the process.
+        x: the state at `start` (batch, ...).
+        start: the time where the walk starts.
+        end: the time where it ends; by default near data, at 1e-3 or earlier where noise is above a
+            hundredth of the data.
         sd: standard deviation of the data; by default the denoiser's `sigma_data`, else 1.
-        rtol, atol: tolerances of a step in the normalised state, which is of unit size from data to
-            noise.
+        cond: a pytree of conditions with leading axis `batch`.
+        rtol: relative tolerance of a step in the normalised state, of unit size from data to noise.
+        atol: absolute tolerance of it.
+        max_steps: after so many steps a sample is given up.
         denoise_last: return the expected clean data at `end`, with one more evaluation; the default
             does so when going to data.
 
@@ -72,7 +78,8 @@ def probability_flow(
     if denoise_last is None and not to_data:
         if isinstance(start, Tracer) or isinstance(last, Tracer):
             raise ValueError(
-                "start or end is traced, so that the direction is not known; say whether to denoise_last"
+                "start or end is traced, so that the direction is not known; "
+                "say whether to denoise_last"
             )
         to_data = bool(last < start)
     clean = to_data if denoise_last is None else denoise_last
@@ -93,28 +100,30 @@ def _flow(denoise, sde, x, numbers, cond, max_steps, denoise_last):
     x = u * end_scale
     if denoise_last:
         x, calls = denoise(x, end, cond).x0, calls + 1
-    return Samples(x, calls * evaluations(denoise, x, cond), None)
+    return Samples(x=x, nfe=calls * evaluations(denoise, x, cond), path=None)
 
 
 def check_noisy(sde: SDE) -> None:
-    """Raise a ValueError if sigma is known to be 0 at t_min, where log-densities, and the flow
-    towards them, are singular.
+    """Raise a ValueError if sigma is known to be 0 at t_min.
+
+    Log-densities, and the flow towards them, are singular there.
     """
     sigma = in_float64(lambda sde: sde.marginal(jnp.asarray(sde.t_min))[1], sde)
     if not isinstance(sigma, Tracer) and not sigma > 0:
         raise ValueError(
-            f"sigma is 0 at t_min = {sde.t_min}, where a likelihood is singular; raise t_min above 0"
+            f"sigma is 0 at t_min = {sde.t_min}, where a likelihood is singular; "
+            "raise t_min above 0"
         )
 
 
 def angle(sde, t, sd):
-    """Return the angle theta of time t and the scale h, for data of standard deviation `sd`."""
+    """Return the angle theta of time `t` and the scale h, each (), for data of deviation `sd`."""
     alpha, sigma = sde.marginal(t)
     return jnp.arctan2(sigma, sd * alpha), jnp.hypot(sd * alpha, sigma)
 
 
 def velocity(denoise, sde, theta, u, cond, sd):
-    """Return du/dtheta for a batch of one."""
+    """Return du/dtheta (1, ...) for a batch of one at the angle `theta`, ()."""
     signal = jnp.maximum(jnp.cos(theta), 0.0) / sd  # pi / 2 in float32 lies beyond it
     t = sde.time(2 * (jnp.log(signal) - jnp.log(jnp.sin(theta)))).astype(theta.dtype)
     alpha, sigma = sde.marginal(t)
@@ -123,11 +132,22 @@ def velocity(denoise, sde, theta, u, cond, sd):
 
 
 def solve(method, field, first, last, state, args, rtol, atol, max_steps):
-    """Integrate `field(theta, state, args)` from angle `first` to `last`, each sample alone.
+    """Integrate `field(theta, state, args)` from one angle to another, each sample alone.
 
-    Return the end and the calls of `field` that the slowest sample made. `method`, a solver of
-    diffrax by its name, calls it six times a step, for the first of its seven stages is the last of
-    the step before.
+    Args:
+        method: a solver of diffrax by its name. It calls the field six times a step, as the first
+            of its seven stages is the last of the step before.
+        field: (theta, state, args) -> d state / d theta, for a batch of one.
+        first: the angle at the start, ().
+        last: the angle at the end, earlier or later.
+        state: a pytree of arrays (batch, ...).
+        args: likewise.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+        max_steps: after so many steps a sample is given up.
+
+    Returns:
+        The state at the end, and the calls of `field` that the slowest sample made.
     """
     import diffrax  # takes as long to import as JAX, and walks of fixed steps do without it
 
@@ -136,7 +156,7 @@ def solve(method, field, first, last, state, args, rtol, atol, max_steps):
     def forward(r, state, args):
         return jax.tree.map(lambda rate: sign * rate, field(first + sign * r, state, args))
 
-    def alone(state, args):
+    def solve_one(state, args):
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(forward),
             getattr(diffrax, method)(),
@@ -153,5 +173,5 @@ def solve(method, field, first, last, state, args, rtol, atol, max_steps):
         end = jax.tree.map(lambda a: jnp.where(arrived, a[-1, 0], jnp.nan), solution.ys)
         return end, solution.stats["num_steps"]
 
-    end, steps = jax.vmap(alone)(state, args)
+    end, steps = jax.vmap(solve_one)(state, args)
     return end, 1 + 6 * jnp.max(steps)

@@ -1,16 +1,16 @@
-r"""Parallel in time: all steps of a window at once, again and again, until they agree (ParaDiGMS:
-Shih et al. 2023, arXiv:2305.16317).
+r"""Parallel in time: all steps of a window at once, again and again, until they agree.
 
-A walk is the fixed point of :math:`x_{i+1} = \phi_i(x_i)`, with its noise frozen in the keys.
-Picard's iteration evaluates every step of a window from the current guess and adds up the
-increments,
+This is ParaDiGMS (Shih et al. 2023, arXiv:2305.16317). A walk is the fixed point of
+:math:`x_{i+1} = \phi_i(x_i)`, with its noise frozen in the keys. Picard's iteration evaluates every
+step of a window from the current guess and adds up the increments,
 
-.. math:: u_{i+1} \leftarrow u_0 + \sum_{j \le i} \big(\phi_j(x_j) / h_{j+1} - x_j / h_j\big), \qquad
+.. math::
+    u_{i+1} \leftarrow u_0 + \sum_{j \le i} \big(\phi_j(x_j) / h_{j+1} - x_j / h_j\big), \qquad
     u = x / h, \quad h = \sqrt{\alpha^2 + \sigma^2},
 
 which is exact for the first point of the window. The window moves on past the points that no longer
-change. More evaluations than a sequential walk, but fewer one after the other; each iteration is
-one network call on a batch of batch x window.
+change. There are more evaluations than in a sequential walk, but fewer one after the other: each
+iteration is one network call on a batch of batch x window.
 """
 
 from typing import Any, NamedTuple
@@ -67,16 +67,22 @@ def sample_parallel(
     index: Int[Array, " batch"] | None = None,
     mesh: Mesh | None = None,
 ) -> ParallelSamples:
-    """Return what `sample(..., denoise_last=False)` returns, to `tolerance`, in fewer sequential
-    network calls.
+    """Return what `sample(..., denoise_last=False)` returns, in fewer sequential network calls.
 
     Args:
+        key: the key of the run; draw the start with `draw_prior` from the same key.
         sampler: a sampler without memory, deterministic or stochastic.
+        denoise: the denoiser, see `Denoise`.
+        sde: the process.
+        ts: decreasing times (steps + 1,).
+        x: the start (batch, ...).
         window: steps iterated at once; default all.
         tolerance: a point is settled when its last change, a root mean square over dimensions, is
             below tolerance times h; each sample by itself.
-        mesh: devices over whose first axis the steps of the window are spread; without it the batch
-            may be, by its own sharding.
+        cond: a pytree of conditions with leading axis `batch`.
+        index: the number (batch,) of each sample in its run; default 0, 1, ...
+        mesh: the steps of the window are shared by the devices along its first axis; without it the
+            batch may be, by its own sharding.
 
     Raises:
         ValueError: a sampler with memory, a window that is empty or that the devices cannot share,
@@ -91,7 +97,8 @@ def sample_parallel(
     steps = len(grid) - 1
     if jax.tree.leaves(sampler.init(x)):
         raise ValueError(
-            f"a multi-step sampler's steps depend on each other and cannot be iterated on their own, got {sampler!r}"
+            "a multi-step sampler's steps depend on each other and cannot be iterated on their "
+            f"own, got {sampler!r}"
         )
     window = steps if window is None else window
     check_count(window=window)
@@ -99,7 +106,8 @@ def sample_parallel(
         raise ValueError(f"need a window of 1 to {steps} steps, got {window}")
     if mesh is not None and window % mesh.devices.shape[0]:
         raise ValueError(
-            f"{mesh.devices.shape[0]} devices cannot share a window of {window} steps; choose a multiple"
+            f"{mesh.devices.shape[0]} devices cannot share a window of {window} steps; "
+            "choose a multiple"
         )
     plan = check_plan(sampler, sde, in_float64(sampler.plan, sde, grid))
     scale = in_float64(lambda sde, ts: jnp.hypot(*sde.marginal(ts)), sde, grid)
@@ -130,8 +138,7 @@ def _iterate(key, sampler, denoise, plan, scale, x, cond, index, window, toleran
     """
     steps, evaluations = len(scale) - 1, 0
     # Beyond the last step the window is padded with steps that are evaluated but change nothing.
-    plan = jax.tree.map(lambda c: jnp.concatenate([c, jnp.repeat(c[-1:], window, 0)]), plan)
-    scale = jnp.concatenate([scale, jnp.repeat(scale[-1:], window)])
+    plan, scale = jax.tree.map(lambda c: _padded(c, window), (plan, scale))
 
     def solve(key, x, cond):
         """Return the end of one sample, x (...), and the iterations made."""
@@ -167,7 +174,8 @@ def _iterate(key, sampler, denoise, plan, scale, x, cond, index, window, toleran
             )
 
         points = jnp.broadcast_to((x / scale[0])[None], (steps + 1 + window, *x.shape))
-        start = Iterate(jnp.zeros((), jnp.int32), points, jnp.zeros((), jnp.int32))
+        zero = jnp.zeros((), jnp.int32)
+        start = Iterate(first=zero, points=points, depth=zero)
         end = jax.lax.while_loop(lambda state: state.first < steps, iterate, start)
         return end.points[steps] * scale[steps], end.depth
 
@@ -182,6 +190,11 @@ def _over_devices(steps: Array, mesh: Mesh | None) -> Array:
         return steps
     sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
     return jax.lax.with_sharding_constraint(steps, sharding)
+
+
+def _padded(values: Array, length: int) -> Array:
+    """Return the values followed by `length` copies of the last one."""
+    return jnp.concatenate([values, jnp.repeat(values[-1:], length, 0)])
 
 
 def _column(values: Array, x: Array) -> Array:
@@ -203,9 +216,7 @@ def _settled(new: Array, old: Array, tolerance: Array) -> Array:
 
 
 def _with_window(points: Array, new: Array, first: Array) -> Array:
-    """Return the points with those of a window from `first` on; what comes after starts from its
-    last.
-    """
+    """Return the points with `new` ones from `first` on; later ones are the last of them."""
     points = jax.lax.dynamic_update_slice_in_dim(points, new, first, 0)
     beyond = jnp.arange(len(points)) >= first + len(new)
     return jnp.where(_column(beyond, new[0]), new[-1:], points)

@@ -20,8 +20,9 @@ class Pair(NamedTuple):
 
 
 class PredictorCorrector(Sampler):
-    """Two samplers in turn, the corrector at t and then the predictor from t to s; itself a
-    sampler.
+    """Two samplers in turn, the corrector at t and then the predictor from t to s.
+
+    It is itself a sampler.
 
     Attributes:
         predictor: a sampler that goes on to the next time.
@@ -40,8 +41,8 @@ class PredictorCorrector(Sampler):
                 )
         if self.predictor.is_corrector or not self.corrector.is_corrector:
             raise ValueError(
-                "the predictor goes on to the next time, as EulerMaruyama() does, and the corrector "
-                "stays at its own, as Langevin(snr=0.16) does (Sampler.is_corrector); "
+                "the predictor goes on to the next time, as EulerMaruyama() does, and the "
+                "corrector stays at its own, as Langevin(snr=0.16) does (Sampler.is_corrector); "
                 f"got predictor = {self.predictor!r} and corrector = {self.corrector!r}"
             )
 

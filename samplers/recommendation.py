@@ -165,21 +165,22 @@ def recommended(
 
 
 def _concrete_sd(denoise: Any, sd: ArrayLike | None) -> float:
-    """Return the size of the data as a number, also inside `jax.jit`."""
+    """Return the size of the data as a number, also inside of `jax.jit`."""
     if sd is None and denoise is not None:
         sd = in_float64(lambda denoise: data_sd(denoise), denoise)
     concrete = data_sd(None, sd)
     if isinstance(concrete, Tracer):
         raise ValueError(
-            "the size of the data decides which grid is recommended, so it cannot be traced; pass sd as a number, "
-            "or ask for the recommendation outside of jax.jit"
+            "the size of the data decides which grid is recommended, so it cannot be traced; "
+            "pass sd as a number, or ask for the recommendation outside of jax.jit"
         )
     return float(np.asarray(concrete))
 
 
 def _end(sde: SDE, level: float) -> float:
-    """Return the time of a noise level sigma / alpha, t_min where the process does not get there,
-    at most half of the time there is.
+    """Return the time of a noise level sigma / alpha, at most 0.5.
+
+    It is t_min where the process does not get there.
     """
     time = float(in_float64(lambda sde: sde.time_of_level(level), sde))
     return min(max(float(sde.t_min), time), 0.5)

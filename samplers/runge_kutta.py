@@ -1,5 +1,4 @@
-r"""Runge-Kutta samplers: k network calls a step, the first at its start, the others later in the
-step.
+r"""Runge-Kutta samplers: k network calls a step, the first at its start.
 
 The samplers remember the predictions :math:`F = a \hat x_0 + b \hat\epsilon` of the calls after the
 first. With target i = 1 ... k - 1 the point of call i and target k the end of the step,

@@ -8,11 +8,10 @@ from sde_lib.base import NO_SIGNAL
 
 
 def signal_and_noise(sde: SDE, ts: Array) -> tuple[Array, Array]:
-    """Return `alpha` and `sigma`, elementwise; an alpha that is rounding alone, such as cos(pi / 2)
-    = 6e-17, is 0.
+    """Return `alpha` and `sigma`, elementwise; an alpha that is rounding alone is 0.
 
-    A coefficient divided by it is infinite then, and is refused, instead of 1e16 and silent
-    nonsense.
+    Rounding leaves cos(pi / 2) = 6e-17, for example. A coefficient divided by 0 is infinite and is
+    refused; divided by the rounding it would be 1e16 and the walk silent nonsense.
     """
     alpha, sigma = sde.marginal(ts)
     return jnp.where(alpha > NO_SIGNAL, alpha, 0.0), sigma

@@ -15,7 +15,9 @@ from .rectified import Rectified as Rectified
 from .discrete import Discrete as Discrete
 from .retimed import Retimed as Retimed
 
-# Denoisers: a network, what it predicts and what it is told
+# Denoisers: a network, what it predicts and what it is fed
+from .protocols import Denoise as Denoise
+from .denoise_check import check_denoise as check_denoise
 from .denoiser import Denoiser as Denoiser
 from .estimate import Estimate as Estimate
 from .predictions import PREDICTIONS as PREDICTIONS
@@ -59,6 +61,7 @@ from .names import check_name as check_name
 
 if jax.lib.__version__ == "0.10.2":  # pyright: ignore[reportPrivateImportUsage]
     warnings.warn(
-        "jaxlib 0.10.2 computes some vmapped matrix products wrongly on CPU (jax-ml/jax issue 39103); install another version",
+        "jaxlib 0.10.2 computes some vmapped matrix products wrongly on CPU "
+        "(jax-ml/jax issue 39103); install another version",
         stacklevel=2,
     )

@@ -1,8 +1,9 @@
-"""States and times as arrays: which type they have, which shape, and in which precision they are computed.
+"""States and times as arrays: their type, their shape, and the precision they are computed in.
 
-A state is one floating array of shape (batch, ...). Whole numbers and Booleans are taken as numbers of the default floating type.
-A time has shape () or (batch,) and lies in [0, 1]. Times, coefficients and what is computed from them are never narrower than float32,
-also where the state is bfloat16 or float16: eight bits cannot tell the steps of a walk apart.
+A state is one floating array of shape (batch, ...). Whole numbers and Booleans are taken as numbers
+of the default floating type. A time has shape () or (batch,) and lies in [0, 1]. Times,
+coefficients and what is computed from them are never narrower than float32, also where the state is
+bfloat16 or float16: eight bits cannot tell the steps of a walk apart.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,9 @@ TIME_SLACK = 1e-6  # a time may have been rounded to float32
 
 
 def floating(values: ArrayLike) -> Array:
-    """Return `values` as a floating array; floating types stay as they are, other real ones become the default type.
+    """Return `values` as a floating array.
+
+    Floating types stay as they are; other real ones become the default type.
 
     Raises:
         ValueError: the values are complex, or no numbers.
@@ -49,7 +52,10 @@ def _numeric(values: ArrayLike) -> Any:
 
 
 def precision(state: Array) -> DTypeLike:
-    """Return the type in which coefficients for `state` are computed: its own, but never narrower than float32."""
+    """Return the type in which coefficients for `state` are computed.
+
+    It is that of the state, but never narrower than float32.
+    """
     kind = state.dtype
     if not jnp.issubdtype(kind, jnp.floating):
         return jnp.result_type(float)
@@ -71,13 +77,18 @@ def as_state(x: ArrayLike) -> Array:
     x = floating(x)
     if x.ndim == 0:
         raise ValueError(
-            "a state has shape (batch, ...), got one number, of shape (); pass x[None] for a batch of one"
+            "a state has shape (batch, ...), got one number, of shape (); "
+            "pass x[None] for a batch of one"
         )
     return x
 
 
 def check_time(t: ArrayLike) -> ArrayLike:
-    """Return `t`; raise a ValueError if its values are known and leave [0, 1], but for rounding, which is cut off."""
+    """Return the time `t`, with rounding beyond the ends cut off.
+
+    Raises:
+        ValueError: its values are known and leave [0, 1] by more than rounding.
+    """
     if isinstance(t, Tracer):
         return t
     values = np.asarray(_numeric(t)).astype(np.float64)
@@ -91,9 +102,14 @@ def check_time(t: ArrayLike) -> ArrayLike:
 
 
 def expand(t: ArrayLike, like: Array) -> Array:
-    """Append axes to a time of shape () or (batch,) so that it broadcasts against `like` (batch, ...).
+    """Append axes to a time so that it broadcasts against a state.
 
-    It gets the type of `like`, but at least float32.
+    Args:
+        t: a time of shape () or (batch,).
+        like: the state (batch, ...).
+
+    Returns:
+        The time, () or (batch, 1, ...), in the type of `like`, but at least float32.
 
     Raises:
         ValueError: `t` has another shape.
@@ -101,20 +117,27 @@ def expand(t: ArrayLike, like: Array) -> Array:
     t = jnp.asarray(t, precision(like))
     if t.shape not in ((), like.shape[:1]):
         raise ValueError(
-            f"a time has shape () or (batch,) = {like.shape[:1]}, got {t.shape}; pass one time, or one per sample"
+            f"a time has shape () or (batch,) = {like.shape[:1]}, got {t.shape}; "
+            "pass one time, or one per sample"
         )
     return t.reshape(t.shape + (1,) * (like.ndim - 1)) if t.ndim else t
 
 
 def expand_time(t: ArrayLike, like: Array) -> Array:
-    """Expand `t` like `expand`; raise a ValueError as well if its values are known and leave [0, 1]."""
+    """Expand `t` like `expand`, and check its values.
+
+    Raises:
+        ValueError: `t` has another shape, or its values are known and leave [0, 1].
+    """
     return expand(check_time(t), like)
 
 
 def in_float64(fn: Callable, *args: Any) -> Any:
-    """Evaluate `fn(*args)` in float64 NumPy while tracing if nothing in it is traced; otherwise just trace it.
+    """Evaluate `fn(*args)` in float64, also while something else is being traced.
 
-    Solver coefficients lose 3 % in float32 at a thousand steps; a grid or schedule that is being learned must stay traced.
+    If nothing in the function and its arguments is traced, the result is a pytree of float64 NumPy
+    arrays. Otherwise the function is called as it is, so that a grid or a schedule that is being
+    learned stays traced. Solver coefficients would lose 3 % in float32 at a thousand steps.
     """
     if not known(fn, args):
         return fn(*args)

@@ -1,4 +1,7 @@
-"""Settings that make no sense are refused where they are given, with the value, what was expected, and the remedy."""
+"""Settings that make no sense are refused where they are given.
+
+The message has the value, what was expected, and the remedy.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,9 +23,15 @@ def check_numbers(
     remedy: str = "",
     infinite: bool = False,
 ) -> None:
-    """Raise a ValueError "need `expected`, got ..." unless all `values` are numbers and `holds(*values)`; traced ones pass.
+    """Raise a ValueError unless `values` are numbers that `holds` accepts; traced ones pass.
+
+    The message is "need `expected`, got ...".
 
     Args:
+        expected: in words.
+        holds: (*values) -> whether they make sense together.
+        values: numbers, or arrays of them.
+        remedy: added to the message.
         infinite: whether a value may be infinite; NaN never is accepted.
     """
     if not known(*values):
@@ -40,7 +49,9 @@ def check_numbers(
 
 
 def check_increasing(**values: Any) -> None:
-    """Raise a ValueError unless the named values are finite and grow strictly from above 0; traced values pass."""
+    """Raise a ValueError unless the named values are finite and grow strictly from above 0; traced
+    values pass.
+    """
 
     def increasing(*numbers):
         pairs = zip((0, *numbers), numbers, strict=False)

@@ -1,8 +1,9 @@
 """A network seen through an SDE: what clean data and what noise does a noisy x contain?
 
-Three tables say how the network is used, so that published networks are reproduced by names and no code asks which SDE it has:
-`PREDICTIONS` (what its output estimates), `INPUTS` (what it is fed) and, in a loss, `WEIGHTINGS` (how much an error counts).
-EDM (Karras et al. 2022, arXiv:2206.00364, table 1) is prediction "edm", weighting "prediction", inputs "edm".
+Three tables say how the network is used, so that published networks are reproduced by names and no
+code asks which SDE it has: `PREDICTIONS` (what its output estimates), `INPUTS` (what it is fed)
+and, in a loss, `WEIGHTINGS` (how much an error counts). EDM (Karras et al. 2022, arXiv:2206.00364,
+table 1) is prediction "edm", weighting "prediction", inputs "edm".
 """
 
 from collections.abc import Callable
@@ -53,14 +54,23 @@ class Denoiser(eqx.Module):
             self.sigma_data,
             remedy="it is the standard deviation of the data, about 0.5 for images in [-1, 1]",
         )
-        jax.eval_shape(
-            lambda t: INPUTS[self.inputs][1](self.sde, t), jnp.ones(1)
-        )  # a process without levels has no labels
+        # A process without discrete noise levels has no labels.
+        jax.eval_shape(lambda t: INPUTS[self.inputs][1](self.sde, t), jnp.ones(1))
 
     def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
-        """Return the clean data and noise expected in `x` (batch, ...) at time `t`, of shape () or (batch,).
+        """Return the clean data and noise expected in `x` (batch, ...) at time `t`.
 
-        The estimate has the type of `x`, but is computed in float32 at least. Where a prediction says nothing, see `Estimate`.
+        Args:
+            x: the state (batch, ...).
+            t: time of shape () or (batch,).
+            cond: conditions, handed to the network.
+
+        Returns:
+            An Estimate in the type of `x`, computed in float32 at least. `Estimate.solve` says what
+            it is where a prediction carries no information.
+
+        Raises:
+            ValueError: a state, time or network output of an impossible shape or value.
         """
         x = as_state(x)
         time = expand_time(t, x)
@@ -71,30 +81,44 @@ class Denoiser(eqx.Module):
         return Estimate(estimate.x0.astype(x.dtype), estimate.noise.astype(x.dtype))
 
     def output(self, x: Array, t: ArrayLike, cond: Any = None) -> Array:
-        """Return the raw network output, the estimate of a x0 + b noise."""
+        """Return the raw network output (batch, ...), the estimate of a x0 + b noise.
+
+        Args:
+            x: the state (batch, ...).
+            t: time of shape () or (batch,).
+            cond: conditions, handed to the network.
+
+        Raises:
+            ValueError: the network does not return one array like its input.
+        """
         x = as_state(x)
         time = expand_time(t, x)
         scale, signal = INPUTS[self.inputs]
-        seen = scale(self.sde, time, self.sigma_data) * x + SHIFTS.get(self.inputs, 0.0)
-        told = signal(self.sde, jnp.broadcast_to(time.reshape(-1), x.shape[:1]))
-        value = self.net(seen.astype(x.dtype), told.astype(precision(x)), cond)
+        scaled = scale(self.sde, time, self.sigma_data) * x + SHIFTS.get(self.inputs, 0.0)
+        time_signal = signal(self.sde, jnp.broadcast_to(time.reshape(-1), x.shape[:1]))
+        value = self.net(scaled.astype(x.dtype), time_signal.astype(precision(x)), cond)
         if not hasattr(value, "shape"):
             raise ValueError(
-                f"the network returned a {type(value).__name__}; it must return one array like its input"
+                f"the network returned a {type(value).__name__}; "
+                "it must return one array like its input"
             )
         if value.shape != x.shape:
             raise ValueError(
-                f"the network returned shape {value.shape} for a state of shape {x.shape}; it must return one like its input"
+                f"the network returned shape {value.shape} for a state of shape {x.shape}; "
+                "it must return one like its input"
             )
         record_evaluations()
         return value
 
     def score(self, x: Array, t: ArrayLike, cond: Any = None) -> Array:
-        """Return the score, the gradient of log p_t at `x`: minus the expected noise over sigma, so NaN where sigma is 0."""
+        """Return the score (batch, ...), the gradient of log p_t at `x`.
+
+        It is minus the expected noise over sigma, so NaN where sigma is 0.
+        """
         x = as_state(x)
         noise = self(x, t, cond).noise
         return (-noise / self.sde.marginal(expand(t, x))[1]).astype(x.dtype)
 
     def combination(self, t: Array) -> tuple[Number, Number]:
-        """Return (a, b) of the predicted combination, elementwise in t."""
+        """Return (a, b) of the predicted combination at `t`, elementwise."""
         return PREDICTIONS[self.prediction](self.sde, t, self.sigma_data)

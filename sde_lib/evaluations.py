@@ -1,8 +1,9 @@
-"""Counting network evaluations (NFE) while tracing, so that what is reported is what was spent.
+"""Counting network evaluations (NFE) while tracing: the number reported is the number spent.
 
-A denoiser calls `record_evaluations` whenever it calls its network. JAX traces the body of a loop only once: a loop says with
-`repeat_evaluations` how often it runs. `count_evaluations` collects these records while a function is traced, and the compiled function
-returns the number that was found then. ::
+A denoiser calls `record_evaluations` whenever it calls its network. JAX traces the body of a loop
+only once, so a loop says with `repeat_evaluations` how often it runs. `count_evaluations` collects
+these records while a function is traced, and the compiled function returns the number that was
+counted then. ::
 
     with count_evaluations() as tally:
         jax.eval_shape(walk, x)
@@ -32,7 +33,7 @@ def record_evaluations(evaluations: int = 1) -> None:
 
 @contextlib.contextmanager
 def repeat_evaluations(times: int) -> Iterator[None]:
-    """Count each evaluation that is recorded inside as `times` evaluations."""
+    """Multiply every evaluation that is recorded in this context by `times`."""
     token = _times.set(_times.get() * times)
     try:
         yield
@@ -42,7 +43,13 @@ def repeat_evaluations(times: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def count_evaluations() -> Iterator[Tally]:
-    """Collect the evaluations that are recorded inside, and keep them from a tally outside."""
+    """Collect the evaluations that are recorded in this context.
+
+    A count around it does not see them.
+
+    Yields:
+        A Tally, whose total grows as evaluations are recorded.
+    """
     tally, times = _tally.set(Tally()), _times.set(1)
     try:
         yield _tally.get()  # pyright: ignore[reportReturnType]

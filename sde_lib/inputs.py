@@ -1,10 +1,12 @@
-r"""What a network is fed: how x is scaled for it, and what it is told of the time, as one number a sample.
+r"""What a network is fed: the scaled state, and the time as one number a sample, the time signal.
 
-The number is finite at every t in [0, 1]. "edm" tells :math:`\log(\sigma / \alpha) / 4`, of a log-SNR
-:math:`2 \log(\alpha / \sigma)` that is cut to [-20, 40]. At -20 one part in e^10 = 22,000 of the state is signal. A process without any
-signal at t = 1 (`Rectified`, `Cosine`) looks there as it does a little earlier, where networks are trained: 4.5e-5 of uniform times on
-`Rectified` lie beyond. Kingma and Gao (2023, arXiv:2303.00848) and the variational bound end at such levels too. At 40 noise is 2e-9 of
-the signal, which no float32 state can show. "sigma" and its kin tell no sigma below 1e-8, as networks take its logarithm.
+The number is finite at every t in [0, 1]. "edm" feeds :math:`\log(\sigma / \alpha) / 4`, of a
+log-SNR :math:`2 \log(\alpha / \sigma)` that is cut to [-20, 40]. At -20 one part in e^10 = 22,000
+of the state is signal. A process without any signal at t = 1 (`Rectified`, `Cosine`) looks there as
+it does a little earlier, where networks are trained: 4.5e-5 of uniform times on `Rectified` lie
+beyond. Kingma and Gao (2023, arXiv:2303.00848) and the variational bound end at such levels too. At
+40 noise is 2e-9 of the signal, which no float32 state can show. "sigma" and its kin feed no sigma
+below 1e-8, as networks take its logarithm.
 """
 
 from collections.abc import Callable

@@ -1,11 +1,13 @@
-r"""Learned uncertainty (Karras et al. 2024, arXiv:2312.02696, eq. 21): loss weights that balance the noise levels by themselves.
+r"""Learned uncertainty: loss weights that balance the noise levels by themselves.
 
-A small function u of the noise level is trained beside the network on
+It is eq. 21 of Karras et al. 2024, arXiv:2312.02696. A small function u of the noise level is
+trained beside the network on
 
 .. math:: e^{-u_t} \ell_t + u_t,
 
-whose minimum in u is :math:`u_t = \log E\,\ell_t`, so that every level contributes a loss, and about a gradient, of the same size. u is
-linear in fixed Fourier features of the half log-SNR :math:`\log(\sigma / \alpha) / 4`; it is not used after training.
+whose minimum in u is :math:`u_t = \log E\,\ell_t`, so that every level contributes a loss, and
+about a gradient, of the same size. u is linear in fixed Fourier features of the half log-SNR
+:math:`\log(\sigma / \alpha) / 4`; it is not used after training.
 """
 
 import jax.numpy as jnp
@@ -19,13 +21,14 @@ FEATURES = 64
 
 
 def features(sde: SDE, t: Float[Array, " batch"]) -> Float[Array, "batch features"]:
-    """Return the features of times `t`: a constant, then cosines of frequencies and phases that are drawn once and for all."""
+    """Return the features of times `t`: a constant, then cosines.
+
+    Their frequencies and phases come from a fixed seed.
+    """
     t = at_least_float32(t)
     rng = np.random.default_rng(0)
-    frequency, phase = (
-        jnp.asarray(v, t.dtype)
-        for v in (rng.normal(size=FEATURES - 1), rng.uniform(size=FEATURES - 1))
-    )
+    frequency = jnp.asarray(rng.normal(size=FEATURES - 1), t.dtype)
+    phase = jnp.asarray(rng.uniform(size=FEATURES - 1), t.dtype)
     level = jnp.clip(-sde.log_snr(t) / 8, -3.0, 3.0)
     waves = jnp.sqrt(2.0) * jnp.cos(2 * jnp.pi * (frequency[None] * level[:, None] + phase[None]))
     return jnp.concatenate([jnp.ones_like(level)[:, None], waves], 1) / jnp.sqrt(FEATURES)
@@ -34,7 +37,13 @@ def features(sde: SDE, t: Float[Array, " batch"]) -> Float[Array, "batch feature
 def uncertainty(
     weights: Float[Array, " features"], sde: SDE, t: Float[Array, " batch"]
 ) -> Float[Array, " batch"]:
-    """Return u at times `t`; start from weights of zero, where the loss is unchanged."""
+    """Return u at times `t`.
+
+    Args:
+        weights: of the features; start from zeros, where the loss is unchanged.
+        sde: the process.
+        t: the times.
+    """
     return jnp.sum(features(sde, t) * weights[None], 1)
 
 

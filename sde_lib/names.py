@@ -1,9 +1,12 @@
-"""Rows of tables are chosen by name. A name that is called otherwise elsewhere is answered with ours."""
+"""Choosing a row of a table by its name.
+
+For a name that others use for one of our rows the error suggests ours.
+"""
 
 import difflib
 from typing import Any
 
-# What others call our rows -> what they may be here; only those that the table at hand has are offered.
+# What others call our rows -> what they may be here; a table offers only those that it has.
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "epsilon": ("noise",),
     "eps": ("noise",),
@@ -71,7 +74,9 @@ def suggestion(name: str, choices: Any) -> str | None:
 
 
 def check_name(kind: str, name: str, choices: Any) -> None:
-    """Raise a ValueError that lists the choices, and the likely one first, unless `name` is one of them."""
+    """Raise a ValueError that lists the choices, and the likely one first, unless `name` is one of
+    them.
+    """
     if isinstance(name, str) and name in choices:
         return
     listed = ", ".join(sorted(str(choice) for choice in choices))

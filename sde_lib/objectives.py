@@ -1,14 +1,17 @@
-r"""Score matching in continuous time (times: `times.py`).
+r"""Score matching in continuous time; `times.py` draws the times.
 
-For x0 from the data, t from a time distribution and x_t = alpha x0 + sigma noise, the denoising loss of one sample is
+For x0 from the data, t from a time distribution and x_t = alpha x0 + sigma noise, the denoising
+loss of one sample is (Song et al. 2021, arXiv:2011.13456, eq. 7)
 
 .. math:: w_t \, \tfrac1d \| F(x_t, t) - (a_t x_0 + b_t \epsilon) \|^2,
 
-F the network output, (a, b) the prediction and w the weighting of `denoiser.py` (Song et al. 2021, arXiv:2011.13456, eq. 7). It is flow
-matching for prediction "velocity" and weighting "prediction" on `Rectified`, DDPM's and SMLD's loss for weighting "noise" on `Discrete`.
-The sliced loss needs no noise to compare with: by integration by parts, with the noise estimate and random directions v,
+F the network output, (a, b) the prediction and w the weighting of `denoiser.py`. It is flow
+matching for prediction "velocity" and weighting "prediction" on `Rectified`, and DDPM's and SMLD's
+loss for weighting "noise" on `Discrete`. The sliced loss needs no noise to compare with: by
+integration by parts, with the noise estimate and random directions v,
 
-.. math:: E \| \epsilon - \hat\epsilon \|^2 = E \big[ \| \hat\epsilon \|^2 - 2 \sigma\, v^T \partial_x \hat\epsilon\, v \big] + d .
+.. math:: E \| \epsilon - \hat\epsilon \|^2
+    = E \big[ \| \hat\epsilon \|^2 - 2 \sigma\, v^T \partial_x \hat\epsilon\, v \big] + d .
 """
 
 from collections.abc import Callable
@@ -33,9 +36,21 @@ def denoising_loss(
     cond: Any = None,
     weighting: str = "prediction",
 ) -> Float[Array, " batch"]:
-    """Return the denoising score-matching loss of each sample, a mean over its dimensions; `t` has shape () or (batch,).
+    """Return the denoising score-matching loss of each sample, a mean over its dimensions.
 
-    A constant weight 1 under prediction "edm" is EDM's loss; "noise" is DDPM's and score_sde's, "likelihood" that of arXiv:2101.09258.
+    A constant weight 1 under prediction "edm" is EDM's loss; weighting "noise" is that of DDPM and
+    score_sde, "likelihood" that of arXiv:2101.09258.
+
+    Args:
+        key: draws the noise.
+        denoiser: the network, its process and its prediction.
+        x0: clean data (batch, ...).
+        t: times of shape () or (batch,).
+        cond: conditions, handed to the network.
+        weighting: of the squared error, a row of `WEIGHTINGS`.
+
+    Raises:
+        ValueError: an unknown weighting, or data, times or network outputs of an impossible shape.
     """
     check_name("weighting", weighting, WEIGHTINGS)
     x0 = as_state(x0)
@@ -56,10 +71,22 @@ def sliced_loss(
     cond: Any = None,
     weighting: str = "noise",
 ) -> Float[Array, " batch"]:
-    """Return the sliced score-matching loss of each sample (Song et al. 2019, arXiv:1905.07088, eq. 8), a mean over its dimensions.
+    """Return the sliced score-matching loss of each sample, a mean over its dimensions.
 
-    Its expectation is that of `denoising_loss` but for a constant that no network changes: its weight at noise level 1. It is noisier, and
+    It is eq. 8 of Song et al. 2019, arXiv:1905.07088. Its expectation is that of `denoising_loss`
+    but for a constant that no network changes: its weight at noise level 1. It is noisier, and
     takes a derivative in one Rademacher direction, about twice the price.
+
+    Args:
+        key: draws noise and directions.
+        denoiser: the network, its process and its prediction.
+        x0: clean data (batch, ...).
+        t: times of shape () or (batch,).
+        cond: conditions, handed to the network.
+        weighting: a row of `WEIGHTINGS`.
+
+    Raises:
+        ValueError: an unknown weighting, or data, times or network outputs of an impossible shape.
     """
     check_name("weighting", weighting, WEIGHTINGS)
     x0 = as_state(x0)

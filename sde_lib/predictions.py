@@ -1,7 +1,8 @@
-r"""What a network predicts: its output F estimates :math:`a x_0 + b \epsilon`, and each row of `PREDICTIONS` gives (a, b).
+r"""What a network predicts: its output F estimates :math:`a x_0 + b \epsilon`.
 
-With :math:`\alpha, \sigma` the marginal at t, :math:`s` the standard deviation of the data and :math:`h = \sqrt{\sigma^2 + \alpha^2 s^2}`
-that of :math:`x_t`. `Estimate.solve` turns F back into clean data and noise.
+Each row of `PREDICTIONS` gives (a, b). With :math:`\alpha, \sigma` the marginal at t, :math:`s` the
+standard deviation of the data and :math:`h = \sqrt{\sigma^2 + \alpha^2 s^2}` that of :math:`x_t`.
+`Estimate.solve` turns F back into clean data and noise.
 """
 
 from collections.abc import Callable
@@ -15,19 +16,23 @@ from .estimate import Number
 
 Combination = tuple[Number, Number]
 
-# Where alpha or sigma is 0, quotients take their limits with this in its place; below it float32 has no signal beside noise of size 1.
+# Where alpha or sigma is 0, quotients take their limits with this in its place; below it float32
+# has no signal beside noise of size 1.
 FLOOR = 1e-8
 # Quotients and rates are taken no earlier: the rate of sigma = sqrt(t) is infinite at t = 0.
 EARLIEST = 1e-12
 
 
 def rates(sde: SDE, t: Array) -> tuple[Array, Array]:
-    """Return the rates of alpha and sigma, finite at t = 0 too."""
+    """Return the rates of alpha and sigma at `t`, elementwise and finite at t = 0 too."""
     return sde.marginal_rate(jnp.maximum(t, EARLIEST))
 
 
 def floored_marginal(sde: SDE, t: Array) -> tuple[Array, Array]:
-    """Return alpha and sigma, none below `FLOOR`, with which every quotient has its limit."""
+    """Return alpha and sigma at `t`, elementwise, neither below `FLOOR`.
+
+    With them every quotient has its limit.
+    """
     alpha, sigma = sde.marginal(jnp.maximum(t, EARLIEST))
     return jnp.maximum(alpha, FLOOR), jnp.maximum(sigma, FLOOR)
 

@@ -1,15 +1,15 @@
 r"""A denoiser trained under one process, sampled under another.
 
-What is expected in :math:`x / \alpha = x_0 + (\sigma / \alpha) \epsilon` depends on the noise level :math:`\sigma / \alpha` alone, so that
-the estimate at (x, t) under one process is that of another one at
+The estimate at :math:`x / \alpha = x_0 + (\sigma / \alpha) \epsilon` depends on the noise level
+:math:`\sigma / \alpha` alone. So the estimate at (x, t) under one process is that of another one at
 
 .. math:: \tilde\sigma_{\tilde t} / \tilde\alpha_{\tilde t} = \sigma_t / \alpha_t, \qquad
     \tilde x = \frac{\tilde h}{h} x, \qquad h = \sqrt{\alpha^2 + \sigma^2},
 
-exactly (Karras et al. 2022, arXiv:2206.00364, section 3): any sampler and any grid work with any Gaussian model.
+exactly (Karras et al. 2022, arXiv:2206.00364, section 3): any sampler and any grid work with any
+Gaussian model.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -20,15 +20,21 @@ from jax.typing import ArrayLike
 from .arrays import as_state, expand, expand_time
 from .base import SDE, check_process
 from .estimate import Estimate
+from .protocols import Denoise
 
 
 class Retimed(eqx.Module):
-    """A callable (x, t, cond) -> Estimate for states and times of the process `sde`, made of one for those of the process `trained`.
+    """A denoise function for one process, made of one for another process.
 
-    A noise level that `trained` does not have is taken for its nearest one.
+    A noise level that the process `trained` does not have is taken for its nearest one.
+
+    Attributes:
+        denoise: a denoise function for states and times of `trained`, see `Denoise`.
+        trained: the process that it was trained under.
+        sde: the process whose states and times come in.
     """
 
-    denoise: Callable
+    denoise: Denoise
     trained: SDE
     sde: SDE
 
@@ -37,7 +43,13 @@ class Retimed(eqx.Module):
         check_process("Retimed", self.sde)
 
     def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
-        """Return the estimate of `denoise` at the same noise level; `t` has shape () or (batch,)."""
+        """Return the estimate of `denoise` at the same noise level.
+
+        Args:
+            x: the state (batch, ...) of `sde`.
+            t: its time, of shape () or (batch,).
+            cond: conditions, handed on.
+        """
         x = as_state(x)
         t = jnp.reshape(expand_time(t, x), jnp.shape(t))
         there = self.trained.time(self.sde.log_snr(t)).astype(t.dtype)

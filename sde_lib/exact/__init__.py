@@ -1,4 +1,7 @@
-"""Data distributions whose noised densities are known in closed form, under any SDE: what everything else is tested against."""
+"""Data distributions whose noised densities are known in closed form, under any SDE.
+
+Everything else is tested against them.
+"""
 
 from .base import DataDistribution as DataDistribution
 from .base import ExactDenoiser as ExactDenoiser

@@ -1,11 +1,14 @@
-r"""A data distribution whose marginals :math:`p_t`, of :math:`x_t = \alpha x_0 + \sigma \epsilon`, are known in closed form.
+r"""A data distribution whose marginals are known in closed form.
 
-With Tweedie's formula a perfect denoiser follows from :math:`p_t`,
+These are the densities :math:`p_t` of :math:`x_t = \alpha x_0 + \sigma \epsilon`. With Tweedie's
+formula a perfect denoiser follows from them,
 
-.. math:: E[\epsilon \mid x] = -\sigma \nabla \log p_t(x), \qquad E[x_0 \mid x] = (x + \sigma^2 \nabla \log p_t(x)) / \alpha ,
+.. math:: E[\epsilon \mid x] = -\sigma \nabla \log p_t(x), \qquad
+    E[x_0 \mid x] = (x + \sigma^2 \nabla \log p_t(x)) / \alpha ,
 
-but in float32 only the first is computed so: the second loses all digits at large :math:`\sigma`, hence each distribution brings its own.
-Parameters are kept in float64 NumPy and used in the precision of x, a state of shape (batch, d).
+but in float32 only the first is computed so: the second loses all digits at large :math:`\sigma`,
+hence each distribution brings its own. Parameters are stored in float64 NumPy and used in the
+precision of x, a state of shape (batch, d).
 """
 
 import abc
@@ -45,9 +48,9 @@ class Marginal(NamedTuple):
 
 
 def compiled(method: Callable) -> Callable:
-    """Jit a method (self, sde, x, times) in the precision of x, float32 at least, with times as arrays.
+    """Compile a method (self, sde, x, times) in the precision of x, float32 at least.
 
-    A Python number would be part of the program.
+    Times become arrays: a Python number would be part of the program.
     """
     jitted = eqx.filter_jit(method)
 
@@ -62,45 +65,66 @@ def compiled(method: Callable) -> Callable:
 
 
 class DataDistribution(eqx.Module):
-    """A distribution of data vectors (d,). A new one writes `sample`, `data_moments` and `marginal`.
+    """A distribution of data vectors (d,).
 
-    The methods that pick something out of `marginal` are compiled, so that only what is asked for is computed.
+    A new one writes `sample`, `data_moments` and `marginal`. The methods that pick something out of
+    `marginal` are compiled, so that nothing else is computed.
     """
 
     @abc.abstractmethod
     def sample(self, key: Key[Array, ""], n: int) -> Float[Array, "n d"]:
-        """Draw `n` data points."""
+        """Draw `n` data points (n, d)."""
 
     @abc.abstractmethod
     def data_moments(self) -> Moments:
-        """Return the mean and covariance of the data."""
+        """Return the mean (d,) and the covariance (d, d) of the data."""
 
     @abc.abstractmethod
     def marginal(self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike) -> Marginal:
-        """Return everything known of p_t at `x`, for a time of shape () or (batch,)."""
+        """Return everything known of p_t at the states.
+
+        Args:
+            sde: the process.
+            x: states (batch, d).
+            t: time of shape () or (batch,).
+        """
 
     @compiled
     def log_prob(
         self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike
     ) -> Float[Array, " batch"]:
-        """Return log p_t(x) in nats. At t = 0, if sigma is 0 there, that is the data's own density, nan if they have none."""
+        """Return log p_t(x) in nats, (batch,), for a time of shape () or (batch,).
+
+        At t = 0, if sigma is 0 there, that is the data's own density, NaN if they have none.
+        """
         return self.marginal(sde, x, t).log_prob
 
     @compiled
     def score(self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike) -> Float[Array, "batch d"]:
-        """Return the gradient of log p_t at `x`."""
+        """Return the gradient of log p_t at `x`, (batch, d), for a time of shape () or (batch,)."""
         return self.marginal(sde, x, t).score
 
     @compiled
     def divergence(
         self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike
     ) -> Float[Array, " batch"]:
-        """Return the divergence of the score, the trace of the Hessian of log p_t, at `x`."""
+        """Return the divergence of the score at `x`, (batch,), for a time of shape () or (batch,).
+
+        It is the trace of the Hessian of log p_t.
+        """
         return self.marginal(sde, x, t).divergence
 
     @compiled
     def estimate(self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike) -> Estimate:
-        """Return the posterior means of clean data and noise given `x`; without noise, where sigma is 0, x is the clean data."""
+        """Return the posterior means of clean data and noise given `x`.
+
+        Where sigma is 0, x is the clean data.
+
+        Args:
+            sde: the process.
+            x: states (batch, d).
+            t: time of shape () or (batch,).
+        """
         at = self.marginal(sde, x, t)
         alpha, sigma = sde.marginal(expand(t, x))
         return Estimate(
@@ -113,16 +137,27 @@ class DataDistribution(eqx.Module):
         return ExactDenoiser(self, sde)
 
     def moments(self, sde: SDE, t: ArrayLike) -> Moments:
-        """Return the mean (d,) and covariance (d, d) of p_t at one time, of shape ()."""
+        """Return the mean (d,) and the covariance (d, d) of p_t at one time, of shape ().
+
+        Raises:
+            ValueError: the time has another shape.
+        """
         if jnp.ndim(t):
             raise ValueError(f"need one time, of shape (), got shape {jnp.shape(t)}; map over them")
         mean, cov = self.data_moments()
         alpha, sigma = sde.marginal(jnp.asarray(check_time(t), mean.dtype))
-        return Moments(alpha * mean, alpha**2 * cov + sigma**2 * jnp.eye(len(mean)))
+        return Moments(mean=alpha * mean, cov=alpha**2 * cov + sigma**2 * jnp.eye(len(mean)))
 
 
 class ExactDenoiser(eqx.Module):
-    """A callable (x, t, cond) -> Estimate that knows the data distribution; a call counts as one network evaluation."""
+    """A denoise function that knows the data distribution; see `Denoise`.
+
+    A call counts as one network evaluation.
+
+    Attributes:
+        data: the distribution.
+        sde: the process.
+    """
 
     data: DataDistribution
     sde: SDE
@@ -132,19 +167,28 @@ class ExactDenoiser(eqx.Module):
 
     @property
     def sigma_data(self) -> Array:
-        """The standard deviation of the data, a root mean square over the coordinates; 1 where the data are a single point."""
+        """The standard deviation of the data, (), a root mean square over the coordinates.
+
+        It is 1 where the data are a single point.
+        """
         variance = jnp.mean(jnp.diagonal(self.data.data_moments().cov))
         return jnp.where(variance > 0, jnp.sqrt(variance), 1.0)
 
     def __call__(self, x: Shaped[Array, "batch d"], t: ArrayLike, cond: Any = None) -> Estimate:
-        """Return the exact estimate at `x` and time `t`, of shape () or (batch,); `cond` is ignored."""
+        """Return the exact estimate at `x` and time `t`, of shape () or (batch,); `cond` is
+        ignored.
+        """
         record_evaluations()
         x = as_state(x)
         return jax.tree.map(lambda a: a.astype(x.dtype), self.data.estimate(self.sde, x, t))
 
 
 def check_state(x: Array, d: int) -> Array:
-    """Return `x` (batch, d) in float32 at least; raise a ValueError if it has another shape."""
+    """Return `x` (batch, d) in float32 at least.
+
+    Raises:
+        ValueError: it has another shape.
+    """
     x = at_least_float32(as_state(x))
     if x.shape[1:] != (d,):
         raise ValueError(
@@ -154,10 +198,15 @@ def check_state(x: Array, d: int) -> Array:
 
 
 def finite(name: str, value: npt.ArrayLike, axes: int) -> np.ndarray:
-    """Return `value` in float64 if it is finite and has so many axes, else raise a ValueError."""
+    """Return `value` as a float64 array.
+
+    Raises:
+        ValueError: it is traced, empty, not finite, or has another number of axes than `axes`.
+    """
     if not known(value):
         raise ValueError(
-            f"{name} must be known, not traced: build the distribution outside of the transformed function"
+            f"{name} must be known, not traced: "
+            "build the distribution outside of the transformed function"
         )
     array = np.asarray(value, np.float64)
     if array.ndim != axes or not array.size or not np.all(np.isfinite(array)):
@@ -170,5 +219,8 @@ def finite(name: str, value: npt.ArrayLike, axes: int) -> np.ndarray:
 
 
 def matmul(a: ArrayLike, b: ArrayLike) -> Array:
-    """Multiply in full precision, where accelerators would round the factors to 8 or 11 bits."""
+    """Multiply in full precision.
+
+    Accelerators would round the factors to 8 or 11 bits.
+    """
     return jnp.matmul(jnp.asarray(a), jnp.asarray(b), precision=jax.lax.Precision.HIGHEST)

@@ -1,4 +1,5 @@
-r"""A mixture of Gaussians. With :math:`r_k` the probability that x came from component k and :math:`s_k` the component's score,
+r"""A mixture of Gaussians. With :math:`r_k` the probability that x came from component k and
+:math:`s_k` the component's score,
 
 .. math:: \log p_t = \operatorname{logsumexp}_k(\log w_k + \log p_{t,k}), \qquad \nabla \log p_t = \sum_k r_k s_k, \qquad
     E[x_0 \mid x] = \sum_k r_k E_k[x_0 \mid x],
@@ -24,7 +25,8 @@ class GaussianMixture(DataDistribution):
     Attributes:
         weights: (K,), adding up to 1.
         means: (K, d).
-        bases, variances: eigenvectors, as columns (K, d, d), and eigenvalues (K, d) of the covariances.
+        bases: eigenvectors of the covariances, as columns (K, d, d).
+        variances: their eigenvalues (K, d).
     """
 
     weights: Float[np.ndarray, " k"]
@@ -33,19 +35,20 @@ class GaussianMixture(DataDistribution):
     variances: Float[np.ndarray, "k d"]
 
     def __init__(self, weights: npt.ArrayLike, means: npt.ArrayLike, covs: npt.ArrayLike):
-        """Factorise the covariances `covs` (K, d, d) of components with `weights` (K,) and `means` (K, d).
+        """Factorise the covariances `covs` (K, d, d) of components with `weights` (K,) and `means`
+        (K, d).
 
         Raises:
-            ValueError: shapes disagree, weights do not add up to 1, or a matrix is no covariance matrix.
+            ValueError: shapes disagree, weights do not add up to 1, or a matrix is no covariance
+                matrix.
         """
-        self.weights, self.means, covs = (
-            finite("weights", weights, 1),
-            finite("means", means, 2),
-            finite("covs", covs, 3),
-        )
+        self.weights = finite("weights", weights, 1)
+        self.means = finite("means", means, 2)
+        covs = finite("covs", covs, 3)
         if not len(self.weights) == len(self.means) == len(covs):
             raise ValueError(
-                f"need as many weights as means and covs, got {len(self.weights)}, {len(self.means)} and {len(covs)}"
+                f"need as many weights as means and covs, got {len(self.weights)}, "
+                f"{len(self.means)} and {len(covs)}"
             )
         if np.any(self.weights <= 0) or abs(self.weights.sum() - 1) > 1e-6:
             raise ValueError(
@@ -55,34 +58,39 @@ class GaussianMixture(DataDistribution):
         self.bases, self.variances = np.stack(bases), np.stack(variances)
 
     def sample(self, key: Key[Array, ""], n: int) -> Float[Array, "n d"]:
+        """Draw `n` data points (n, d)."""
         which, normal = jax.random.split(key)
         k = jax.random.choice(which, len(self.weights), (n,), p=jnp.asarray(self.weights))
         z = jnp.sqrt(self.variances)[k] * jax.random.normal(normal, (n, self.means.shape[1]))
         return jnp.asarray(self.means)[k] + matmul(jnp.asarray(self.bases)[k], z[..., None])[..., 0]
 
     def data_moments(self) -> Moments:
+        """Return the mean (d,) and the covariance (d, d) of the mixture."""
         weights = jnp.asarray(self.weights)
         mean = matmul(weights, self.means)
         centred = jnp.asarray(self.means) - mean[None]
-        within = jnp.sum(
-            weights[:, None, None]
-            * jax.vmap(covariance)(jnp.asarray(self.bases), jnp.asarray(self.variances)),
-            0,
-        )
-        return Moments(mean, within + matmul(centred.T * weights[None], centred))
+        covs = jax.vmap(covariance)(jnp.asarray(self.bases), jnp.asarray(self.variances))
+        within = jnp.sum(weights[:, None, None] * covs, 0)
+        return Moments(mean=mean, cov=within + matmul(centred.T * weights[None], centred))
 
     def marginal(self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike) -> Marginal:
+        """Return everything known of p_t at `x`; see `DataDistribution.marginal`."""
         x = check_state(x, self.means.shape[1])
         components = tuple(
             jnp.asarray(a, x.dtype) for a in (self.means, self.bases, self.variances)
         )
-        part = jax.vmap(
-            lambda mean, basis, variances: gaussian_marginal(sde, x, t, mean, basis, variances)
-        )(*components)
+
+        def of_component(mean, basis, variances):
+            return gaussian_marginal(sde, x, t, mean, basis, variances)
+
+        part = jax.vmap(of_component)(*components)  # with a leading axis K
         joint = jnp.log(jnp.asarray(self.weights, x.dtype))[:, None] + part.log_prob
         r = jax.nn.softmax(joint, axis=0)
         score, x0 = (jnp.sum(r[..., None] * value, 0) for value in (part.score, part.x0))
-        spread = jnp.sum((part.score - score[None]) ** 2, -1)
+        squares = jnp.sum((part.score - score[None]) ** 2, -1)
         return Marginal(
-            jax.nn.logsumexp(joint, axis=0), score, x0, jnp.sum(r * (part.divergence + spread), 0)
+            log_prob=jax.nn.logsumexp(joint, axis=0),
+            score=score,
+            x0=x0,
+            divergence=jnp.sum(r * (part.divergence + squares), 0),
         )

@@ -9,7 +9,7 @@ import pytest
 
 from samplers import DDIM, draw_prior, grids, measured_grid, sample
 from samplers.data_size import start_time
-from samplers.measured_grids import RULES, _bound_cost, _cheapest, _step_cost
+from samplers.measured_grids import RULES, Measured, _bound_cost, _cheapest, _step_cost
 from sde_lib import VP, GaussianMixture, Rectified, in_float64
 
 KEY, SDE = jax.random.key(0), VP()
@@ -34,7 +34,7 @@ def test_the_cost_of_a_step_is_the_error_of_a_step_of_ddim():
     alpha, sigma = in_float64(SDE.marginal, ts)
     state = np.random.default_rng(0).normal(size=(4, 5, 2)) * 2.0
     x0 = np.stack([DENOISE(jnp.asarray(alpha[i] * state[i]), ts[i]).x0 for i in range(4)])
-    cost = _step_cost(sigma / alpha, x0, state)
+    cost = _step_cost(Measured(levels=sigma / alpha, x0=x0, y=state))
     for i, j in ((0, 1), (0, 3), (1, 2)):
         start = jnp.asarray(alpha[i] * state[i], jnp.float32)
         landed = sample(KEY, DDIM(), DENOISE, SDE, ts[[i, j]], start, denoise_last=False).x
@@ -46,7 +46,7 @@ def test_the_bound_is_its_integral_in_closed_form():
     """Where the estimate is a s^2 e, the integrand is a^2 (s^2 - s_i^2)^2 / s^3 and its integral elementary."""
     levels = np.geomspace(5.0, 0.1, 1000)
     x0 = 0.3 * levels[:, None, None] ** 2 * np.ones((1, 6, 2))
-    cost = _bound_cost(levels, x0, x0)
+    cost = _bound_cost(Measured(levels=levels, x0=x0, y=x0))
     for i, j in ((0, 999), (250, 750), (0, 25)):
         first, last = levels[i], levels[j]
         square = (first**2 - last**2) / 2
@@ -59,7 +59,7 @@ def test_the_bound_is_its_integral_in_closed_form():
 def test_equal_speed_means_equal_lengths_of_path():
     levels = np.geomspace(10.0, 0.01, 200)
     x0 = np.cumsum(np.linspace(0, 1, 200) ** 2)[:, None, None] * np.array([[[3.0, 4.0]]])
-    chosen = RULES["speed"](levels, x0, x0, 5)
+    chosen = RULES["speed"](Measured(levels=levels, x0=x0, y=x0), 5)
     passed = np.interp(-chosen, -np.log(levels), x0[:, 0, 0])
     np.testing.assert_allclose(np.diff(passed), (x0[-1] - x0[0])[0, 0] / 5, rtol=1e-6)
 

@@ -83,7 +83,7 @@ def steps(name, n):
         a, spread = 1 + f / n, g / np.sqrt(n)
     else:
         i = np.trunc(np.asarray(T) * np.float32(n - 1)).astype(int)
-        log_alpha, _, variance = Discrete(SDES[name], n).tables()
+        log_alpha, _, variance = Discrete(SDES[name], n).schedule()
         a, spread = np.exp(np.diff(log_alpha))[i], np.sqrt(variance)[i]
     return tuple(v.reshape(-1, 1, 1, 1) for v in (a, spread))
 
