@@ -2,9 +2,9 @@
 
 # Walking over a grid of times
 from .base import Sampler as Sampler
-from .base import Samples as Samples
+from .walk import Samples as Samples
 from .base import draw_prior as draw_prior
-from .base import sample as sample
+from .walk import sample as sample
 from . import grids as grids
 from .measured_grids import measured_grid as measured_grid
 

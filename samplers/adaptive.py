@@ -23,13 +23,14 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key
 
-from sde_lib import SDE
+from sde_lib import SDE, Denoise
 
 from .adaptive_dpm import check_levels
-from .base import Samples, sample_keys
+from .base import sample_keys
 from .checks import check_batch, check_key, check_problem, check_span, check_tolerance
-from .counted import Counted, Denoise, evaluations
+from .counted import Counted, evaluations
 from .data_size import data_sd, end_time, start_time
+from .walk import Samples
 
 DTMIN = 1e-3  # shortest step in log-SNR, of which a walk covers about 20
 

@@ -21,11 +21,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
-from sde_lib import SDE, expand
+from sde_lib import SDE, Denoise, expand
 
 from .base import fold, normal, sample_keys
 from .checks import check_batch, check_count, check_key, check_problem
-from .counted import Counted, Denoise, evaluations
+from .counted import Counted, evaluations
 from .data_size import data_sd
 from .ode import check_noisy
 

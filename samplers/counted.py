@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from sde_lib import Denoise as Denoise
-from sde_lib import Estimate, count_evaluations, record_evaluations
+from sde_lib import Denoise, Estimate, count_evaluations, record_evaluations
 
 
 class Counted(eqx.Module):

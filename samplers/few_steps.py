@@ -23,11 +23,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from sde_lib import SDE
+from sde_lib import SDE, Denoise
 
-from .base import Denoise, Sampler, Samples, sample
+from .base import Sampler
 from .data_size import START_LEVEL, start_time
 from .signal import signal_and_noise
+from .walk import Samples, sample
 
 
 class FewSteps(eqx.Module):

@@ -17,14 +17,15 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Real
 
-from sde_lib import SDE
+from sde_lib import SDE, Denoise
 
 from . import grids
-from .base import Denoise, Sampler, sample
+from .base import Sampler
 from .data_size import data_sd, start_time
 from .descent import Distance, descend
 from .few_steps import FewSteps
 from .ode import probability_flow
+from .walk import sample
 
 
 class Fit(NamedTuple):

@@ -15,10 +15,9 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from sde_lib import SDE
+from sde_lib import SDE, Denoise
 
 from .checks import check_batch, check_count, check_number, check_problem, widened
-from .counted import Denoise
 from .likelihood import LogLikelihood
 from .ode import probability_flow
 

@@ -28,11 +28,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
-from sde_lib import SDE, check_name
+from sde_lib import SDE, Denoise, check_name
 
 from .base import sample_keys
 from .checks import check_batch, check_count, check_key, check_problem, check_tolerance, widened
-from .counted import Counted, Denoise, evaluations
+from .counted import Counted, evaluations
 from .data_size import data_sd
 from .ode import angle, check_noisy, solve, velocity
 

@@ -24,12 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Real
 
-from sde_lib import SDE, check_name
+from sde_lib import SDE, Denoise, check_name
 
 from . import grids
-from .base import Denoise, sample
 from .data_size import data_sd
 from .heun import Heun
+from .walk import sample
 
 
 class Measured(NamedTuple):

@@ -22,12 +22,12 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from sde_lib import SDE, in_float64
+from sde_lib import SDE, Denoise, in_float64
 
-from .base import Samples
 from .checks import check_batch, check_problem, check_span, check_tolerance
-from .counted import Counted, Denoise, evaluations
+from .counted import Counted, evaluations
 from .data_size import data_sd, end_time
+from .walk import Samples
 
 
 def probability_flow(

@@ -22,19 +22,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key
 
-from sde_lib import SDE, count_evaluations, in_float64
+from sde_lib import SDE, Denoise, count_evaluations, in_float64
 
-from .base import (
-    Counted,
-    Denoise,
-    Sampler,
-    check_grid,
-    check_plan,
-    check_sampler,
-    fold,
-    sample_keys,
-)
+from .base import Sampler, fold, sample_keys
 from .checks import check_batch, check_count, check_key, check_number, check_problem
+from .counted import Counted
+from .walk import check_grid, check_plan, check_sampler
 
 
 class ParallelSamples(NamedTuple):

@@ -140,7 +140,8 @@ class LogNormal(TimeDistribution):
             raise ValueError(
                 "need a LogNormal at noise levels of the process: log(sigma / alpha) of "
                 f"{type(sde).__name__} runs from {low:g} to {high:g}, of which "
-                f"mean = {self.mean} and std = {self.std} meet {within:.1e}; move the mean between them"
+                f"mean = {self.mean} and std = {self.std} meet {within:.1e}; "
+                "move the mean between them"
             )
 
     def quantile(self, sde: SDE, u: Array) -> Array:

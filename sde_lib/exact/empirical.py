@@ -4,7 +4,8 @@ probability that x came from point i,
 .. math:: r = \operatorname{softmax}\Big({-\frac{\|x - \alpha p_i\|^2}{2 \sigma^2}}\Big), \qquad
     E[x_0 \mid x] = \sum_i r_i p_i, \qquad \nabla \log p_t = (\alpha E[x_0 \mid x] - x) / \sigma^2,
 
-.. math:: \Delta \log p_t = \frac{1}{\sigma^2} \Big( \frac{\alpha^2}{\sigma^2} \sum_i r_i \| p_i - E[x_0 \mid x] \|^2 - d \Big).
+.. math:: \Delta \log p_t = \frac{1}{\sigma^2} \Big(
+    \frac{\alpha^2}{\sigma^2} \sum_i r_i \| p_i - E[x_0 \mid x] \|^2 - d \Big).
 
 It is what minimises the training loss exactly: a sampler that uses it reproduces training data and
 nothing else.

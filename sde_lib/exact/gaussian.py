@@ -1,12 +1,15 @@
 r"""Gaussian data, :math:`\mathcal{N}(m, C)` with :math:`C = U \operatorname{diag}(c) U^T`: the
 marginals stay Gaussian,
 
-.. math:: p_t = \mathcal{N}(\alpha m, U \operatorname{diag}(h^2) U^T), \qquad h^2 = \alpha^2 c + \sigma^2,
+.. math:: p_t = \mathcal{N}(\alpha m, U \operatorname{diag}(h^2) U^T), \qquad
+    h^2 = \alpha^2 c + \sigma^2,
 
 and with the whitened coordinates :math:`z = U^T (x - \alpha m) / h` everything is one rotation
 away,
 
-.. math:: \nabla \log p_t = -U (z / h), \qquad E[x_0 \mid x] = m + U (\alpha c\, z / h), \qquad \Delta \log p_t = -\sum 1 / h^2 .
+.. math:: \nabla \log p_t = -U (z / h), \qquad
+    E[x_0 \mid x] = m + U (\alpha c\, z / h), \qquad
+    \Delta \log p_t = -\sum 1 / h^2 .
 
 Along the probability flow z is constant, so from t to s: :math:`x_s = \alpha_s m + U (h_s z)`.
 """

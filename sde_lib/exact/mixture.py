@@ -1,8 +1,8 @@
 r"""A mixture of Gaussians. With :math:`r_k` the probability that x came from component k and
 :math:`s_k` the component's score,
 
-.. math:: \log p_t = \operatorname{logsumexp}_k(\log w_k + \log p_{t,k}), \qquad \nabla \log p_t = \sum_k r_k s_k, \qquad
-    E[x_0 \mid x] = \sum_k r_k E_k[x_0 \mid x],
+.. math:: \log p_t = \operatorname{logsumexp}_k(\log w_k + \log p_{t,k}), \qquad
+    \nabla \log p_t = \sum_k r_k s_k, \qquad E[x_0 \mid x] = \sum_k r_k E_k[x_0 \mid x],
 
 .. math:: \Delta \log p_t = \sum_k r_k (\Delta \log p_{t,k} + \| s_k - \nabla \log p_t \|^2) .
 """

@@ -11,7 +11,7 @@ import pytest
 
 import samplers
 from samplers import EulerMaruyama, PredictorCorrector, grids, sample
-from samplers.base import check_plan
+from samplers.walk import check_plan
 from sde_lib import EDM, Estimate, Gaussian, Rectified, in_float64
 from tests.processes import DOCUMENTED
 from tests.samplers.eager import supply, walk
