@@ -43,10 +43,9 @@ def saved(workdir, **sections):
 @pytest.mark.parametrize("section, sampler", SECTIONS, ids=lambda value: str(value)[:20])
 def test_a_configuration_with_the_names_of_before_is_the_same_sampler(tmp_path, section, sampler):
     config = saved(tmp_path, mine=section | GRID)
-    assert make_walk(config.samplers.mine, VP())[0] == sampler
-    assert make_walk(saved(tmp_path, mine=config.samplers.mine.to_dict()).samplers.mine, VP())[
-        0
-    ] == (sampler)
+    assert make_walk(config.samplers.mine, VP()).sampler == sampler
+    again = saved(tmp_path, mine=config.samplers.mine.to_dict())
+    assert make_walk(again.samplers.mine, VP()).sampler == sampler
 
 
 def test_a_fit_with_the_names_of_before_is_the_same_solver(tmp_path):
@@ -54,7 +53,7 @@ def test_a_fit_with_the_names_of_before_is_the_same_solver(tmp_path):
     made_for = {"sde": {"name": "VP"}, "checkpoint": 20}
     path = tmp_path / "fit1.json"
     path.write_text(json.dumps({"setting": {"name": "FewSteps"} | numbers, "made_for": made_for}))
-    solver, _ = make_walk(read_fit(path)["setting"], VP())
+    solver = make_walk(read_fit(path)["setting"], VP()).solver
     assert solver.noise_levels.tolist() == numbers["levels"]
     assert solver.network_levels.tolist() == numbers["asked"]
     assert solver.weights.tolist() == numbers["weights"]
