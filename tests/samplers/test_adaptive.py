@@ -35,9 +35,9 @@ def features(x):
 def test_it_ends_in_the_law_of_the_data(drawn):
     # 2048 draws beside 200,000 exact ones: the mean of each of 12 features within 4.5 standard errors, and 3e-4 for the last denoising;
     # false-alarm probability 8e-5 for all of them.
-    found, exact = features(drawn.x), features(DATA.sample(jax.random.key(5), 200_000))
-    bar = 4.5 * exact.std(0) * np.sqrt(1 / len(found) + 1 / len(exact)) + 3e-4
-    error = found.mean(0) - exact.mean(0)
+    result, exact = features(drawn.x), features(DATA.sample(jax.random.key(5), 200_000))
+    bar = 4.5 * exact.std(0) * np.sqrt(1 / len(result) + 1 / len(exact)) + 3e-4
+    error = result.mean(0) - exact.mean(0)
     assert np.all(np.abs(error) < bar), error / bar
 
 
@@ -49,10 +49,10 @@ def test_the_slowest_sample_takes_some_hundred_evaluations(drawn):
 def test_a_sample_belongs_to_its_index(drawn):
     # In another order, by the same program.
     index = (jnp.arange(N) + 7) % N
-    found = reverse_sde(
+    result = reverse_sde(
         KEY, DATA.denoiser(SDE), SDE, draw_prior(KEY, SDE, (N, 2), index), index=index
     ).x
-    np.testing.assert_allclose(found, np.roll(np.asarray(drawn.x), -7, 0), atol=2e-3)
+    np.testing.assert_allclose(result, np.roll(np.asarray(drawn.x), -7, 0), atol=2e-3)
 
 
 def test_times_that_do_not_fall_are_refused():

@@ -22,16 +22,16 @@ def test_the_bound_of_a_perfect_denoiser_is_the_log_density(sde):
     # The reverse SDE of an exact score is the forward process, so nothing is lost but the prior's mismatch, below 2e-3 nat here, and what
     # sigma(t_min) blurs. 1500 estimates, each point by itself: 4.5 standard errors, false-alarm probability 7e-6.
     x = jnp.repeat(CURVED.sample(jax.random.key(2), 3), 500, axis=0)
-    found = variational_bound(jax.random.key(0), CURVED.denoiser(sde), sde, x, draws=32)
+    result = variational_bound(jax.random.key(0), CURVED.denoiser(sde), sde, x, draws=32)
     error = (
-        np.asarray(found.log_prob, np.float64) - np.asarray(CURVED.log_prob(VP(), x, 0.0))
+        np.asarray(result.log_prob, np.float64) - np.asarray(CURVED.log_prob(VP(), x, 0.0))
     ).reshape(3, 500)
-    bar = np.asarray(found.std_error, np.float64).reshape(3, 500)
+    bar = np.asarray(result.std_error, np.float64).reshape(3, 500)
     assert np.all(np.abs(error.mean(1)) < 4.5 * error.std(1) / np.sqrt(500) + 4e-3), error.mean(1)
     # Neighbouring strata differ in their means as well, so the error bar is an upper one, but not by much.
     ratio = np.mean(bar**2, 1) / error.var(1)
     assert np.all(ratio > 0.75) and np.all(ratio < 1.6), ratio
-    assert int(found.nfe) == 32
+    assert int(result.nfe) == 32
 
 
 def test_a_wrong_denoiser_loses_what_its_error_costs():
@@ -80,12 +80,12 @@ def test_the_prior_is_charged_for_what_it_is_not():
     cost = divergence(0.0, 1.0) - divergence(alpha * m, alpha**2 * v + sigma**2)
     density = -0.5 * (x - m) ** 2 / v - 0.5 * np.log(2 * np.pi * v)
     denoise = Gaussian([m], [[v]]).denoiser(sde)
-    found = variational_bound(jax.random.key(0), denoise, sde, jnp.full((8000, 1), x), draws=256)
-    found = np.asarray(found.log_prob, np.float64)
-    error = found.mean() - (density - cost)
-    bar = 4.5 * found.std() / np.sqrt(8000) + 4e-3
-    spread = 0.5 * (sigma**2 - 1 - np.log(sigma**2))  # what the prior's width alone is charged for
-    assert cost > 0.1 and bar < 0.3 * spread, (bar, spread)
+    result = variational_bound(jax.random.key(0), denoise, sde, jnp.full((8000, 1), x), draws=256)
+    result = np.asarray(result.log_prob, np.float64)
+    error = result.mean() - (density - cost)
+    bar = 4.5 * result.std() / np.sqrt(8000) + 4e-3
+    charge = 0.5 * (sigma**2 - 1 - np.log(sigma**2))  # what the prior's width alone is charged for
+    assert cost > 0.1 and bar < 0.3 * charge, (bar, charge)
     assert abs(error) < bar, error
 
 
@@ -106,10 +106,10 @@ def test_draws_belong_to_the_index_and_odd_numbers_are_refused():
     sde, x = VP(), jnp.broadcast_to(CURVED.sample(jax.random.key(2), 1), (3, 2))
 
     def bound(index):
-        found = variational_bound(
+        result = variational_bound(
             jax.random.key(0), CURVED.denoiser(sde), sde, x, draws=4, index=jnp.array(index)
         )
-        return np.asarray(found.log_prob)
+        return np.asarray(result.log_prob)
 
     np.testing.assert_allclose(bound([7, 0, 1])[[1, 2]], bound([0, 1, 2])[:2], rtol=1e-4)
     with pytest.raises(ValueError, match="need an even number of draws, at least 2, got 3"):

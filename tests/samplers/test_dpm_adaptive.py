@@ -71,7 +71,7 @@ def reference(sde, x, order, rtol, atol, sd, growth, longest, h=0.05, theta=0.9)
 def test_it_is_the_algorithm_of_the_paper(sde, sd, growth, order):
     with jax.enable_x64(True):
         x = X * float(jnp.hypot(*sde.marginal(jnp.asarray(1.0))))
-        found = dpm_adaptive(
+        result = dpm_adaptive(
             DATA.denoiser(sde),
             sde,
             jnp.asarray(x),
@@ -88,29 +88,29 @@ def test_it_is_the_algorithm_of_the_paper(sde, sd, growth, order):
             *(reference(sde, row, order, 0.02, 0.01, sd, growth, growth / 2) for row in x),
             strict=True,
         )
-    np.testing.assert_allclose(found.x, expected, rtol=1e-8)
-    assert int(found.nfe) == max(calls)
+    np.testing.assert_allclose(result.x, expected, rtol=1e-8)
+    assert int(result.nfe) == max(calls)
 
 
 def test_the_defaults_are_those_of_the_paper_and_one_call_more_denoises():
     with jax.enable_x64(True):
         sde, x = VP(), jnp.asarray(X[:1])
-        found = dpm_adaptive(DATA.denoiser(sde), sde, x, end=END)
+        result = dpm_adaptive(DATA.denoiser(sde), sde, x, end=END)
         sd = float(np.sqrt(DATA.data_moments().cov[0, 0]))
         expected, calls = reference(sde, X[0], 3, 0.05, 0.0078, sd, 2.0, 1.0)
         clean = estimate(expected, *(float(v) for v in sde.marginal(jnp.asarray(END)))).x0
-    np.testing.assert_allclose(found.x[0], clean, rtol=1e-8)
-    assert int(found.nfe) == calls + 1
+    np.testing.assert_allclose(result.x[0], clean, rtol=1e-8)
+    assert int(result.nfe) == calls + 1
 
 
 def test_a_network_that_fails_ends_the_walk_with_nan():
-    found = dpm_adaptive(
+    result = dpm_adaptive(
         lambda x, t, cond: Estimate(x * jnp.nan, x * jnp.nan),
         VP(),
         jnp.ones((2, 1)),
         denoise_last=False,
     )
-    assert np.isnan(found.x).all() and int(found.nfe) == 3
+    assert np.isnan(result.x).all() and int(result.nfe) == 3
 
 
 @pytest.mark.parametrize(

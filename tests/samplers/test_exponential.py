@@ -57,7 +57,7 @@ def test_phi_has_the_right_slope_where_its_two_forms_meet_and_at_zero():
 def test_moments_are_the_integrals_that_they_stand_for():
     with jax.enable_x64(True):
         z = np.array([-3.0, -0.2, 1e-8, 0.7, 4.0, 20.0])
-        found = moments(jnp.asarray(z), 4)
+        result = moments(jnp.asarray(z), 4)
     for i, zi in enumerate(z):
         for k in range(4):
             integral = quad(
@@ -67,7 +67,7 @@ def test_moments_are_the_integrals_that_they_stand_for():
                 epsabs=1e-13,
                 epsrel=1e-13,
             )[0]
-            np.testing.assert_allclose(found[i, k], integral, rtol=1e-11)
+            np.testing.assert_allclose(result[i, k], integral, rtol=1e-11)
 
 
 def test_a_step_to_zero_noise_has_moments_of_one():

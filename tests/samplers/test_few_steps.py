@@ -38,9 +38,9 @@ def test_published_solvers_are_of_this_form(sde, sampler, weights):
     levels = levels_of(sde, ts)
     x = draw_prior(KEY, sde, (5, 2))
     expected = sample(KEY, sampler, CURVED.denoiser(sde), sde, ts, x, denoise_last=False)
-    found = FewSteps(levels, levels[:-1], weights(levels))(CURVED.denoiser(sde), sde, x)
-    np.testing.assert_allclose(found.x, expected.x, rtol=1e-3, atol=1e-4)
-    assert int(found.nfe) == 6
+    result = FewSteps(levels, levels[:-1], weights(levels))(CURVED.denoiser(sde), sde, x)
+    np.testing.assert_allclose(result.x, expected.x, rtol=1e-3, atol=1e-4)
+    assert int(result.nfe) == 6
 
 
 def test_a_constant_denoiser_is_solved_exactly_whatever_the_weights():
@@ -89,11 +89,11 @@ def test_the_network_is_called_at_its_level_with_the_state_it_would_have_there()
     sde, network_level = VP(), 2.0
     start = levels_of(sde, [1.0])[0]
     x = draw_prior(KEY, sde, (4, 2))
-    found = FewSteps(np.array([start, 0.0]), np.array([network_level]), np.eye(1))(
+    result = FewSteps(np.array([start, 0.0]), np.array([network_level]), np.eye(1))(
         CURVED.denoiser(sde), sde, x
     )
     t = sde.time(jnp.asarray(-2 * np.log(network_level)))
     network_alpha, alpha = sde.marginal(t)[0], sde.marginal(jnp.ones(()))[0]
     np.testing.assert_allclose(
-        found.x, CURVED.denoiser(sde)(network_alpha * x / alpha, t).x0, rtol=1e-4, atol=1e-5
+        result.x, CURVED.denoiser(sde)(network_alpha * x / alpha, t).x0, rtol=1e-4, atol=1e-5
     )

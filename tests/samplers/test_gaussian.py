@@ -66,7 +66,7 @@ def errors(sampler, sde, ns):
     (m_start, p_start), (m_end, p_end) = (
         tuple(map(np.asarray, DATA.moments(sde, t))) for t in (1.0, END)
     )
-    found, stops = [], np.cumsum([0, *ns])
+    result, stops = [], np.cumsum([0, *ns])
     for first, last in zip(stops[:-1], stops[1:], strict=True):
         m, p = np.zeros(b.shape[1]), np.zeros(a.shape[1:])
         m[:D], p[:D, :D] = (
@@ -75,8 +75,8 @@ def errors(sampler, sde, ns):
         )  # the state comes before the memory, which starts at zero
         for i in range(first, last):
             m, p = a[i] @ m + b[i], a[i] @ p @ a[i].T + c[i] @ c[i].T
-        found.append(np.abs(m[:D] - m_end).max() + np.abs(p[:D, :D] - p_end).max())
-    return np.array(found)
+        result.append(np.abs(m[:D] - m_end).max() + np.abs(p[:D, :D] - p_end).max())
+    return np.array(result)
 
 
 def test_moments_converge_to_the_exact_ones_with_the_declared_order(affine, sde):

@@ -160,8 +160,8 @@ def test_a_start_without_signal_is_refused_where_it_is_asked_for():
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda f: f.__name__)
 def test_a_grid_can_be_made_inside_transformations(grid):
     expected = grid(VP(), 5)
-    found = jax.vmap(lambda k: jnp.asarray(grid(VP(), 5)) * k)(jnp.arange(3.0))
-    np.testing.assert_allclose(found[2], 2 * expected, rtol=1e-6)
+    result = jax.vmap(lambda k: jnp.asarray(grid(VP(), 5)) * k)(jnp.arange(3.0))
+    np.testing.assert_allclose(result[2], 2 * expected, rtol=1e-6)
     np.testing.assert_allclose(jax.jit(lambda: jnp.asarray(grid(VP(), 5)))(), expected, rtol=1e-6)
 
 
@@ -170,11 +170,11 @@ def test_a_grid_of_a_learned_process_passes_gradients(grid):
     def middle(beta_max, sd):
         return grid(VP(beta_max=beta_max), 3, sd=sd)[1]
 
-    found = jax.grad(middle, (0, 1))(20.0, 0.7)
+    result = jax.grad(middle, (0, 1))(20.0, 0.7)
     rate = (middle(20.01, 0.7) - middle(19.99, 0.7)) / 0.02
-    np.testing.assert_allclose(found[0], rate, rtol=1e-3)
+    np.testing.assert_allclose(result[0], rate, rtol=1e-3)
     rate = (middle(20.0, 0.701) - middle(20.0, 0.699)) / 0.002
-    np.testing.assert_allclose(found[1], rate, rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(result[1], rate, rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda f: f.__name__)

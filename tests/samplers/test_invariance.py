@@ -51,14 +51,14 @@ def test_noise_is_bitwise_the_same(sde):
     for whole, *others in zip(
         draw(jnp.arange(N)), *(draw(jnp.array(i)) for i in (MIXED, [5])), strict=True
     ):
-        for index, found in zip((MIXED, [5]), others, strict=True):
-            np.testing.assert_array_equal(found, np.asarray(whole)[index])
+        for index, result in zip((MIXED, [5]), others, strict=True):
+            np.testing.assert_array_equal(result, np.asarray(whole)[index])
     for count in (2, 4):
-        for whole, found in zip(
+        for whole, result in zip(
             draw(jnp.arange(N)), draw(shared(count, jnp.arange(N))), strict=True
         ):
-            assert len(found.sharding.device_set) == count
-            np.testing.assert_array_equal(found, whole)
+            assert len(result.sharding.device_set) == count
+            np.testing.assert_array_equal(result, whole)
 
 
 def test_end_points_do_not_depend_on_the_batch_or_the_devices(usual):
@@ -73,9 +73,9 @@ def test_end_points_do_not_depend_on_the_batch_or_the_devices(usual):
         np.testing.assert_allclose(walk(jnp.asarray(index)), whole[index], rtol=1e-3, atol=1e-4)
     for count in (2, 4):
         index = shared(count, jnp.arange(N))
-        found = sample(KEY, usual, denoise, SDE, TS, shared(count, START), index=index).x
-        assert len(found.sharding.device_set) == count
-        np.testing.assert_allclose(found, whole, rtol=1e-3, atol=1e-4)
+        result = sample(KEY, usual, denoise, SDE, TS, shared(count, START), index=index).x
+        assert len(result.sharding.device_set) == count
+        np.testing.assert_allclose(result, whole, rtol=1e-3, atol=1e-4)
 
 
 def test_the_adaptive_flow_runs_on_several_devices():
@@ -84,9 +84,9 @@ def test_the_adaptive_flow_runs_on_several_devices():
     def flow(x):
         return probability_flow(denoise, SDE, x, rtol=1e-4, atol=1e-4)
 
-    found = flow(shared(4, x))
-    assert len(found.x.sharding.device_set) == 4
-    np.testing.assert_allclose(found.x, flow(x).x, atol=1e-3)
+    result = flow(shared(4, x))
+    assert len(result.x.sharding.device_set) == 4
+    np.testing.assert_allclose(result.x, flow(x).x, atol=1e-3)
 
 
 def test_another_key_index_or_step_gives_other_noise():

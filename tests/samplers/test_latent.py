@@ -45,9 +45,9 @@ def test_slerp_follows_the_great_circle():
 def test_temperature_scales_and_neighbours_are_the_nearest():
     np.testing.assert_allclose(with_temperature(A[None], 0.5), [[1.5, 0, 0]])
     codes = jnp.array([[0.0, 0, 0], [3, 1, 0], [3, 0, 0.5]])
-    found = nearest_codes(jnp.stack([A, B]), codes, 2)
-    np.testing.assert_array_equal(found.index, [[2, 1], [0, 1]])
-    np.testing.assert_allclose(found.distance, [[0.5, 1], [1, 3]])
+    result = nearest_codes(jnp.stack([A, B]), codes, 2)
+    np.testing.assert_array_equal(result.index, [[2, 1], [0, 1]])
+    np.testing.assert_allclose(result.distance, [[0.5, 1], [1, 3]])
     with pytest.raises(ValueError, match="need temperature > 0, got 0"):
         with_temperature(A[None], 0)
     with pytest.raises(ValueError, match="need 1 <= k <= 3, the number of codes, got 4"):
@@ -57,8 +57,8 @@ def test_temperature_scales_and_neighbours_are_the_nearest():
 def test_outlier_scores_are_what_they_say():
     sde, nothing = VE(), jnp.zeros(2)
     latent = jnp.array([[50.0, 50.0, 50.0, 50.0], [100.0, 100.0, 100.0, 100.0]])
-    found = LogLikelihood(jnp.array([-8.0, 4.0]), nothing, nothing, latent, jnp.zeros((), int))
-    scores = outlier_scores(sde, found, jnp.array([-4.0, 0.0, -40.0]))
+    result = LogLikelihood(jnp.array([-8.0, 4.0]), nothing, nothing, latent, jnp.zeros((), int))
+    scores = outlier_scores(sde, result, jnp.array([-4.0, 0.0, -40.0]))
     np.testing.assert_allclose(scores.surprise, [2, -1])
     np.testing.assert_allclose(scores.atypical, [1, 2])
     np.testing.assert_allclose(scores.radius, [0, 1], atol=1e-6)

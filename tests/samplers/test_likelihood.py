@@ -45,15 +45,15 @@ def check_exact(sde, d):
         model = GaussianMixture([0.3, 0.7], [mean, mean], [cov, cov]) if d == 2 else data
         # Both at t_min, and with the prior instead of p_1: comparing with the density of the data would blame the solver for either.
         exact = data.model_log_prob(sde, x, sde.t_min)
-        found = exact_trace(model, sde, x)
-        np.testing.assert_allclose(found.log_prob, exact, rtol=1e-6, atol=1e-6)
+        result = exact_trace(model, sde, x)
+        np.testing.assert_allclose(result.log_prob, exact, rtol=1e-6, atol=1e-6)
         h = float(
             jnp.hypot(*sde.marginal(jnp.asarray(1.0)))
         )  # the solver sees x / h: EDM's latents are as large as 220
         np.testing.assert_allclose(
-            found.latent / h, data.flow(sde, x, sde.t_min, 1.0) / h, rtol=1e-6, atol=1e-6
+            result.latent / h, data.flow(sde, x, sde.t_min, 1.0) / h, rtol=1e-6, atol=1e-6
         )
-        np.testing.assert_array_equal(found.std_error, 0)
+        np.testing.assert_array_equal(result.std_error, 0)
         default = exact_trace(model, sde, x, 1e-5, sd=1.0)
         np.testing.assert_allclose(default.log_prob, exact, atol=1e-3 * d)
 
@@ -74,7 +74,7 @@ def test_a_curved_density_is_what_scipy_says(any_sde):
     sde = any_sde
     with jax.enable_x64(True):
         x = CURVED.sample(jax.random.key(2), 4)
-        found = exact_trace(CURVED, sde, x)
+        result = exact_trace(CURVED, sde, x)
 
         @jax.jit
         def field(t, state):
@@ -99,7 +99,7 @@ def test_a_curved_density_is_what_scipy_says(any_sde):
                 atol=1e-9,
             ).y[:, -1]
             prior = stats.norm(0, float(sde.prior_std())).logpdf(y[:2]).sum()
-            np.testing.assert_allclose(found.log_prob[i], prior + y[2], atol=1e-5)
+            np.testing.assert_allclose(result.log_prob[i], prior + y[2], atol=1e-5)
 
 
 @pytest.mark.parametrize(("sde", "nats"), [(VE(), 0.040), (VP(), 0.013)], ids=["VE", "VP"])
@@ -109,9 +109,9 @@ def test_mismatch_of_the_prior_is_the_known_one(sde, nats):
         data = Gaussian([1.0], [[0.25]])
         mean, cov = data.moments(sde, sde.t_min)
         x = jnp.tile(mean[None] + 2 * jnp.sqrt(cov), (4, 1))
-        found = exact_trace(data, sde, x)
-        mismatch = float(found.log_prob[0] - data.log_prob(sde, x, sde.t_min)[0])
-        reported = prior_mismatch(sde, found.latent, 1.0, 0.25)
+        result = exact_trace(data, sde, x)
+        mismatch = float(result.log_prob[0] - data.log_prob(sde, x, sde.t_min)[0])
+        reported = prior_mismatch(sde, result.latent, 1.0, 0.25)
     assert round(abs(mismatch), 3) == nats, mismatch
     np.testing.assert_allclose(
         reported, mismatch, atol=1e-6
@@ -131,14 +131,14 @@ def test_the_estimated_trace_is_unbiased_and_its_error_covers_at_its_nominal_rat
     sde, data, n = VP(), correlated(16), 3000
     x = jnp.broadcast_to(data.sample(jax.random.key(3), 1), (n, 16))
     tolerance = jnp.asarray(1e-3)
-    found = log_likelihood(
+    result = log_likelihood(
         KEY, data.denoiser(sde), sde, x, probes=probes, trace=trace, rtol=tolerance, atol=tolerance
     )
     with jax.enable_x64(True):
         exact = float(data.model_log_prob(sde, jnp.asarray(np.asarray(x[:1]), float), sde.t_min)[0])
     error, bar = (
-        np.asarray(found.log_prob, np.float64) - exact,
-        np.asarray(found.std_error, np.float64),
+        np.asarray(result.log_prob, np.float64) - exact,
+        np.asarray(result.std_error, np.float64),
     )
     assert abs(error.mean()) < 4.5 * error.std() / np.sqrt(n) + 0.005  # the tolerance of the solver
     covered = np.mean(np.abs(error) < stats.t(independent - 1).ppf(0.95) * bar)
@@ -200,11 +200,11 @@ def test_one_probe_knows_no_error_bar_and_a_sample_that_does_not_arrive_is_nan()
         return estimate._replace(noise=estimate.noise + jnp.where(broken, jnp.nan, 0.0)[:, None])
 
     x, broken = CURVED.sample(jax.random.key(2), 2), jnp.array([False, True])
-    found = log_likelihood(
+    result = log_likelihood(
         KEY, denoise, VP(), x, cond=broken, probes=1, rtol=1e-3, atol=1e-3, max_steps=256
     )
-    np.testing.assert_array_equal(jnp.isnan(found.log_prob), [False, True])
-    assert jnp.all(jnp.isnan(found.std_error)) and jnp.all(jnp.isnan(found.latent[1]))
+    np.testing.assert_array_equal(jnp.isnan(result.log_prob), [False, True])
+    assert jnp.all(jnp.isnan(result.std_error)) and jnp.all(jnp.isnan(result.latent[1]))
 
 
 def test_nfe_counts_both_solves_and_the_refinement_is_the_error_of_the_coarser():
@@ -218,17 +218,17 @@ def test_nfe_counts_both_solves_and_the_refinement_is_the_error_of_the_coarser()
 
     x = data.sample(jax.random.key(1), 4)
     # A function does not know the size of its data, so both take the walk for data of unit size.
-    found = log_likelihood(KEY, counted, sde, x, sd=1.0, refine=True, rtol=1e-3, atol=1e-3)
+    result = log_likelihood(KEY, counted, sde, x, sd=1.0, refine=True, rtol=1e-3, atol=1e-3)
     jax.effects_barrier()
-    assert len(calls) == int(found.nfe)
+    assert len(calls) == int(result.nfe)
     with jax.enable_x64(True):
         exact = np.asarray(data.model_log_prob(sde, jnp.asarray(np.asarray(x), float), sde.t_min))
-    np.testing.assert_allclose(found.log_prob, exact, atol=1e-3 * 16)  # in float32
+    np.testing.assert_allclose(result.log_prob, exact, atol=1e-3 * 16)  # in float32
     coarse = log_likelihood(KEY, denoise, sde, x, sd=1.0, rtol=1e-2, atol=1e-2)
-    np.testing.assert_allclose(found.refinement, found.log_prob - coarse.log_prob, atol=5e-4)
-    assert np.max(np.abs(found.refinement)) > 2e-3
+    np.testing.assert_allclose(result.refinement, result.log_prob - coarse.log_prob, atol=5e-4)
+    assert np.max(np.abs(result.refinement)) > 2e-3
     assert np.all(np.isnan(coarse.refinement)) and np.all(
-        np.abs(found.log_prob - exact) < np.abs(found.refinement) + 3e-3
+        np.abs(result.log_prob - exact) < np.abs(result.refinement) + 3e-3
     )
 
 

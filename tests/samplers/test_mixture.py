@@ -30,12 +30,12 @@ def estimate(x, alpha, sigma):
 def distribution(sde, t):
     """Return the distribution function of p_t and its inverse."""
     alpha, sigma = in_float64(sde.marginal, t)
-    spread = np.hypot(alpha * STDS, sigma)
+    deviations = np.hypot(alpha * STDS, sigma)
 
     def below(x):
-        return stats.norm.cdf((np.asarray(x)[..., None] - alpha * MEANS) / spread) @ WEIGHTS
+        return stats.norm.cdf((np.asarray(x)[..., None] - alpha * MEANS) / deviations) @ WEIGHTS
 
-    reach = alpha * np.abs(MEANS).max() + 9 * spread.max()
+    reach = alpha * np.abs(MEANS).max() + 9 * deviations.max()
     return below, np.vectorize(
         lambda p: optimize.brentq(lambda x: below(x) - p, -reach, reach, xtol=1e-15, rtol=1e-14)
     )
@@ -78,5 +78,5 @@ def test_samples_have_the_distribution_that_they_should(stochastic, sde, monkeyp
     with jax.enable_x64(True):
         end = walk(stochastic, sde, grids.quadratic(sde, steps, end=END), x, estimate)
     shares = np.linspace(0.1, 0.9, 9)
-    found = np.array([np.mean(end < point) for point in distribution(sde, END)[1](shares)])
-    assert np.all(np.abs(found - shares) < 0.03), found - shares
+    result = np.array([np.mean(end < point) for point in distribution(sde, END)[1](shares)])
+    assert np.all(np.abs(result - shares) < 0.03), result - shares

@@ -53,10 +53,10 @@ def test_it_follows_the_exact_map_both_ways_and_the_tolerance(sde):
         x, error, nfe = states(DATA, sde, 1.0), [], []
         exact = DATA.flow(sde, x, 1.0, END)
         for tolerance in (1e-3, 1e-5, 1e-7, 1e-9):
-            found = flow(SAME, sde, x, tolerance)
-            error.append(float(jnp.median(jnp.abs(found.x - exact))))
-            nfe.append(int(found.nfe))
-        np.testing.assert_allclose(found.x, exact, atol=1e-7)
+            result = flow(SAME, sde, x, tolerance)
+            error.append(float(jnp.median(jnp.abs(result.x - exact))))
+            nfe.append(int(result.nfe))
+        np.testing.assert_allclose(result.x, exact, atol=1e-7)
         np.testing.assert_allclose(
             flow(SAME, sde, exact, 1e-9, END, 1.0).x,
             x,
@@ -64,7 +64,7 @@ def test_it_follows_the_exact_map_both_ways_and_the_tolerance(sde):
             atol=1e-7 * float(sde.prior_std()),
         )
         np.testing.assert_allclose(
-            flow(SAME, sde, found.x, 1e-9, END, 1.0).x,
+            flow(SAME, sde, result.x, 1e-9, END, 1.0).x,
             x,
             rtol=1e-6,
             atol=1e-6 * float(sde.prior_std()),
@@ -84,12 +84,12 @@ def test_a_curved_flow_ends_where_scipy_says(sde):
             f, g = f_and_g(t)
             return np.asarray(f * x - 0.5 * g**2 * score(x, t))
 
-        found = flow(CURVED, sde, x, 1e-9).x
+        result = flow(CURVED, sde, x, 1e-9).x
         for i in range(3):
             exact = solve_ivp(
                 field, (1.0, END), np.asarray(x[i]), method="DOP853", rtol=1e-9, atol=1e-10
             ).y[:, -1]
-            np.testing.assert_allclose(found[i], exact, atol=1e-6)
+            np.testing.assert_allclose(result[i], exact, atol=1e-6)
 
 
 def test_nfe_is_the_number_of_calls_made_and_defaults_do_in_float32(sde):
@@ -100,17 +100,17 @@ def test_nfe_is_the_number_of_calls_made_and_defaults_do_in_float32(sde):
         return denoise(x, t, cond)
 
     x = states(DATA, sde, 1.0, 3)
-    found = probability_flow(counted, sde, x)
+    result = probability_flow(counted, sde, x)
     jax.effects_barrier()
-    assert len(calls) == int(found.nfe)  # a call is one of the whole batch
+    assert len(calls) == int(result.nfe)  # a call is one of the whole batch
     with jax.enable_x64(True):
         exact = DATA.estimate(
             sde, DATA.flow(sde, jnp.asarray(np.asarray(x), float), 1.0, END), END
         ).x0
     np.testing.assert_allclose(
-        found.x, exact, atol=1e-3
+        result.x, exact, atol=1e-3
     )  # in units of data with standard deviations of 0.2 and 0.5
-    assert found.path is None
+    assert result.path is None
 
 
 def test_a_sample_does_not_depend_on_its_batch():
@@ -129,8 +129,8 @@ def test_a_sample_that_does_not_arrive_is_nan_and_others_are_not():
         x = jnp.array(
             [[0.0, 0.0], [1e6, 1e6]]
         )  # without a relative tolerance, the second needs a million times the accuracy
-        found = probability_flow(SAME.denoiser(sde), sde, x, atol=1e-3, rtol=0.0, max_steps=25)
-    assert jnp.all(jnp.isfinite(found.x[0])) and jnp.all(jnp.isnan(found.x[1]))
+        result = probability_flow(SAME.denoiser(sde), sde, x, atol=1e-3, rtol=0.0, max_steps=25)
+    assert jnp.all(jnp.isfinite(result.x[0])) and jnp.all(jnp.isnan(result.x[1]))
 
 
 @pytest.mark.parametrize(("start", "end"), [(1.5, 1e-3), (1.0, 1e-6), (1e-6, 1.0)])

@@ -38,15 +38,15 @@ def both(sampler, steps, **settings):
 )
 @pytest.mark.parametrize("window", [5, None])
 def test_iterated_to_the_end_it_is_the_sequential_walk(sampler, window):
-    found, expected = both(sampler, 16, window=window, tolerance=0.0)
-    np.testing.assert_allclose(found.x, expected, atol=1e-5)  # float32, summed in another order
-    assert int(found.depth) <= 16 and int(found.nfe) == int(found.depth) * (window or 16)
+    result, expected = both(sampler, 16, window=window, tolerance=0.0)
+    np.testing.assert_allclose(result.x, expected, atol=1e-5)  # float32, summed in another order
+    assert int(result.depth) <= 16 and int(result.nfe) == int(result.depth) * (window or 16)
 
 
 def test_to_a_tolerance_a_hundred_steps_take_a_fifth_of_the_sequential_calls():
-    found, expected = both(DDIM(), 100, tolerance=1e-3)
-    assert int(found.depth) <= 20
-    np.testing.assert_allclose(found.x, expected, atol=2e-3)
+    result, expected = both(DDIM(), 100, tolerance=1e-3)
+    assert int(result.depth) <= 20
+    np.testing.assert_allclose(result.x, expected, atol=2e-3)
 
 
 def test_a_sample_depends_neither_on_its_batch_nor_on_the_devices():
@@ -80,9 +80,9 @@ def test_the_steps_of_a_window_are_spread_over_the_devices():
         sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, X),
         jax.device_put(X, NamedSharding(mesh, PartitionSpec())),
     )
-    found = sample_parallel(KEY, EulerMaruyama(), watched, SDE, ts, x, mesh=mesh)
-    np.testing.assert_allclose(found.x, whole.x, atol=1e-6)
-    assert int(found.depth) == int(whole.depth) and seen == {2}
+    result = sample_parallel(KEY, EulerMaruyama(), watched, SDE, ts, x, mesh=mesh)
+    np.testing.assert_allclose(result.x, whole.x, atol=1e-6)
+    assert int(result.depth) == int(whole.depth) and seen == {2}
     with pytest.raises(ValueError, match="2 devices cannot share a window of 5 steps"):
         sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, x, window=5, mesh=mesh)
 

@@ -50,9 +50,9 @@ def by_k_diffusion(function, **settings):
 )
 def test_deterministic_solvers_of_k_diffusion(sampler, function):
     with jax.enable_x64(True):
-        found = walk(sampler, Level(t_min=0.0), LEVELS / 80, LEVELS[0] * X, estimate)
+        result = walk(sampler, Level(t_min=0.0), LEVELS / 80, LEVELS[0] * X, estimate)
     np.testing.assert_allclose(
-        found, by_k_diffusion(function), rtol=2e-4 if function == "sample_lms" else 1e-8
+        result, by_k_diffusion(function), rtol=2e-4 if function == "sample_lms" else 1e-8
     )  # its quadrature: 1e-4
 
 
@@ -64,8 +64,8 @@ def test_a_stochastic_solver_of_k_diffusion(monkeypatch):
         noise_sampler=lambda a, b: torch.from_numpy(theirs.standard_normal(X.shape)),
     )
     with jax.enable_x64(True):
-        found = walk(DPMpp2MSDE(), Level(t_min=0.0), LEVELS / 80, LEVELS[0] * X, estimate)
-    np.testing.assert_allclose(found, expected, rtol=1e-8)
+        result = walk(DPMpp2MSDE(), Level(t_min=0.0), LEVELS / 80, LEVELS[0] * X, estimate)
+    np.testing.assert_allclose(result, expected, rtol=1e-8)
 
 
 DATA = {
@@ -117,6 +117,6 @@ def test_solvers_of_diffusers(sampler, name, settings):
     sde = VP()
     with jax.enable_x64(True):
         ts = np.asarray(sde.time(jnp.asarray(-2 * np.log(LEVELS))))
-        found = walk(sampler, sde, ts, X, estimate)
+        result = walk(sampler, sde, ts, X, estimate)
     expected = by_diffusers(name, **settings)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)

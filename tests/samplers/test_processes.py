@@ -83,11 +83,11 @@ def test_edm_ends_at_data_without_noise():
     sde = EDM(t_min=0.0)
     ts = np.append(grids.karras(sde, 17, end=0.002 / 80), 0.0)
     x = jnp.linspace(-160.0, 160.0, 9)[:, None]
-    found = sample(
+    result = sample(
         jax.random.key(0), samplers.DDIM(), Gaussian([MEAN], [[STD**2]]).denoiser(sde), sde, ts, x
     )
-    assert int(found.nfe) == 18
-    np.testing.assert_allclose(found.x, MEAN + STD * (x - MEAN) / np.hypot(STD, 80), atol=0.2)
+    assert int(result.nfe) == 18
+    np.testing.assert_allclose(result.x, MEAN + STD * (x - MEAN) / np.hypot(STD, 80), atol=0.2)
 
 
 def test_a_pairing_that_has_no_coefficients_is_refused():

@@ -139,9 +139,9 @@ def test_a_solver_is_its_paper(sampler, solver, settings, monkeypatch):
     ours, theirs = (np.random.default_rng(1) for _ in range(2))
     supply(monkeypatch, lambda like: ours.standard_normal(like.shape))
     with jax.enable_x64(True):
-        found = walk(sampler, SDE, TS, X, estimate)
+        result = walk(sampler, SDE, TS, X, estimate)
     expected = solver(X, LAM, D, E, lambda: theirs.standard_normal(X.shape), **settings)
-    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(result, expected, rtol=1e-8, atol=1e-10)
     if sampler.stochastic:
         assert ours.standard_normal() == theirs.standard_normal()
 
@@ -170,7 +170,7 @@ def test_a_pair_corrects_first_and_then_predicts(monkeypatch):
     with jax.enable_x64(True):
         with monkeypatch.context() as patch:
             supply(patch, lambda like: ours.standard_normal(like.shape))
-            found = walk(PredictorCorrector(predictor, corrector), SDE, ts, X, estimate)
+            result = walk(PredictorCorrector(predictor, corrector), SDE, ts, X, estimate)
         (alpha, alpha_s), (sigma, _) = in_float64(SDE.marginal, ts)
         epsilon = 2 * (alpha / alpha_s * 0.5 * sigma) ** 2
         corrected = (
@@ -181,5 +181,5 @@ def test_a_pair_corrects_first_and_then_predicts(monkeypatch):
         with monkeypatch.context() as patch:
             supply(patch, lambda like: theirs.standard_normal(like.shape))
             np.testing.assert_allclose(
-                found, walk(predictor, SDE, ts, corrected, estimate), rtol=1e-10
+                result, walk(predictor, SDE, ts, corrected, estimate), rtol=1e-10
             )

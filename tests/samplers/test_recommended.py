@@ -74,16 +74,16 @@ def test_it_is_within_1_3_of_the_best_of_the_peers(title, nfe):
         problem = problems(title)[title]
         if title.endswith("VP"):  # to t = 1e-3, without denoising
             sampler, ts = recommended(problem.sde, nfe, sd=0.4, end=1e-3, denoise_last=False)
-            found = error(sampler, problem, ts)
+            result = error(sampler, problem, ts)
         else:  # to zero noise
             sampler, ts = recommended(problem.sde, nfe, sd=0.4)
-            found = error(sampler, problem, np.append(ts, 0.0))
-    assert found < 1.3 * PEERS[title][nfe]
+            result = error(sampler, problem, np.append(ts, 0.0))
+    assert result < 1.3 * PEERS[title][nfe]
 
 
 @pytest.mark.parametrize("nfe", [5, 6, 7, 9, 10, 14, 15, 19, 20, 24, 25, 69, 70])
 def test_the_choice_changes_where_its_docstring_says(nfe):
-    found = recommended(VP(), nfe, end=1e-3)
+    result = recommended(VP(), nfe, end=1e-3)
     third, fourth = (SASolver(predictor_steps=s, corrector_steps=s, tau=0.0) for s in (3, 4))
     sampler, weight, centre, reach, warm_up = {
         5: (UniPC(predictor_order=2), 1.0, 1.0, 8.0, 0.0),
@@ -94,20 +94,20 @@ def test_the_choice_changes_where_its_docstring_says(nfe):
         25: (fourth, 1.0, 0.5, 30.0, 1.5),  # the defaults of the grid
         70: (fourth, 1.5, 0.2, 30.0, 2.0),
     }[max(n for n in (5, 7, 10, 15, 20, 25, 70) if n <= nfe)]
-    assert found.sampler == sampler
+    assert result.sampler == sampler
     expected = grids.centred(
         VP(), nfe - 1, weight=weight, centre=centre, reach=reach, warm_up=warm_up
     )
-    np.testing.assert_allclose(found.ts, expected)
+    np.testing.assert_allclose(result.ts, expected)
     if 25 <= nfe < 70:
-        np.testing.assert_allclose(found.ts, grids.centred(VP(), nfe - 1))
+        np.testing.assert_allclose(result.ts, grids.centred(VP(), nfe - 1))
 
 
 def test_stochastic_ones_have_a_grid_in_log_snr():
     for nfe, sampler in ((13, DPMpp2MSDE()), (14, DPMpp3MSDE())):
-        found = recommended(VP(), nfe, stochastic=True, end=1e-3)
-        assert found.sampler == sampler
-        np.testing.assert_allclose(found.ts, grids.log_snr(VP(), nfe - 1))
+        result = recommended(VP(), nfe, stochastic=True, end=1e-3)
+        assert result.sampler == sampler
+        np.testing.assert_allclose(result.ts, grids.log_snr(VP(), nfe - 1))
 
 
 @pytest.mark.parametrize("stochastic", [False, True])
@@ -132,9 +132,9 @@ def test_data_of_any_size_are_walked_as_those_of_size_one(sd, stochastic):
     unit, sized = EDM(sigma_max=80.0, t_min=0.0), EDM(sigma_max=80.0 * sd, t_min=0.0)
     for nfe in (5, 12, 30):
         known = recommended(unit, nfe, stochastic)
-        found = recommended(sized, nfe, stochastic, sd=sd)
-        assert found.sampler == known.sampler
-        np.testing.assert_allclose(levels(sized, found.ts), sd * levels(unit, known.ts), rtol=1e-9)
+        result = recommended(sized, nfe, stochastic, sd=sd)
+        assert result.sampler == known.sampler
+        np.testing.assert_allclose(levels(sized, result.ts), sd * levels(unit, known.ts), rtol=1e-9)
 
 
 def test_the_size_is_that_of_the_denoiser_unless_it_is_given():
@@ -145,8 +145,8 @@ def test_the_size_is_that_of_the_denoiser_unless_it_is_given():
     )
     network = Denoiser(lambda x, signal, cond: x, VP(), sigma_data=3.0)
     np.testing.assert_array_equal(recommended(VP(), 6, denoise=network).ts, expected)
-    found = recommended(VP(), 6, denoise=network, sd=1.0).ts
-    np.testing.assert_array_equal(found, recommended(VP(), 6).ts)
+    result = recommended(VP(), 6, denoise=network, sd=1.0).ts
+    np.testing.assert_array_equal(result, recommended(VP(), 6).ts)
     inside = jax.jit(lambda: jnp.asarray(recommended(VP(), 6, denoise=data.denoiser(VP())).ts))()
     np.testing.assert_allclose(inside, expected, rtol=1e-5)
     with pytest.raises(ValueError, match="cannot be traced; pass sd as a number"):
@@ -158,8 +158,8 @@ def test_it_ends_at_a_noise_level_that_falls_with_the_budget_or_at_t_min():
         np.testing.assert_allclose(
             levels(VP(), recommended(VP(), nfe).ts[-1]), 3 / nfe**2, rtol=1e-3
         )
-        found = recommended(VP(), nfe, stochastic=True, sd=0.4).ts[-1]
-        np.testing.assert_allclose(levels(VP(), found), 0.1 / nfe, rtol=1e-3)
+        result = recommended(VP(), nfe, stochastic=True, sd=0.4).ts[-1]
+        np.testing.assert_allclose(levels(VP(), result), 0.1 / nfe, rtol=1e-3)
     assert recommended(VE(), 50).ts[-1] == VE().t_min  # sigma_min is 0.01
 
 

@@ -104,6 +104,6 @@ def test_correctors(name, sampler, key, n, monkeypatch):
     sigma = jnp.asarray(
         in_float64(SDES[name].marginal, T.astype(np.float64))[1].reshape(-1, 1, 1, 1), jnp.float32
     )
-    found = step(sampler, table, on_table(n), monkeypatch, sigma=sigma)
-    error = relative(found, REFERENCE[f"{name}/N{n}/{key}/x"])
+    result = step(sampler, table, on_table(n), monkeypatch, sigma=sigma)
+    error = relative(result, REFERENCE[f"{name}/N{n}/{key}/x"])
     assert np.all(error[DIGITS if key == "corr_ald" else slice(None)] < 1e-5), error

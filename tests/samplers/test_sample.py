@@ -51,9 +51,9 @@ def test_nfe_is_the_number_of_calls_made(usual):
         jax.debug.callback(lambda: calls.append(1))
         return DENOISE(x, t)
 
-    found = sample(KEY, usual, denoise, SDE, TS, X)
+    result = sample(KEY, usual, denoise, SDE, TS, X)
     jax.effects_barrier()
-    assert int(found.nfe) == len(calls) > len(TS) - 1
+    assert int(result.nfe) == len(calls) > len(TS) - 1
 
 
 def test_a_denoiser_that_calls_its_network_twice_is_counted_so():
@@ -100,13 +100,13 @@ def test_more_states_than_there_are_and_none():
 def same_with_progress(sampler, ts):
     """Assert that reporting changes nothing, and return the reports."""
     reports = []
-    found = sample(
+    result = sample(
         KEY, sampler, DENOISE, SDE, ts, X, keep=3, progress=lambda *report: reports.append(report)
     )
     plain = sample(KEY, sampler, DENOISE, SDE, ts, X, keep=3)
-    np.testing.assert_allclose(found.x, plain.x, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found.path, plain.path, rtol=1e-4, atol=1e-5)
-    assert int(found.nfe) == int(plain.nfe)
+    np.testing.assert_allclose(result.x, plain.x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result.path, plain.path, rtol=1e-4, atol=1e-5)
+    assert int(result.nfe) == int(plain.nfe)
     return reports
 
 
@@ -131,14 +131,14 @@ def test_conditions_reach_the_denoiser():
     def denoise(x, t, cond):
         return DENOISE(x, t)._replace(x0=DENOISE(x, t).x0 + cond["shift"])
 
-    found, plain = (
+    result, plain = (
         sample(KEY, DDIM(), denoise, SDE, TS, X, cond=cond).x,
         sample(KEY, DDIM(), DENOISE, SDE, TS, X).x,
     )
-    assert np.all((found - plain)[:, 0] * cond["shift"][:, 0] > 0)
+    assert np.all((result - plain)[:, 0] * cond["shift"][:, 0] > 0)
     np.testing.assert_allclose(
         sample(KEY, DDIM(), denoise, SDE, TS, X[1:2], cond={"shift": cond["shift"][1:2]}).x,
-        found[1:2],
+        result[1:2],
         rtol=1e-4,
     )
 

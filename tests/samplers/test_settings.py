@@ -61,11 +61,11 @@ def test_the_numbers_of_a_sampler_may_be_traced_held_in_an_array_and_differentia
     exact = plan(value)
     traced, slope = jax.jit(lambda v: jax.jvp(plan, (v,), (jnp.ones(()),)))(value)
     near = jax.tree.map(lambda a, b: (a - b) / 2e-3, plan(value + 1e-3), plan(value - 1e-3))
-    for found, expected in zip(jax.tree.leaves(traced), jax.tree.leaves(exact), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
-    for found, expected in zip(jax.tree.leaves(slope), jax.tree.leaves(near), strict=True):
+    for result, expected in zip(jax.tree.leaves(traced), jax.tree.leaves(exact), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-3)
+    for result, expected in zip(jax.tree.leaves(slope), jax.tree.leaves(near), strict=True):
         np.testing.assert_allclose(
-            found, expected, rtol=0.05, atol=0.05 * np.max(np.abs(expected), initial=0.0)
+            result, expected, rtol=0.05, atol=0.05 * np.max(np.abs(expected), initial=0.0)
         )
     many = jnp.array([value, 0.9 * value])
 
@@ -106,8 +106,8 @@ def test_a_traced_noise_level_may_be_none(eta):
     ):
         traced = jax.jit(lambda v, cls=cls, name=name: cls(**{name: v}).plan(SDE, TS))(eta)
         exact = cls(**{name: eta}).plan(SDE, TS)
-        for found, expected in zip(jax.tree.leaves(traced), jax.tree.leaves(exact), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+        for result, expected in zip(jax.tree.leaves(traced), jax.tree.leaves(exact), strict=True):
+            np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_predictor_and_corrector_are_what_they_are_called(sampler):
@@ -146,9 +146,9 @@ def test_predictor_corrector_with_its_usual_parts_ends_in_the_law_of_data_in_one
     for sde in (VP(), VE()):
         x = samplers.draw_prior(KEY, sde, (4000, 1))
         pair = PredictorCorrector(EulerMaruyama(), Langevin())
-        found = sample(KEY, pair, data.denoiser(sde), sde, grids.uniform(sde, 500), x).x
-        assert abs(float(found.std()) / 0.6 - 1) < 0.065
-        assert abs(float(found.mean()) - 0.3) < 0.6 * 0.075
+        result = sample(KEY, pair, data.denoiser(sde), sde, grids.uniform(sde, 500), x).x
+        assert abs(float(result.std()) / 0.6 - 1) < 0.065
+        assert abs(float(result.mean()) - 0.3) < 0.6 * 0.075
 
 
 def test_each_of_several_corrector_steps_has_noise_of_its_own():
@@ -160,11 +160,11 @@ def test_each_of_several_corrector_steps_has_noise_of_its_own():
         lambda c: jnp.asarray(c[0]), corrector.plan(sde, np.array([0.4, 0.3]))
     )
     keys = jax.random.split(KEY, 4000)
-    found, _ = corrector.step(
+    result, _ = corrector.step(
         keys, lambda x, t, cond: Estimate(x, 0 * x), jnp.zeros((4000, 2)), coefficients, (), None
     )
     epsilon = 2 * float(coefficients.ratio_squared) * (0.16 * float(coefficients.sigma)) ** 2
-    np.testing.assert_allclose(float(jnp.var(found)), 2 * epsilon * n, rtol=0.08)
+    np.testing.assert_allclose(float(jnp.var(result)), 2 * epsilon * n, rtol=0.08)
 
 
 def test_ddim_stays_deterministic_when_it_is_known_to_be():

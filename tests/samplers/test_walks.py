@@ -29,12 +29,12 @@ def as_users_run_it(monkeypatch):
 def result_type(name, dtype, **changed):
     """Return the type of what a walk returns for a state of `dtype`; it is traced with its grid, and nothing is computed."""
     ts = jnp.asarray(SETTINGS["ts"], jnp.float32)
-    found = jax.eval_shape(
+    outcome = jax.eval_shape(
         lambda x, ts: state(call(name, DATA.denoiser(SDE), x, ts=ts, **changed)),
         jnp.asarray(X, dtype),
         ts,
     )
-    return found.dtype
+    return outcome.dtype
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "bool", "bfloat16", "float16"])
@@ -64,9 +64,9 @@ def test_a_narrow_state_is_walked_in_float32():
     ts, x = grids.log_snr(SDE, 50), jax.random.normal(KEY, (256, 2))
     narrow = x.astype("bfloat16")
     whole = sample(KEY, DDIM(), DATA.denoiser(SDE), SDE, ts, narrow.astype("float32")).x
-    found = sample(KEY, DDIM(), DATA.denoiser(SDE), SDE, ts, narrow).x
-    assert found.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(found, whole.astype("bfloat16"))
+    outcome = sample(KEY, DDIM(), DATA.denoiser(SDE), SDE, ts, narrow).x
+    assert outcome.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(outcome, whole.astype("bfloat16"))
 
 
 class Guided:
@@ -87,7 +87,7 @@ def seen():
     """Return what a walk of one sample returns, and the times at which the network was called; each is walked once."""
     walked = {}
 
-    def found(name):
+    def outcome_of(name):
         if name not in walked:
             times = []
             # The data are a point, on which every walk is short.
@@ -96,14 +96,14 @@ def seen():
             walked[name] = end, times
         return walked[name]
 
-    return found
+    return outcome_of
 
 
 def test_every_network_evaluation_is_counted(walk, seen):
     if "nfe" not in results(walk):
         pytest.skip("returns codes alone")
-    found, times = seen(walk)
-    assert int(found.nfe) == 3 * len(times) > 0
+    outcome, times = seen(walk)
+    assert int(outcome.nfe) == 3 * len(times) > 0
 
 
 def test_the_reverse_sde_begins_with_a_tenth_of_a_unit_of_log_snr(seen):
@@ -129,9 +129,9 @@ def test_the_defaults_of_adaptive_walks_suit_data_of_any_size(process):
     for sd in SIZES:
         data = Gaussian([0.5 * sd], [[sd**2]])
         x = alpha * 0.5 * sd + np.hypot(alpha * sd, sigma) * z
-        found = dpm_adaptive(data.denoiser(process), process, x)
-        assert float(jnp.sqrt(jnp.mean((found.x / sd - 0.5 - z) ** 2))) < 0.11
-        assert int(found.nfe) < 150
+        outcome = dpm_adaptive(data.denoiser(process), process, x)
+        assert float(jnp.sqrt(jnp.mean((outcome.x / sd - 0.5 - z) ** 2))) < 0.11
+        assert int(outcome.nfe) < 150
 
 
 @pytest.mark.parametrize("process", each([VP(), VE(), EDM(), Rectified()]), ids=label)
@@ -143,8 +143,11 @@ def test_the_reverse_sde_ends_in_the_law_of_data_of_any_size(process):
     for sd in SIZES:
         data = Gaussian(np.full(4, 0.5 * sd), sd**2 * np.eye(4))
         x = alpha * 0.5 * sd + np.hypot(alpha * sd, sigma) * z
-        found = np.asarray(reverse_sde(KEY, data.denoiser(process), process, x).x) / sd
-        assert abs(found.mean() - 0.5) < 0.10 and abs(found.std() - 1) < 0.075, (sd, found.std())
+        outcome = np.asarray(reverse_sde(KEY, data.denoiser(process), process, x).x) / sd
+        assert abs(outcome.mean() - 0.5) < 0.10 and abs(outcome.std() - 1) < 0.075, (
+            sd,
+            outcome.std(),
+        )
 
 
 @pytest.mark.parametrize("name", ["dpm_adaptive", "reverse_sde"])
@@ -254,5 +257,5 @@ def test_times_and_tolerances_may_be_traced():
 
 def test_codes_decode_alike_whatever_size_is_given():
     z = jnp.asarray([[0.3, -0.2]])
-    found = [decode(DATA.denoiser(SDE), SDE, z, sd=jnp.asarray(sd)) for sd in (0.3, 3.0)]
-    np.testing.assert_allclose(found[0], found[1], atol=1e-3)
+    outcome = [decode(DATA.denoiser(SDE), SDE, z, sd=jnp.asarray(sd)) for sd in (0.3, 3.0)]
+    np.testing.assert_allclose(outcome[0], outcome[1], atol=1e-3)

@@ -63,11 +63,11 @@ def strong(function):
 
 def each(processes) -> list[OneOf]:
     """Return the processes such that they share a compilation."""
-    found = []
+    variants = []
     for i, process in enumerate(processes):
         t_min: Any = jnp.asarray(process.t_min)  # held in an array, it does not tell programs apart
-        found.append(OneOf(tuple(processes), jnp.asarray(i), t_min=t_min))
-    return found
+        variants.append(OneOf(tuple(processes), jnp.asarray(i), t_min=t_min))
+    return variants
 
 
 def results(name: str) -> tuple[str, ...]:

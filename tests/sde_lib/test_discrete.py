@@ -17,10 +17,10 @@ def table(request):
 
 def test_it_has_the_levels_of_the_table_and_data_at_zero(table):
     log_alpha, sigma = in_float64(table.sde.discrete_schedule, N)
-    alpha, found = in_float64(table.marginal, np.arange(N + 1) / N)
+    alpha, result = in_float64(table.marginal, np.arange(N + 1) / N)
     np.testing.assert_allclose(alpha, np.append(1.0, np.exp(log_alpha)), rtol=1e-12)
-    np.testing.assert_allclose(found, np.append(0.0, sigma), rtol=1e-12)
-    assert table.t_min == 1 / N and np.all(np.diff(found) > 0)
+    np.testing.assert_allclose(result, np.append(0.0, sigma), rtol=1e-12)
+    assert table.t_min == 1 / N and np.all(np.diff(result) > 0)
 
 
 def test_it_ends_in_the_prior_of_its_process(table):

@@ -164,16 +164,16 @@ def test_weights_at_both_ends_are_their_limits(sde):
 
 def test_losses_and_their_gradients_are_finite_at_both_ends(sde):
     def losses(scale):
-        found = {}
+        result = {}
         for prediction in PREDICTIONS:
             denoiser = Denoiser(lambda *a: scale * net(*a), sde, prediction, sigma_data=SD)
             for weighting in WEIGHTINGS:
-                found[prediction, weighting] = denoising_loss(
+                result[prediction, weighting] = denoising_loss(
                     jax.random.key(0), denoiser, X, BOTH_ENDS, weighting=weighting
                 )
         denoiser = Denoiser(lambda *a: scale * net(*a), sde, sigma_data=SD)
-        found["sliced", "noise"] = sliced_loss(jax.random.key(0), denoiser, X, BOTH_ENDS)
-        return found
+        result["sliced", "noise"] = sliced_loss(jax.random.key(0), denoiser, X, BOTH_ENDS)
+        return result
 
     for values in jax.jvp(losses, (1.0,), (1.0,)):
         for row, loss in values.items():
@@ -203,14 +203,22 @@ def test_the_log_snr_without_signal_is_minus_infinity_with_a_finite_gradient():
 
 
 def test_a_network_is_told_the_stated_levels_at_most(sde):
-    told = []
-    denoiser = Denoiser(lambda x, signal, cond: told.append(signal) or x, sde)
+    time_signal = []
+    denoiser = Denoiser(lambda x, signal, cond: time_signal.append(signal) or x, sde)
     denoiser(jnp.ones((4, 1)), jnp.array([0.0, 1e-5, 0.4, 1.0]))
-    told = told[-1]
-    assert told.dtype == np.float32
-    assert -5 <= told[0] <= told[1] < told[2] < told[3] <= -LOG_SNR_MIN / 8 == 2.5
+    time_signal = time_signal[-1]
+    assert time_signal.dtype == np.float32
+    assert (
+        -5
+        <= time_signal[0]
+        <= time_signal[1]
+        < time_signal[2]
+        < time_signal[3]
+        <= -LOG_SNR_MIN / 8
+        == 2.5
+    )
     inside = -in_float64(sde.log_snr, np.array([1e-5, 0.4], np.float32)) / 8
-    np.testing.assert_allclose(told[1:3], inside, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(time_signal[1:3], inside, rtol=1e-5, atol=1e-6)
 
 
 def test_a_log_normal_draws_noise_under_every_process(sde):

@@ -80,12 +80,12 @@ def steps(name, n):
     """Return what the reference reads off its tables for each row of X, at the index int(t (n - 1)): A and G, float64 (11, 1, 1, 1)."""
     if name == "subvp":  # it has no table: an Euler-Maruyama step of the continuous process
         f, g = in_float64(SDES[name].coefficients, np.asarray(T, np.float64))
-        a, spread = 1 + f / n, g / np.sqrt(n)
+        a, noise_scale = 1 + f / n, g / np.sqrt(n)
     else:
         i = np.trunc(np.asarray(T) * np.float32(n - 1)).astype(int)
         log_alpha, _, variance = Discrete(SDES[name], n).schedule()
-        a, spread = np.exp(np.diff(log_alpha))[i], np.sqrt(variance)[i]
-    return tuple(v.reshape(-1, 1, 1, 1) for v in (a, spread))
+        a, noise_scale = np.exp(np.diff(log_alpha))[i], np.sqrt(variance)[i]
+    return tuple(v.reshape(-1, 1, 1, 1) for v in (a, noise_scale))
 
 
 @pytest.mark.parametrize("n", [100, 1000])
@@ -97,16 +97,16 @@ def test_discretisation(name, n):
             got, expected, rtol=4e-5, atol=slack
         )  # VE: differences of squares that agree to 1.7 %
 
-    a, spread = steps(name, n)
+    a, noise_scale = steps(name, n)
     x, t = np.asarray(X, np.float64), np.asarray(T, np.float64).reshape(-1, 1, 1, 1)
     # In float32 sqrt(1 - beta) x - x is off by an ulp of x, and sigma_i^2 - sigma_{i-1}^2 by one of sigma_i^2.
     slack, score = 1e-7 * np.abs(x).max(), -0.3 * x - 0.1 * t
-    g_slack = 1e-5 * np.abs(spread).max()
+    g_slack = 1e-5 * np.abs(noise_scale).max()
     close((a - 1) * x, "disc_f", slack)
-    close(spread[:, 0, 0, 0], "disc_G", g_slack)
-    close((a - 1) * x - spread**2 * score, "reverse_pf0/disc_f", 10 * slack)
-    close(spread[:, 0, 0, 0], "reverse_pf0/disc_G", g_slack)
-    close((a - 1) * x - 0.5 * spread**2 * score, "reverse_pf1/disc_f", 10 * slack)
+    close(noise_scale[:, 0, 0, 0], "disc_G", g_slack)
+    close((a - 1) * x - noise_scale**2 * score, "reverse_pf0/disc_f", 10 * slack)
+    close(noise_scale[:, 0, 0, 0], "reverse_pf0/disc_G", g_slack)
+    close((a - 1) * x - 0.5 * noise_scale**2 * score, "reverse_pf1/disc_f", 10 * slack)
     assert not REFERENCE[f"{name}/N{n}/reverse_pf1/disc_G"].any()
 
 

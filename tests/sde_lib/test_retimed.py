@@ -21,8 +21,8 @@ def test_it_is_the_denoiser_of_the_other_process(trained, sde):
         t = jnp.array([0.3, 0.5, 0.95])
         x = jnp.array([[0.5, -0.2], [1.0, 3.0], [-2.0, 0.1]]) * sde.marginal(t)[1][:, None]
         retimed, own = Retimed(DATA.denoiser(trained), trained, sde), DATA.denoiser(sde)
-        for found, expected in zip(retimed(x, t), own(x, t), strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+        for result, expected in zip(retimed(x, t), own(x, t), strict=True):
+            np.testing.assert_allclose(result, expected, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(retimed(x, 0.5).x0[1], own(x, t).x0[1], rtol=1e-9)
 
 

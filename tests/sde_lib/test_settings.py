@@ -54,14 +54,14 @@ def build(cls, **settings):
 
 
 def test_the_numbers_are_found():
-    found = {f"{p.values[0].__name__}.{p.values[1]}" for p in numbers()}
+    result = {f"{p.values[0].__name__}.{p.values[1]}" for p in numbers()}
     assert {
         "VP.beta_max",
         "VE.sigma_min",
         "VP.t_min",
         "LogNormal.std",
         "Denoiser.sigma_data",
-    } < found
+    } < result
 
 
 @each_number

@@ -101,10 +101,10 @@ def test_stratified_draws_fall_one_in_each_stratum_and_vary_less(sde, distributi
         jax.jit(jax.vmap(lambda k, s=s: draw_times(k, sde, 16, distribution, s)))(keys)
         for s in (True, False)
     ]
-    spread = [np.std(np.mean(level(sde, t), 1)) for t in many]
+    deviation = [np.std(np.mean(level(sde, t), 1)) for t in many]
     # About 1/16 where the level is smooth in u. Each of the two is known to 1 / sqrt(200) = 7 %, their ratio to 10 %: from 1/4 on, which
     # no distribution here has, 1/2 is 10 standard errors away.
-    assert spread[0] < 0.5 * spread[1]
+    assert deviation[0] < 0.5 * deviation[1]
 
 
 def test_stratified_quantiles_are_uniform_in_their_strata():
@@ -131,19 +131,19 @@ def test_the_quantile_that_stopped_a_training_is_below_one():
 
 
 def test_parts_of_the_quantiles_stay_below_one_and_in_themselves():
-    asked = []
+    drawn = []
 
     class Asked(TimeDistribution):
         def quantile(self, sde, u):
-            asked.append(np.asarray(u))
+            drawn.append(np.asarray(u))
             return u
 
     for weights in (np.ones(3), np.arange(1.0, 8.0), np.full(1000, 0.3)):
         binned = Binned(Asked(), weights)
         ends = np.asarray(jnp.cumsum(binned.weights) / len(weights))
         binned.quantile(VP(), jnp.asarray(np.append(np.nextafter(ends, np.float32(0)), LARGEST)))
-        assert asked[-1].max() < 1
-        part = np.floor(asked[-1][:-1] * np.float64(len(weights)) + 1e-9)
+        assert drawn[-1].max() < 1
+        part = np.floor(drawn[-1][:-1] * np.float64(len(weights)) + 1e-9)
         np.testing.assert_array_equal(part, np.arange(len(weights)))
 
 
@@ -219,13 +219,13 @@ def test_adapted_weights_are_the_measured_losses_and_cut_the_variance():
         ) ** 2
 
     u, loss = losses(start, jax.random.key(0))
-    found = reweighted(start, u, loss)
-    np.testing.assert_allclose(found.weights, scale / 3, rtol=0.05)
+    result = reweighted(start, u, loss)
+    np.testing.assert_allclose(result.weights, scale / 3, rtol=0.05)
     np.testing.assert_allclose(
         np.min(reweighted(start, u, loss, floor=0.5).weights), 0.5 / 1.125, rtol=0.02
     )  # the others give way
-    v, again = losses(found, jax.random.key(1))
-    corrected = np.asarray(found.correction(v) * again, np.float64)
+    v, again = losses(result, jax.random.key(1))
+    corrected = np.asarray(result.correction(v) * again, np.float64)
     plain = np.asarray(loss, np.float64)
     np.testing.assert_allclose(corrected.mean(), 3, rtol=0.05)
     np.testing.assert_allclose(corrected.var() / plain.var(), (2 * 9) / (3 * 21 - 9), rtol=0.15)
