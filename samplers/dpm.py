@@ -142,11 +142,11 @@ def _plus_plus_plan(sde: SDE, ts: Array, steps: int, eta: float = 0.0) -> Multis
 
 
 def _published_weights(lam: Array, z: Array, steps: int) -> Array:
-    """Return the weights of the present and past predictions (rows, steps) as published.
+    """Return the weights of the present and past predictions (n, steps) as published.
 
     Args:
-        lam: half log-SNR at the times of the grid (rows + 1,).
-        z: the argument of the moments (rows,).
+        lam: half log-SNR at the times of the grid (n + 1,).
+        z: the argument of the moments (n,).
         steps: how many predictions a step interpolates through.
     """
     exact = moments(z, steps)

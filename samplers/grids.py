@@ -1,14 +1,16 @@
 r"""Time grids: n + 1 decreasing float64 times from `start` to `end`, for n steps.
 
-Where sampling ends is the grid's business: the papers stop at 1e-3 for VP and sub-VP and at 1e-5
-for VE, then denoise once.
+Every grid takes the process, the number n of steps, the first and the last time, and `sd`, the
+standard deviation of the data. It raises a ValueError for less than one step and for times that do
+not fall from at most 1 to at least 0. The grid decides where sampling ends: the papers stop at 1e-3
+for VP and sub-VP and at 1e-5 for VE, then denoise once.
 
 Three grids space the noise level :math:`s = \sigma / \alpha` and not the time. They are the same
-for every process, but for its ends. A process that leaves less than a thousandth of the signal at t
-= 1, such as `Rectified` and `Cosine`, has no finite level there, or one that would cost `log_snr`
-and `karras` most of their steps: unless told otherwise, these two start it where
-`data_size.start_time` says, at a noise level of 200, from which a state of pure noise is as good a
-start. `centred` takes any start.
+for every process, but for its ends. A process that leaves less than a thousandth of the signal at
+t = 1, such as `Rectified` and `Cosine`, has no finite level there, or one that would cost `log_snr`
+and `karras` most of their steps. By default these two start it where `data_size.start_time` says,
+at a noise level of 200, from which a state of pure noise is as good a start. `centred` takes any
+start.
 
 Grids come as float64 NumPy arrays, also inside `jax.jit` and `jax.vmap`. Where the process, `sd` or
 an end is traced, as when a schedule is learned, so is the grid, and gradients pass.

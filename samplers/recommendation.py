@@ -85,20 +85,19 @@ def recommended(
     end: float | None = None,
     denoise_last: bool = True,
 ) -> Recommendation:
-    """Name a sampler and a grid for `nfe` network evaluations a sample, as `Samples.nfe` counts
-    them.
+    """Return a sampler and a grid for a number of network evaluations.
 
-    `UniPC(2)`, from 10 evaluations on `DEIS(3)`, from 15 on `SASolver(3, 3)` and from 20 on
-    `SASolver(4, 4)` without noise, all on `grids.centred`. Sizes are counted in standard deviations
-    of the data, so that data of any size are walked as those of size 1 are, and a process that
-    leaves no signal is started at pure noise. The choice was made on random mixtures of 2 to 64
-    dimensions and on those below.
+    They are `UniPC(2)`, from 10 evaluations on `DEIS(3)`, from 15 on `SASolver(3, 3)` and from 20
+    on `SASolver(4, 4)` without noise, all on `grids.centred`. Sizes are counted in standard
+    deviations of the data, so that data of any size are walked as those of size 1 are, and a
+    process that leaves no signal is started at pure noise. The choice was made on random mixtures
+    of 2 to 64 dimensions and on those below.
 
     Median error at the end of the probability flow of two Gaussian mixtures with exact scores, in 2
     and 64 dimensions, beside the best of 23 settings of diffusers 0.42, k-diffusion and dpm-solver
     on the grids of their papers, by
     ``python -m experiments.benchmarks.recommendation --published``; without that flag it measures
-    on mixtures kept aside:
+    on mixtures that the choice was not made on:
 
     ====================  =======  =======  =======  =======  =======  =======  =======
     evaluations           5        10       15       20       30       50       100
@@ -129,17 +128,19 @@ def recommended(
     ====================  ===============  ===============  ===============
 
     Args:
+        sde: the process.
+        nfe: network evaluations a sample, as `Samples.nfe` counts them.
         stochastic: draw from the reverse SDE instead of following the probability flow.
         denoise: the denoiser that will be sampled, whose `sigma_data` is the size of the data where
             `sd` is not given.
-        sd: standard deviation of the data over all coordinates; without it and without a denoiser
-            that knows, 1.
+        sd: standard deviation of the data over all coordinates; by default the denoiser's
+            `sigma_data`, else 1.
         end: the last time of the grid. The default has the noise level of 3 `sd` / nfe^2, or that
             of t_min if this is higher: what the last denoising misses falls with the square of the
             level, so with the fourth power of the evaluations, as what the walk misses does. For a
             stochastic sampler it is 0.25 `sd` / nfe.
-        denoise_last: whether `sample` spends the last evaluation on denoising, as it does unless
-            told otherwise.
+        denoise_last: whether `sample` spends the last evaluation on denoising, as it does by
+            default.
 
     Raises:
         ValueError: not a single step is left, or the size of the data is not one positive number.

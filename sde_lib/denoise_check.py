@@ -163,8 +163,9 @@ def _compiled(function: Callable[[Call], Estimate], call: Call, when: str) -> Es
     try:
         return eqx.filter_jit(function)(call)
     except Exception as error:  # whatever the function comes up with
+        reason = next(iter(str(error).splitlines()), "")[:200]
         raise ValueError(
-            f"denoise cannot be traced {when} ({type(error).__name__}: {str(error)[:200]}); "
+            f"denoise cannot be traced {when} ({type(error).__name__}: {reason}); "
             "write it in jax.numpy for any batch size, without branches on values"
         ) from error
 

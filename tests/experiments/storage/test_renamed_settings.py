@@ -36,6 +36,7 @@ SECTIONS = [
 def saved(workdir, **sections):
     """Write the configuration of a run and return it as it is read."""
     config = json.loads(base_config().to_json()) | {"facts": FACTS, "samplers": sections}
+    config["data"]["name"], config["net"]["name"] = "Digits", "MLP"
     (workdir / "config.json").write_text(json.dumps(config))
     return read_config(workdir)
 
