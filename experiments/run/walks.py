@@ -23,9 +23,8 @@ from samplers import (
     recommended,
     reverse_sde,
 )
-from samplers.base import Denoise
 from samplers.data_size import end_time
-from sde_lib import SDE, check_name
+from sde_lib import SDE, Denoise, check_name
 
 from .objects import make
 from .walk_settings import settings_of

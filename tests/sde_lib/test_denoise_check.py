@@ -187,6 +187,18 @@ def test_the_key_draws_the_states():
     assert np.all(first == default) and np.all(first != second)
 
 
+def test_the_conditions_reach_the_function():
+    labels = []
+
+    def recording(x, t, cond):
+        if not isinstance(x, Tracer):
+            labels.append(np.asarray(cond["label"]))
+        return zero(x, t, cond)
+
+    check_denoise(recording, Rectified(), SHAPE, COND)
+    np.testing.assert_array_equal(labels, [COND["label"]] * len(labels))
+
+
 @pytest.mark.parametrize(
     "changed, message",
     [
