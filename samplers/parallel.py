@@ -13,6 +13,7 @@ change. There are more evaluations than in a sequential walk, but fewer one afte
 iteration is one network call on a batch of batch x window.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -135,11 +136,7 @@ def _iterate(key, sampler, denoise, plan, scale, x, cond, index, window, toleran
 
     def solve(key, x, cond):
         """Return the end of one sample, x (...), and the iterations made."""
-
-        def take_step(i, x, coefficients):
-            conditions = jax.tree.map(lambda c: c[None], cond)
-            keys = fold(key[None], i)
-            return sampler.step(keys, denoise, x[None], coefficients, (), conditions)[0][0]
+        take_step = _step_of_one(sampler, denoise, key, cond)
 
         def iterate(state: Iterate) -> Iterate:
             nonlocal evaluations
@@ -166,15 +163,31 @@ def _iterate(key, sampler, denoise, plan, scale, x, cond, index, window, toleran
                 depth=state.depth + 1,
             )
 
-        points = jnp.broadcast_to((x / scale[0])[None], (steps + 1 + window, *x.shape))
-        zero = jnp.zeros((), jnp.int32)
-        start = Iterate(first=zero, points=points, depth=zero)
+        start = _constant(x / scale[0], steps + 1 + window)
         end = jax.lax.while_loop(lambda state: state.first < steps, iterate, start)
         return end.points[steps] * scale[steps], end.depth
 
     x, iterations = jax.vmap(solve)(sample_keys(key, index), x, cond)
     depth = jnp.max(iterations) * evaluations
     return ParallelSamples(x=x, nfe=depth * window, depth=depth)
+
+
+def _step_of_one(sampler: Sampler, denoise, key, cond) -> Callable:
+    """Return the function (i, x, coefficients) -> x that takes step i of one sample (...)."""
+
+    def take_step(i, x, coefficients):
+        conditions = jax.tree.map(lambda c: c[None], cond)
+        keys = fold(key[None], i)
+        return sampler.step(keys, denoise, x[None], coefficients, (), conditions)[0][0]
+
+    return take_step
+
+
+def _constant(u: Array, length: int) -> Iterate:
+    """Return the first guess, a walk that stays at `u` (...)."""
+    zero = jnp.zeros((), jnp.int32)
+    points = jnp.broadcast_to(u[None], (length, *u.shape))
+    return Iterate(first=zero, points=points, depth=zero)
 
 
 def _over_devices(steps: Array, mesh: Mesh | None) -> Array:
