@@ -164,7 +164,8 @@ def _walk(denoise, sde, x, settings: Settings, cond, order, max_steps, denoise_l
     x, steps = jax.vmap(solve_one)(x, cond)
     calls = order * jnp.max(steps)
     if denoise_last:
-        x, calls = denoise(x, settings.end, cond).x0, calls + 1
+        x = denoise(x, settings.end, cond).x0
+        calls = calls + 1
     return Samples(x=x, nfe=calls * evaluations(denoise, x, cond), path=None)
 
 
@@ -225,7 +226,8 @@ def pair(sde: SDE, noise, lam: Array, lam_s: Array, x: Array, order: int) -> tup
         x: the state of one sample at the start (...).
         order: 2 or 3.
     """
-    h, r = lam_s - lam, 1 / order
+    h = lam_s - lam
+    r = 1 / order
     alpha, sigma = sde.marginal(time_of(sde, lam))
     first = noise(lam, x)
 

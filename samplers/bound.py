@@ -89,7 +89,8 @@ def check_draws(draws: int) -> None:
 
 @eqx.filter_jit
 def _bound(keys, denoise, sde, x, sd, cond, draws):
-    size, axes = x[0].size, tuple(range(1, x.ndim))
+    size = x[0].size
+    axes = tuple(range(1, x.ndim))
     clean = sde.log_snr(jnp.asarray(sde.t_min, x.dtype))
     noisy = jnp.maximum(sde.log_snr(jnp.ones((), x.dtype)), LOG_SNR_MIN - 2 * jnp.log(sd))
 

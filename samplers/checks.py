@@ -106,7 +106,8 @@ def check_index(index: ArrayLike | None, batch: int) -> Array:
 
 def check_key(key: Any) -> None:
     """Raise a ValueError unless `key` is one typed key."""
-    dtype, shape = getattr(key, "dtype", type(key).__name__), np.shape(key)
+    dtype = getattr(key, "dtype", type(key).__name__)
+    shape = np.shape(key)
     if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, dtypes.prng_key)) or shape != ():
         raise ValueError(
             "the key of a run is one typed key such as jax.random.key(0), "

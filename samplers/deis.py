@@ -90,7 +90,8 @@ class DEIS(Multistep):
     def plan(self, sde: SDE, ts: Array) -> MultistepCoefficients:
         """Return the coefficients of arXiv:2204.13902, eq. 14; see `Sampler.plan`."""
         c, integrals = VARIABLES[self.variable](sde, ts, self.order)
-        nodes, used = past_nodes(c, self.order), usable_nodes(c, self.order)
+        nodes = past_nodes(c, self.order)
+        used = usable_nodes(c, self.order)
         return noise_prediction_plan(sde, ts, interpolation_weights(nodes, integrals, used))
 
 

@@ -52,6 +52,46 @@ def descend(
         ValueError: no walk from any of the starts ends in finite numbers.
     """
     fitted, held_out = _halves((x, target, cond))
+    median, loss = _distances(walk, distance)
+    size = max(updates // CHUNKS, 1)
+    start_optimizer, chunk = _adam(loss, size)
+    at_start = [float(median(numbers, held_out)) for numbers in starts]
+    if not np.isfinite(at_start).any():
+        raise ValueError(
+            "no walk of this denoiser from these noises ends in finite numbers near the accurate "
+            "ends; check the denoiser and, if they are given, the target and the distance"
+        )
+    best = numbers = starts[int(np.nanargmin(at_start))]
+    history = [np.nanmin(at_start)]
+    without_gain = 0
+    state = start_optimizer(numbers)
+    small = jnp.asarray(0.01 * history[0])
+    slowest = SLOWEST * rate
+    for i in range(CHUNKS):
+        numbers, state = chunk(numbers, state, fitted, small, jnp.asarray(rate))
+        history.append(float(median(numbers, held_out)))
+        without_gain += 1
+        if history[-1] <= np.nanmin(history):
+            best = numbers
+            without_gain = 0
+        if progress is not None:
+            progress((i + 1) * size, CHUNKS * size)
+        if without_gain >= PATIENCE:
+            numbers = best
+            state = start_optimizer(best)
+            rate = rate / 3
+            without_gain = 0
+            if rate < slowest:
+                break
+    return Descended(numbers=best, history=np.asarray(history))
+
+
+def _distances(walk: Callable, distance: Distance) -> tuple[Callable, Callable]:
+    """Return the median distance of a walk to its target, compiled, and the loss of Adam.
+
+    They take the numbers and a batch (x, target, cond), the loss also the distance below which it
+    no longer counts factors.
+    """
 
     @eqx.filter_jit
     def median(numbers, batch):
@@ -62,32 +102,7 @@ def descend(
         x, target, cond = batch
         return jnp.mean(jnp.log(distance(walk(numbers, x, cond), target) ** 2 + small**2))
 
-    size = max(updates // CHUNKS, 1)
-    start_optimizer, chunk = _adam(loss, size)
-    at_start = [float(median(numbers, held_out)) for numbers in starts]
-    if not np.isfinite(at_start).any():
-        raise ValueError(
-            "no walk of this denoiser from these noises ends in finite numbers near the accurate "
-            "ends; check the denoiser and, if they are given, the target and the distance"
-        )
-    best = numbers = starts[int(np.nanargmin(at_start))]
-    history, without_gain = [np.nanmin(at_start)], 0
-    state = start_optimizer(numbers)
-    small, slowest = jnp.asarray(0.01 * history[0]), SLOWEST * rate
-    for i in range(CHUNKS):
-        numbers, state = chunk(numbers, state, fitted, small, jnp.asarray(rate))
-        history.append(float(median(numbers, held_out)))
-        without_gain += 1
-        if history[-1] <= np.nanmin(history):
-            best, without_gain = numbers, 0
-        if progress is not None:
-            progress((i + 1) * size, CHUNKS * size)
-        if without_gain >= PATIENCE:
-            numbers, state = best, start_optimizer(best)
-            rate, without_gain = rate / 3, 0
-            if rate < slowest:
-                break
-    return Descended(numbers=best, history=np.asarray(history))
+    return median, loss
 
 
 def _halves(batch: Any) -> tuple[Any, Any]:

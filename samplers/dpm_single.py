@@ -98,7 +98,8 @@ def single_step_plan(
 
 def _difference_weights(p: CallPoints, stages: int, prediction: str, stochastic: bool) -> Array:
     """Return the weights (steps, k, k - 1) of the differences F_j - F_0 at every target."""
-    r, finite = CALLS[stages], jnp.isfinite(p.h)[:, None]
+    r = CALLS[stages]
+    finite = jnp.isfinite(p.h)[:, None]
     to_target = jnp.where(finite, p.lam[:, 1:] - p.lam[:, :1], 1.0)  # from the start of the step
     doubled = 2.0 if stochastic else 1.0
     if prediction == "noise":
@@ -141,7 +142,8 @@ def _diffused_by_noise(p: CallPoints) -> tuple[Array, Array]:
         The factor of the noise predicted at the start (steps, k), and that of the fresh noise of
         each interval (steps, k, k), at every target.
     """
-    ahead, finite = _ahead(p), jnp.isfinite(p.h)[:, None]
+    ahead = _ahead(p)
+    finite = jnp.isfinite(p.h)[:, None]
     variance = jnp.expm1(2 * jnp.where(finite[..., None], ahead, 0.0))
     growth = jnp.exp(jnp.where(finite, ahead[:, :, 0], 0.0))
     remaining = jnp.where(finite, 2 - growth, 0.0)

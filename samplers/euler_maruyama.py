@@ -37,7 +37,8 @@ class EulerMaruyama(OneStep):
 
     def plan(self, sde: SDE, ts: Array) -> OneStepCoefficients:
         """Return the coefficients of arXiv:2011.13456, appendix D; see `Sampler.plan`."""
-        t, dt = ts[:-1], jnp.diff(ts)
+        t = ts[:-1]
+        dt = jnp.diff(ts)
         _, sigma = sde.marginal(t)
         _, g = sde.coefficients(t)
         alpha_rate, sigma_rate = sde.marginal_rate(t)

@@ -149,7 +149,8 @@ class _FewStepsSampler(Sampler):
     solver: FewSteps
 
     def plan(self, sde: SDE, ts: Array) -> FewStepsCoefficients:
-        levels, n = jnp.asarray(self.solver.noise_levels), self.solver.nfe
+        levels = jnp.asarray(self.solver.noise_levels)
+        n = self.solver.nfe
         clean = levels[1:] <= 0
         alpha, sigma = signal_and_noise(sde, ts)
         alpha_s = jnp.where(clean, 1.0, alpha[1:])

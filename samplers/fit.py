@@ -161,8 +161,10 @@ def fit_solver(
     """
     nfe = grids.whole_number("nfe", nfe, 1)
     updates = grids.whole_number("updates", updates, 1)
-    sd, clean = data_sd(denoise), end is None
-    x, start = _noises(x, rate), start_time(sde, sd)
+    sd = data_sd(denoise)
+    clean = end is None
+    x = _noises(x, rate)
+    start = start_time(sde, sd)
     stop = _time_of(sde, 3 * sd / nfe**2) if clean else end  # as in `recommended`
     first, last = _log_levels_at(sde, start, stop)
 
@@ -230,7 +232,8 @@ def _time_of(sde, level):
 
 def _accurate_ends(denoise, sde, x, start, end, cond):
     """Return where the flow takes the noises (batch, ...), denoised if `end` is None."""
-    tolerance, clean = np.float32(1e-6), end is None
+    tolerance = np.float32(1e-6)
+    clean = end is None
     stop = _time_of(sde, 2e-3 * data_sd(denoise)) if clean else end
     return probability_flow(
         denoise,

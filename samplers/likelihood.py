@@ -171,7 +171,8 @@ def log_likelihood(
     sd = data_sd(denoise, sd)
     x, index, _ = check_batch(x, cond, index)
     numbers = tuple(jnp.asarray(v, x.dtype) for v in (sd, rtol, atol))
-    keys, denoise = sample_keys(key, index), Counted(denoise)
+    keys = sample_keys(key, index)
+    denoise = Counted(denoise)
     return _likelihood(keys, denoise, sde, x, numbers, cond, probes, trace, refine, max_steps)
 
 

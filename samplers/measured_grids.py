@@ -73,7 +73,8 @@ def _cheapest(cost: np.ndarray, steps: int) -> list[int]:
     """Return the `steps` + 1 indices, first and last included, whose path costs least."""
     n = len(cost)
     cost = np.where(np.triu(np.ones((n, n)), 1) > 0, cost, np.inf)
-    best, previous = cost[0], []
+    best = cost[0]
+    previous = []
     for _ in range(steps - 1):
         through = best[:, None] + cost
         previous.append(np.argmin(through, 0))

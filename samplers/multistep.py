@@ -95,7 +95,8 @@ def data_prediction_plan(
     h = jnp.diff(half_log_snr(sde, ts))
     zeros, ones = jnp.zeros_like(ts[1:]), jnp.ones_like(ts[1:])
     data = alpha[1:, None] * weights
-    decay, noise_scale = ones, zeros
+    decay = ones
+    noise_scale = zeros
     if not known_zero(eta):
         # A traced eta may be 0, which forgets nothing even in an endless step.
         forgotten = jnp.where(eta > 0, stretched(h, eta), 0.0)

@@ -99,7 +99,8 @@ def _flow(denoise, sde, x, numbers, cond, max_steps, denoise_last):
     u, calls = solve("Tsit5", field, first, last, x / scale, cond, rtol, atol, max_steps)
     x = u * end_scale
     if denoise_last:
-        x, calls = denoise(x, end, cond).x0, calls + 1
+        x = denoise(x, end, cond).x0
+        calls = calls + 1
     return Samples(x=x, nfe=calls * evaluations(denoise, x, cond), path=None)
 
 

@@ -130,7 +130,8 @@ def _iterate(key, sampler, denoise, plan, scale, x, cond, index, window, toleran
         plan: coefficients of the steps, with leading axis `steps`.
         scale: h at the times of the grid (steps + 1,).
     """
-    steps, evaluations = len(scale) - 1, 0
+    steps = len(scale) - 1
+    evaluations = 0
     # Beyond the last step the window is padded with steps that are evaluated but change nothing.
     plan, scale = jax.tree.map(lambda c: _padded(c, window), (plan, scale))
 

@@ -71,7 +71,8 @@ class SASolver(Multistep):
 
     def plan(self, sde: SDE, ts: Array) -> MultistepCoefficients:
         """Return the coefficients of arXiv:2309.05019, algorithm 1; see `Sampler.plan`."""
-        lam, m = half_log_snr(sde, ts), self.past_predictions + 1
+        lam = half_log_snr(sde, ts)
+        m = self.past_predictions + 1
         h = jnp.diff(lam)
         exact = moments(stretched(h, 1 + self.tau**2), m)
         nodes = past_nodes(lam, m)

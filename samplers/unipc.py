@@ -52,8 +52,10 @@ class UniPC(Multistep):
 
     def plan(self, sde: SDE, ts: Array) -> MultistepCoefficients:
         """Return the coefficients of arXiv:2302.04867, algorithms 5 and 6; see `Sampler.plan`."""
-        lam, p = half_log_snr(sde, ts), self.predictor_order
-        h, used = jnp.diff(lam), usable_nodes(lam, p)
+        lam = half_log_snr(sde, ts)
+        p = self.predictor_order
+        h = jnp.diff(lam)
+        used = usable_nodes(lam, p)
         exact = moments(h, p + 1)
         halved = exact.at[:, 1].set(VARIANTS[self.variant](h, exact[:, 0]) / 2)
         predictor_moments = jnp.where(used[:, None] == 2, halved, exact)[:, :p]

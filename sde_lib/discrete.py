@@ -66,7 +66,8 @@ class Discrete(SDE):
         check_process("Discrete", sde)
         if not isinstance(n, int | np.integer) or n < 2:
             raise ValueError(f"need at least two noise levels, a whole number, got n = {n!r}")
-        self.sde, self.n = sde, int(n)
+        self.sde = sde
+        self.n = int(n)
         self.t_min = 1 / n if t_min is None else t_min
         log_alpha = self.schedule().log_alpha
         if known(log_alpha) and not np.all(np.isfinite(log_alpha)):

@@ -54,7 +54,8 @@ def denoising_loss(
     """
     check_name("weighting", weighting, WEIGHTINGS)
     x0 = as_state(x0)
-    sde, time = denoiser.sde, expand_time(t, x0)
+    sde = denoiser.sde
+    time = expand_time(t, x0)
     x, noise = sde.perturb(key, x0, t)
     a, b = denoiser.combination(time)
     weight = WEIGHTINGS[weighting](sde, time, determinant(sde, time, a, b))
@@ -91,7 +92,8 @@ def sliced_loss(
     check_name("weighting", weighting, WEIGHTINGS)
     x0 = as_state(x0)
     noise_key, slice_key = jax.random.split(key)
-    sde, time = denoiser.sde, expand_time(t, x0)
+    sde = denoiser.sde
+    time = expand_time(t, x0)
     x, _ = sde.perturb(noise_key, x0, t)
     _, sigma = sde.marginal(time)
     det = determinant(sde, time, *denoiser.combination(time))

@@ -90,7 +90,8 @@ class LogUniform(TimeDistribution):
             ValueError: the log-SNR is infinite at an end.
         """
         ends = in_float64(lambda sde: sde.log_snr(jnp.asarray([sde.t_min, 1.0])), sde)
-        clean, noisy = ends[0], jnp.maximum(ends[1], self.log_snr_min)
+        clean = ends[0]
+        noisy = jnp.maximum(ends[1], self.log_snr_min)
         if known(ends, self.log_snr_min) and self.log_snr_min >= ends[0]:
             raise ValueError(
                 f"need log_snr_min below the log-SNR {ends[0]:g} that {type(sde).__name__} has at "
@@ -201,7 +202,8 @@ class Binned(TimeDistribution):
             weights,
             remedy="add a little to parts that are never to be left out",
         )
-        self.base, self.weights = base, weights / jnp.mean(weights)
+        self.base = base
+        self.weights = weights / jnp.mean(weights)
 
     def _part(self, u: Array) -> tuple[Array, Array]:
         """Return the number k of the part that `u` falls into, and how far in, from 0 to 1.

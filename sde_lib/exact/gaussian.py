@@ -126,7 +126,8 @@ class Frame(NamedTuple):
     ) -> "Frame":
         """Return the frame at time `t` for states like `x`, of data with these moments."""
         alpha, sigma = sde.marginal(expand_time(t, x))
-        m, c = jnp.asarray(mean, x.dtype), jnp.asarray(variances, x.dtype)
+        m = jnp.asarray(mean, x.dtype)
+        c = jnp.asarray(variances, x.dtype)
         return cls(
             mean=alpha * m[None],
             basis=jnp.asarray(basis, x.dtype),
@@ -152,7 +153,8 @@ def gaussian_marginal(
         variances: its eigenvalues (d,).
     """
     at = Frame.at(sde, x, t, mean, basis, variances)
-    z, h = at.whiten(x), at.h
+    z = at.whiten(x)
+    h = at.h
     alpha, _ = sde.marginal(expand_time(t, x))
     gain = alpha * jnp.asarray(variances, x.dtype)[None]
     log_prob = -jnp.sum(0.5 * z**2 + jnp.log(h) + 0.5 * jnp.log(2 * jnp.pi), -1)
