@@ -1,4 +1,7 @@
-"""The Python blocks of the README and of docs/ run as they are printed, from top to bottom of their page."""
+"""The Python blocks of the README and of docs/ run as they are printed, from top to bottom of their page.
+
+A block that begins with "# name.py" is a file of that name; the commands of a "console" block run where these files are, after all blocks.
+"""
 
 import ast
 import importlib
@@ -13,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # A block that cannot run by itself names the language "py" instead: it is only parsed.
-BLOCK = re.compile(r"^```(python|py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(python|py|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(page, language):
@@ -25,12 +28,23 @@ with_blocks = [page for page in PAGES if blocks(page, "python")]
 
 @pytest.mark.parametrize("page", with_blocks, ids=lambda page: page.stem)
 def test_the_blocks_of_a_page_run(page, tmp_path):
-    script = tmp_path / "blocks.py"
-    script.write_text("\n".join(blocks(page, "python")))
-    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    run = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
+    program = []
+    for block in blocks(page, "python"):
+        if file := re.match(r"# (\w+\.py)\n", block):
+            (tmp_path / file[1]).write_text(block)
+        else:
+            program.append(block)
+    (tmp_path / "blocks.py").write_text("\n".join(program))
+    commands = [line.split() for block in blocks(page, "console") for line in block.splitlines()]
+    for command in [["python", "blocks.py"], *commands]:
+        assert command[0] == "python"
+        run_in(tmp_path, [sys.executable, *command[1:]])
+
+
+def run_in(folder, command):
+    path = os.pathsep.join([str(ROOT), str(folder)])
+    env = os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "error"}
+    run = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
 
