@@ -11,6 +11,8 @@ from typing import Any, TextIO
 import jax
 from tqdm import tqdm
 
+from ..storage.saved import needs_trust
+
 MEASURED = 100  # steps after which the time of all is told
 
 
@@ -88,6 +90,8 @@ def quoted(path: Path) -> str:
 
 
 def say_next(workdir: Path, mode: str, *flags: str) -> None:
-    """Say which command comes next."""
+    """Say which command comes next in a run directory."""
     command = ["python -m experiments.main", f"--workdir={quoted(workdir)}", f"--mode={mode}"]
+    if needs_trust(workdir):
+        command.append("--trust")
     say(f"next: {' '.join([*command, *flags])}")

@@ -1,6 +1,7 @@
 """The configuration that a run directory holds, `config.json`, and whose code it may name."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,29 @@ def read_saved(workdir: Path, *, trust: bool = False) -> ConfigDict:
     return saved
 
 
-def refuse_foreign_code(setting: Any, file: Path, path: str = "config") -> None:
+def refuse_foreign_code(setting: Any, file: Path) -> None:
     """Raise a RunError if a saved setting names a class by its path, which its user has not allowed to be imported."""
+    for path, name in foreign_names(setting):
+        raise RunError(
+            f"{file} names code that is not part of this package, {path} = {name!r}, and opening the run would execute it; "
+            "if you trust that code, add --trust, or load(workdir, trust=True)"
+        )
+
+
+def foreign_names(setting: Any, path: str = "config") -> Iterator[tuple[str, str]]:
+    """Yield each setting that names a class by its path, "package.module:Class", and that name."""
     if isinstance(setting, dict):
         for key, value in setting.items():
             if key == "name" and isinstance(value, str) and ":" in value:
-                raise RunError(
-                    f"{file} names code that is not part of this package, {path}.name = {value!r}, and opening the run would execute it; "
-                    "if you trust that code, add --trust, or load(workdir, trust=True)"
-                )
-            refuse_foreign_code(value, file, f"{path}.{key}")
+                yield f"{path}.name", value
+            else:
+                yield from foreign_names(value, f"{path}.{key}")
     elif isinstance(setting, list):
         for value in setting:
-            refuse_foreign_code(value, file, path)
+            yield from foreign_names(value, path)
+
+
+def needs_trust(workdir: Path) -> bool:
+    """Tell whether a run directory names classes by their path, so that it is opened only with --trust."""
+    saved = read_config(run_directory(workdir))
+    return any(foreign_names(json.loads(saved.to_json_best_effort())))

@@ -133,6 +133,7 @@ def test_a_run_of_ones_own_network_is_opened_only_with_trust(own, tiny_flags, tm
     result = in_process(f"--config={config}", *small, *flags[2:], f"--workdir={workdir}")
     assert result.code == 0, result.err
     assert json.loads((workdir / "config.json").read_text())["net"]["name"] == f"{name}:Net"
+    assert result.out.rstrip().endswith("--mode=sample --trust")  # the next command
 
     executed.unlink()
     del sys.modules[name]
