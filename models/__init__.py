@@ -1,4 +1,7 @@
-"""Networks: `net(x, c_noise, cond=None, *, rngs=None)` for x ``(batch, *shape)``, the noise input (batch,) and labels (batch,)."""
+"""Networks: `net(x, c_noise, cond=None, *, rngs=None)`.
+
+Here x is ``(batch, *shape)``, the noise input `c_noise` and the labels `cond` are ``(batch,)``.
+"""
 
 from importlib.util import find_spec
 
@@ -16,3 +19,9 @@ from .splitting import Split as Split
 from .splitting import merge as merge
 from .splitting import split as split
 from .unet import UNet as UNet
+from .unet_settings import AttentionSettings as AttentionSettings
+from .unet_settings import ConditioningSettings as ConditioningSettings
+from .unet_settings import NormalisationSettings as NormalisationSettings
+from .unet_settings import PyramidSettings as PyramidSettings
+from .unet_settings import ResamplingSettings as ResamplingSettings
+from .unet_settings import ResidualSettings as ResidualSettings

@@ -20,8 +20,14 @@ from jax import Array
 from .computing import compute_type, run
 from .embedding import FOURIER, check_inputs
 from .resample import conv_of_upsampled, resampler, upsample
-from .settings import check_at_least, check_attention, check_dropout, check_widths
-from .unet import Level, check_shape
+from .settings import (
+    check_at_least,
+    check_attention,
+    check_dropout,
+    check_image_shape,
+    check_widths,
+)
+from .unet_paths import Level
 
 LIMIT = 256.0  # activations are clipped here, for narrow types
 
@@ -163,7 +169,7 @@ class MPUNet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         levels = len(ch_mult)
-        check_shape(tuple(shape), levels)
+        check_image_shape(tuple(shape), levels)
         check_widths(nf, ch_mult)
         check_at_least(1, num_res_blocks=num_res_blocks, head_features=head_features)
         check_dropout(dropout)

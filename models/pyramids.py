@@ -37,6 +37,7 @@ class InputSkip(nnx.Module):
         self, image_features: int, features: int, style: Style, combine: str, *, rngs: nnx.Rngs
     ):
         self.combine = combine
+        self.features_out = features * (2 if combine == "cat" else 1)
         self.down = resample_with(style, "down", rngs=rngs)
         self.conv = style.conv(image_features, features, 1, rngs)
 
@@ -51,6 +52,7 @@ class InputResidual(nnx.Module):
 
     def __init__(self, image_features: int, features: int, style: Style, *, rngs: nnx.Rngs):
         self.style = style
+        self.features_out = features
         self.down = resample_with(style, "down", image_features, features, rngs=rngs)
 
     def __call__(self, pyramid: Array, h: Array) -> tuple[Array, Array]:

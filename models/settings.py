@@ -3,6 +3,14 @@
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise a ValueError unless the value of the setting `name` is one of the choices."""
+    names = list(choices)
+    if value not in names:
+        raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(names)}")
 
 
 def check_at_least(low: float, **settings: float) -> None:
@@ -30,6 +38,25 @@ def check_widths(nf: int, ch_mult: Sequence[float]) -> None:
     if nf < 1 or not all(0 < m < math.inf and round(nf * m) >= 1 for m in ch_mult):
         raise ValueError(
             f"need nf >= 1 and a multiple of it above 0 for each level, got nf = {nf} and ch_mult = {tuple(ch_mult)}"
+        )
+
+
+def check_image_shape(shape: tuple[int, ...], levels: int) -> None:
+    """Raise a ValueError unless `shape` is an image (height, width, channels) that can be halved levels - 1 times."""
+    if len(shape) != 3:
+        raise ValueError(
+            f"UNet needs shape (height, width, channels), got {shape}; use MLP for vectors"
+        )
+    if levels < 1:
+        raise ValueError(
+            "ch_mult is empty; give one channel multiplier for each level, such as (1, 2)"
+        )
+    factor = 2 ** (levels - 1)
+    if shape[0] % factor or shape[1] % factor:
+        raise ValueError(
+            f"images of shape {shape} cannot be halved {levels - 1} times "
+            f"({levels} entries in ch_mult): height and width must be multiples of {factor}; "
+            "pad or crop the images, or shorten ch_mult"
         )
 
 

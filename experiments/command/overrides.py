@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from ..configs.common import base_config
 from ..errors import RunError
+from ..storage.renamed import new_name
 from .parse import FALSE, TRUE, Override
 from .schema import did_you_mean
 
@@ -37,6 +38,7 @@ def apply(config: ConfigDict, overrides: tuple[Override, ...]) -> None:
                 raise RunError(
                     f"{override} would undo {earlier}, which stands before it; give the section first"
                 )
+        _refuse_old_name(config, keys, override)
         section, known = _section_of(config, base, keys, override)
         _set(section, known, keys[-1], override)
 
@@ -48,6 +50,17 @@ def value_at(config: Any, path: str, default: Any = None) -> Any:
             return default
         config = config[key]
     return config
+
+
+def _refuse_old_name(config: ConfigDict, keys: list[str], override: Override) -> None:
+    """Raise a RunError that gives the new name, if a network's setting is called by its old one."""
+    if len(keys) != 2 or keys[0] != "net" or not isinstance(config.get("net"), ConfigDict):
+        return
+    if new := new_name(config.net.get("name"), keys[1]):
+        value = "" if override.text is None else f"={override.text}"
+        raise RunError(
+            f"{override}: this setting is config.net.{new} now; write --config.net.{new}{value}"
+        )
 
 
 def _section_of(config: ConfigDict, base: Any, keys: list[str], override: Override):

@@ -63,8 +63,12 @@ REFINED = {
     "bedroom": (128, 190.0, 1086, 3, 0.095, 0.9999),
 }
 CIFAR = {"nf": 128, "ch_mult": (1, 2, 2, 2), "num_res_blocks": 4, "attn_resolutions": (16,)}
-FIR = {"fir": True, "fir_kernel": (1, 3, 3, 1), "init_scale": 0.0}
-PYRAMIDS = {"progressive": "output_skip", "progressive_input": "input_skip"}
+FIR = {
+    "resampling": {"fir": True, "kernel": (1, 3, 3, 1)},
+    "residual": {"init_scale": 0.0},
+}
+IMAGES_BESIDE = {"pyramids": {"input": "input_skip", "output": "output_skip"}}
+IMAGE_ON_THE_WAY_DOWN = {"pyramids": {"input": "residual"}}
 
 
 def get_config(variant: str = "ve,ncsnpp"):
@@ -214,9 +218,11 @@ def _network(network: str, sde: str, pixels: int) -> dict:
         own = {
             "num_res_blocks": 2,
             "ch_mult": (1, 1, 2, 2, 4, 4) if pixels == 256 else (1, 2, 2, 2),
-            "resblock_type": "ddpm",
+            "resampling": {"resblock_type": "ddpm"},
+            "residual": {"skip_rescale": False},
+            "normalisation": {"groups": 32},
         }
-        told = {"embedding": "positional", "skip_rescale": False, "groups": 32}
+        told = {"embedding": "positional"}
         return (
             CIFAR
             | own
@@ -227,7 +233,7 @@ def _network(network: str, sde: str, pixels: int) -> dict:
     if sde == "ve":
         told = {
             "embedding": "fourier",
-            "fourier_scale": 16.0,
+            "conditioning": {"fourier_scale": 16.0},
             "scale_by_sigma": True,
             "centered": False,
         }
@@ -242,7 +248,7 @@ def _network(network: str, sde: str, pixels: int) -> dict:
                 "attn_resolutions": (16,),
             }
             | FIR
-            | PYRAMIDS
+            | IMAGES_BESIDE
             | told
         )
     if pixels == 256:
@@ -252,8 +258,8 @@ def _network(network: str, sde: str, pixels: int) -> dict:
             "num_res_blocks": 2,
             "attn_resolutions": (16,),
         }
-        return own | FIR | PYRAMIDS | told
-    return CIFAR | FIR | {"progressive_input": "residual"} | told
+        return own | FIR | IMAGES_BESIDE | told
+    return CIFAR | FIR | IMAGE_ON_THE_WAY_DOWN | told
 
 
 def _files(pixels: int) -> dict:

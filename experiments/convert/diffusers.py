@@ -156,7 +156,6 @@ def network(config: Mapping[str, Any]) -> dict[str, Any]:
     widths, levels = c["block_out_channels"], len(down)
     attend = lambda kinds: tuple(height >> i for i in range(levels) if kinds[i].startswith("Attn"))  # noqa: E731
     middle = c["norm_num_groups"] or 0
-    attention = 32 if skip else c["norm_num_groups"]
     if c["attn_norm_num_groups"] not in (None, middle):
         raise RunError(
             f"attn_norm_num_groups is {c['attn_norm_num_groups']}, and norm_num_groups {middle}: ours are equal in the middle"
@@ -169,33 +168,43 @@ def network(config: Mapping[str, Any]) -> dict[str, Any]:
         "ch_mult": tuple(w // widths[0] if w % widths[0] == 0 else w / widths[0] for w in widths),
         "num_res_blocks": c["layers_per_block"],
         "attn_resolutions": attend(down),
-        "attn_up_resolutions": attend(up),
-        "attn_up": "last" if skip else "every",
-        # there the parentheses of min((a + b) // 4, 32) are lost in blocks with attention, which makes 32 of it
-        "attn_up_groups": 32 if skip else 0,
+        "attention": {
+            "head_features": c["attention_head_dim"] or 0,
+            "up": "last" if skip else "every",
+            "up_resolutions": attend(up),
+            "middle": c["add_attention"],
+        },
         "dropout": c["dropout"],
         "embedding": "fourier"
         if c["time_embedding_type"] == "fourier"
         else ("positional_open", "positional")[c["freq_shift"]],
-        "label_into": "embedding",
-        "resblock_type": "biggan" if skip else "ddpm",
-        "down_steps": tuple(_step(kind, c["downsample_type"]) for kind in down[:-1]),
-        "up_steps": tuple(_step(kind, c["upsample_type"]) for kind in up[1:]),
-        "symmetric_down": c["downsample_padding"] == 1,
-        "resampled_shortcut": skip,
-        "fir": skip,
-        "progressive": "output_skip" if skip else "none",
-        "progressive_input": "input_skip" if skip else "none",
-        "skip_rescale": skip,
-        "middle_rescale": float(c["mid_block_scale_factor"]),
+        "conditioning": {"label_into": "embedding", "scale_shift": scale_shift},
+        "normalisation": {
+            "groups": 0 if skip else c["norm_num_groups"],
+            "middle_groups": middle,
+            "attention_groups": 32 if skip else c["norm_num_groups"],
+            # there the parentheses of min((a + b) // 4, 32) are lost in blocks with attention,
+            # which makes 32 of it
+            "up_groups": 32 if skip else 0,
+            "eps": c["norm_eps"],
+        },
+        "pyramids": {
+            "input": "input_skip" if skip else "none",
+            "output": "output_skip" if skip else "none",
+        },
+        "resampling": {
+            "resblock_type": "biggan" if skip else "ddpm",
+            "down_steps": tuple(_step(kind, c["downsample_type"]) for kind in down[:-1]),
+            "up_steps": tuple(_step(kind, c["upsample_type"]) for kind in up[1:]),
+            "symmetric": c["downsample_padding"] == 1,
+            "shortcut": skip,
+            "fir": skip,
+        },
+        "residual": {
+            "skip_rescale": skip,
+            "middle_rescale": float(c["mid_block_scale_factor"]),
+        },
         "scale_by_sigma": c["time_embedding_type"] == "fourier",
-        "groups": 0 if skip else c["norm_num_groups"],
-        "middle_groups": middle,
-        "attention_groups": attention,
-        "eps": c["norm_eps"],
-        "scale_shift": scale_shift,
-        "head_features": c["attention_head_dim"] or 0,
-        "middle_attention": c["add_attention"],
         "centered": not c["center_input_sample"],
     }
 

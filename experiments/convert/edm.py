@@ -130,16 +130,15 @@ def settings_of(kind: str, given: Mapping[str, Any], outer: Mapping[str, Any]) -
         embedding = _one_of(EMBEDDINGS, given, "embedding_type", "positional")
         encoder = _one_of(ENCODERS, given, "encoder_type", "standard")
         decoder = _one_of(DECODERS, given, "decoder_type", "standard")
+        kernel = tuple(given.get("resample_filter", (1, 1)))
         return shared | {
             "nf": given.get("model_channels", 128),
             "ch_mult": tuple(given.get("channel_mult", (1, 2, 2, 2))),
             "num_res_blocks": given.get("num_blocks", 4),
             "attn_resolutions": tuple(given.get("attn_resolutions", (16,))),
             "embedding": EMBEDDINGS[embedding],
-            "progressive_input": ENCODERS[encoder],
-            "progressive": DECODERS[decoder],
-            "fir": tuple(given.get("resample_filter", (1, 1))) != (1, 1),
-            "fir_kernel": tuple(given.get("resample_filter", (1, 1))),
+            "pyramids": {"input": ENCODERS[encoder], "output": DECODERS[decoder]},
+            "resampling": {"fir": kernel != (1, 1), "kernel": kernel},
         }
     if kind == "DhariwalUNet":
         return shared | {
@@ -148,13 +147,11 @@ def settings_of(kind: str, given: Mapping[str, Any], outer: Mapping[str, Any]) -
             "num_res_blocks": given.get("num_blocks", 3),
             "attn_resolutions": tuple(given.get("attn_resolutions", (32, 16, 8))),
             "embedding": "positional_open",
-            "label_into": "embedding",
-            "attn_up": "every",
-            "resampled_shortcut": False,
-            "skip_rescale": False,
-            "scale_shift": True,
-            "head_features": 64,
-            "eps": 1e-5,
+            "attention": {"head_features": 64, "up": "every"},
+            "conditioning": {"label_into": "embedding", "scale_shift": True},
+            "normalisation": {"eps": 1e-5},
+            "resampling": {"shortcut": False},
+            "residual": {"skip_rescale": False},
         }
     name = kind[:80] if isinstance(kind, str) else shown(kind)
     raise RunError(f"the file holds a {name}, expected a SongUNet or a DhariwalUNet")

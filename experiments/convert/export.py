@@ -7,6 +7,7 @@ nothing to its input, so that is what stands in the places that ours leaves free
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 import models
+from models.unet_settings import Groups, as_groups
 
 from ..errors import RunError
 from ..run.loading import load
@@ -28,10 +30,10 @@ FREE = (
     "dropout",
     "dtype",
     "remat",
-    "init_scale",
-    "fourier_scale",
-    "resblock_type",
-    "attn_up",
+    "residual.init_scale",
+    "conditioning.fourier_scale",
+    "resampling.resblock_type",
+    "attention.up",
     "name",
 )
 
@@ -96,18 +98,18 @@ def idle_attention(weights: Mapping[str, np.ndarray], net: Mapping[str, Any]) ->
         for name in weights
         if name.startswith("up_blocks.") and ".attentions." in name and last not in name
     ]
-    idle = net["attn_up"] == "every" and not any(weights[name].any() for name in names)
+    idle = net["attention"]["up"] == "every" and not any(weights[name].any() for name in names)
     return names if idle else []
 
 
 def _config(net: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
     """Return the config.json that comes nearest."""
-    skip, levels = net["progressive"] == "output_skip", len(net["ch_mult"])
-    attend_up = (
-        net["attn_resolutions"]
-        if net["attn_up_resolutions"] is None
-        else net["attn_up_resolutions"]
-    )
+    skip, levels = net["pyramids.output"] == "output_skip", len(net["ch_mult"])
+    attend_up = net["attention.up_resolutions"]
+    if attend_up is None:
+        attend_up = net["attn_resolutions"]
+    groups, middle_groups = net["normalisation.groups"], net["normalisation.middle_groups"]
+    scale_shift = net["conditioning.scale_shift"]
 
     def kind(level: int, attend: Any, way: str) -> str:
         return (
@@ -131,14 +133,13 @@ def _config(net: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
         "down_block_types": [kind(i, net["attn_resolutions"], "Down") for i in range(levels)],
         "up_block_types": [kind(i, attend_up, "Up") for i in reversed(range(levels))],
         "block_out_channels": [round(net["nf"] * m) for m in net["ch_mult"]],
-        "downsample_padding": int(net["symmetric_down"]),
-        "attention_head_dim": net["head_features"] or None,
-        "norm_num_groups": (net["groups"] if net["middle_groups"] is None else net["middle_groups"])
-        or None,
-        "norm_eps": net["eps"],
-        "resnet_time_scale_shift": "scale_shift" if net["scale_shift"] else "default",
-        "attn_norm_num_groups": net["groups"] if net["scale_shift"] else None,
-        "add_attention": net["middle_attention"],
+        "downsample_padding": int(net["resampling.symmetric"]),
+        "attention_head_dim": net["attention.head_features"] or None,
+        "norm_num_groups": (groups if middle_groups is None else middle_groups) or None,
+        "norm_eps": net["normalisation.eps"],
+        "resnet_time_scale_shift": "scale_shift" if scale_shift else "default",
+        "attn_norm_num_groups": groups if scale_shift else None,
+        "add_attention": net["attention.middle"],
     }
 
 
@@ -147,57 +148,66 @@ def _effective(given: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, An
     net = _filled(given)
     levels, widths = range(len(net["ch_mult"])), [round(net["nf"] * m) for m in net["ch_mult"]]
     places = lambda attend: tuple(i for i in levels if shape[0] >> i in attend)  # noqa: E731
-    down, up = places(net["attn_resolutions"]), net["attn_up_resolutions"]
+    down, up = places(net["attn_resolutions"]), net["attention.up_resolutions"]
     up = down if up is None else places(up)
     usual = lambda groups, width: groups or min(width // 4, 32)  # noqa: E731
-    steps = [net["resblock_type"]] * (len(widths) - 1)
+    steps = [net["resampling.resblock_type"]] * (len(widths) - 1)
+    groups, middle_groups = net["normalisation.groups"], net["normalisation.middle_groups"]
     # what is concatenated on the way up, at a level: from the level below (or this one), and kept on the way down (or from above)
     entering = {
         i: {widths[i] + w for w in (widths[i], widths[max(i - 1, 0)])}
         | {widths[min(i + 1, levels[-1])] + widths[i]}
         for i in up
     }
-    pyramids = net["progressive"], net["progressive_input"]
     amounts = {
         **{k: v for k, v in net.items() if k not in FREE},
         "ch_mult": tuple(widths),
         "attn_resolutions": down,
-        "attn_up_resolutions": up,
-        "down_steps": list(net["down_steps"] or steps),
-        "up_steps": list(net["up_steps"] or steps),
-        "middle_rescale": _divisor(net),
-        "middle_groups": usual(
-            net["groups"] if net["middle_groups"] is None else net["middle_groups"], widths[-1]
+        "attention.up_resolutions": up,
+        "resampling.down_steps": list(net["resampling.down_steps"] or steps),
+        "resampling.up_steps": list(net["resampling.up_steps"] or steps),
+        "residual.middle_rescale": _divisor(net),
+        "normalisation.middle_groups": usual(
+            groups if middle_groups is None else middle_groups, widths[-1]
         ),
-        "attention_groups": [
-            usual(net["attention_groups"] or net["groups"], widths[i]) for i in down + up
+        "normalisation.attention_groups": [
+            usual(net["normalisation.attention_groups"] or groups, widths[i]) for i in down + up
         ],
-        "attn_up_groups": [
-            usual(net["attn_up_groups"] or net["groups"], width)
+        "normalisation.up_groups": [
+            usual(net["normalisation.up_groups"] or groups, width)
             for i in up
             for width in sorted(entering[i])
         ],
-        "fir_kernel": tuple(net["fir_kernel"]) if net["fir"] else (),
-        "progressive_combine": net["progressive_combine"] if pyramids[1] == "input_skip" else "",
-        "label_into": net["label_into"] if net["num_classes"] else "",
     }
-    if "ddpm" not in amounts["down_steps"]:
-        amounts["symmetric_down"] = False
-    if "ddpm" not in amounts["down_steps"] + amounts["up_steps"]:
-        amounts["resamp_with_conv"] = True
-    if "biggan" not in amounts["down_steps"] + amounts["up_steps"]:
-        amounts["resampled_shortcut"] = False
+    if not net["resampling.fir"]:
+        amounts["resampling.kernel"] = ()
+    if net["pyramids.input"] != "input_skip":
+        amounts["pyramids.combine"] = ""
+    if not net["num_classes"]:
+        amounts["conditioning.label_into"] = ""
+    down_steps, up_steps = amounts["resampling.down_steps"], amounts["resampling.up_steps"]
+    if "ddpm" not in down_steps:
+        amounts["resampling.symmetric"] = False
+    if "ddpm" not in down_steps + up_steps:
+        amounts["resampling.with_conv"] = True
+    if "biggan" not in down_steps + up_steps:
+        amounts["resampling.shortcut"] = False
     return {k: v for k, v in amounts.items() if k != "shape"}
 
 
 def _filled(net: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with the defaults of `UNet`."""
+    """Return settings with the defaults of `UNet`; one of a group is "group.setting"."""
     known = inspect.signature(models.UNet.__init__).parameters
-    return {
-        k: net.get(k, p.default) for k, p in known.items() if k not in ("self", "rngs", "shape")
-    }
+    names = [name for name in known if name not in ("self", "rngs", "shape", *Groups._fields)]
+    filled = {name: net.get(name, known[name].default) for name in names}
+    groups = as_groups(**{name: net.get(name) for name in Groups._fields})
+    for group, settings in groups._asdict().items():
+        for name, value in asdict(settings).items():
+            filled[f"{group}.{name}"] = tuple(value) if isinstance(value, list) else value
+    return filled
 
 
 def _divisor(net: Mapping[str, Any]) -> float:
-    own = float(np.sqrt(2)) if net["skip_rescale"] else 1.0
-    return own if net["middle_rescale"] is None else float(net["middle_rescale"])
+    own = float(np.sqrt(2)) if net["residual.skip_rescale"] else 1.0
+    middle = net["residual.middle_rescale"]
+    return own if middle is None else float(middle)

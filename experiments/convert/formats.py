@@ -159,7 +159,7 @@ def diffusers(path: Path, spec: str | None) -> Converted:
     with reading(path, "file of weights"):
         weights = unet2d.modern(checked_weights(read(path), "the file"))
         if absent := idle_attention(weights, net):
-            config.net = {**net, "attn_up": "last"}
+            config.net = {**net, "attention": {**net["attention"], "up": "last"}}
         abstract = _unet(fitting_network(config, weights, own))
         flip = settings.get("flip_sin_to_cos", True)
         names = unet2d.diffusers_rules(abstract, flip, settings.get("_no_label") is not None)

@@ -99,28 +99,12 @@ def network(config: dict[str, Any]) -> dict[str, Any]:
         "num_res_blocks": model["num_res_blocks"],
         "attn_resolutions": tuple(model["attn_resolutions"]),
         "dropout": model["dropout"],
-        "resamp_with_conv": model["resamp_with_conv"],
         "scale_by_sigma": model["scale_by_sigma"],
     }
     if model["name"] == "ddpm":
-        own = {
-            "embedding": "positional",
-            "resblock_type": "ddpm",
-            "skip_rescale": False,
-            "groups": 32,
-        }
+        own = _ddpm()
     elif model["name"] == "ncsnpp":
-        copied = ("progressive", "progressive_input", "progressive_combine", "resblock_type")
-        own = {name: model[name].lower() for name in copied}
-        own |= {
-            name: model[name]
-            for name in ("fir", "skip_rescale", "init_scale", "fourier_scale")
-            if name in model
-        }
-        own |= {
-            "embedding": model["embedding_type"].lower(),
-            "fir_kernel": tuple(model["fir_kernel"]),
-        }
+        own = _ncsnpp(model)
     else:
         raise RunError(
             f"model.name is {model['name']!r}; of score_sde's networks {', '.join(('ncsnpp', 'ddpm', *REFINE))} can be converted"
@@ -129,7 +113,43 @@ def network(config: dict[str, Any]) -> dict[str, Any]:
         own["sigmas"] = table
     if not model["conditional"]:
         own["embedding"] = "none"
+    own["resampling"]["with_conv"] = model["resamp_with_conv"]
     return shared | own
+
+
+def _ddpm() -> dict[str, Any]:
+    """Return the settings of our `UNet` that every DDPM of score_sde has."""
+    return {
+        "embedding": "positional",
+        "resampling": {"resblock_type": "ddpm"},
+        "residual": {"skip_rescale": False},
+        "normalisation": {"groups": 32},
+    }
+
+
+def _ncsnpp(model: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of our `UNet` that an NCSN++ of score_sde has beside those of every network."""
+    settings = {
+        "embedding": model["embedding_type"].lower(),
+        "pyramids": {
+            "input": model["progressive_input"].lower(),
+            "output": model["progressive"].lower(),
+            "combine": model["progressive_combine"].lower(),
+        },
+        "resampling": {
+            "resblock_type": model["resblock_type"].lower(),
+            "kernel": tuple(model["fir_kernel"]),
+            **_copied(model, "fir"),
+        },
+        "residual": _copied(model, "skip_rescale", "init_scale"),
+        "conditioning": _copied(model, "fourier_scale"),
+    }
+    return {name: value for name, value in settings.items() if value}
+
+
+def _copied(model: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Return the settings of these names that a file gives."""
+    return {name: model[name] for name in names if name in model}
 
 
 def process(config: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from .typed import check_setting
+from ..storage.renamed import new_name
+from .typed import check_setting, checked_section, settings_class
 
 # What a constructor raises for settings of a kind that it was not made for.
 CONFUSED = (TypeError, ArithmeticError, LookupError, AssertionError, AttributeError, MemoryError)
@@ -50,7 +51,9 @@ def make(package: ModuleType, section: Any, kind: type, **extra: Any) -> Any:
     unknown = sorted(settings.keys() - known.keys())
     if unknown and not takes_all:
         takes = ", ".join(k for k in known if k not in extra) or "none"
-        raise ValueError(f"{name} has no setting {', '.join(unknown)}; it takes {takes}")
+        renamed = [f"{old} is {new} now" for old in unknown if (new := new_name(name, old))]
+        remedy = ", ".join(renamed) or f"it takes {takes}"
+        raise ValueError(f"{name} has no setting {', '.join(unknown)}; {remedy}")
     given = {*settings, *extra}
     needed = [k for k, p in known.items() if p.default is p.empty]
     if missing := [k for k in needed if k not in given]:
@@ -59,7 +62,11 @@ def make(package: ModuleType, section: Any, kind: type, **extra: Any) -> Any:
         if isinstance(value, list):
             settings[key] = tuple(value)
         elif isinstance(value, ConfigDict | dict):
-            settings[key] = make(package, value, kind)
+            group = settings_class(known[key].annotation, kind) if key in known else None
+            if group is None:
+                settings[key] = make(package, value, kind)
+            else:
+                settings[key] = checked_section(name, key, value, group)
         if key in known:
             check_setting(name, key, settings[key], known[key])
     if not takes_all:

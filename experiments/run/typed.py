@@ -1,6 +1,7 @@
 """Types of settings: a value is compared with the annotation of the parameter that it is for, before it is used."""
 
 import collections.abc
+import dataclasses
 import inspect
 import math
 import numbers
@@ -24,6 +25,33 @@ def check_setting(owner: str, name: str, value: Any, parameter: inspect.Paramete
         raise ValueError(f"{owner} needs {expected} as {name}, got {value!r}")
     for number in value if isinstance(value, tuple | list) else (value,):
         _check_finite(owner, name, number, unlimited)
+
+
+def settings_class(annotation: Any, kind: type) -> type | None:
+    """Return the class of a group of settings that an annotation names: a dataclass that is no `kind` of object; or None."""
+    for option in typing.get_args(annotation) or (annotation,):
+        if dataclasses.is_dataclass(option) and not issubclass(option, kind):  # pyright: ignore[reportArgumentType]
+            return option  # pyright: ignore[reportReturnType]
+    return None
+
+
+def checked_section(owner: str, name: str, section: Any, group: type) -> dict[str, Any]:
+    """Return the settings of a section that is the group `name` of an object; None there means "not given".
+
+    A setting that the group does not have is left in: the object refuses it.
+
+    Raises:
+        ValueError: a setting of another type than that of the group's class.
+    """
+    known = inspect.signature(group).parameters
+    settings = {}
+    for key, value in section.items():
+        if value is None:
+            continue
+        settings[key] = tuple(value) if isinstance(value, list) else value
+        if key in known:
+            check_setting(owner, f"{name}.{key}", settings[key], known[key])
+    return settings
 
 
 def _check_finite(owner: str, name: str, number: Any, unlimited: bool) -> None:
@@ -71,6 +99,8 @@ def describe(annotation: Any) -> str:
     if annotation in words:
         return words[annotation]
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if settings_class(annotation, type(None)) is not None:
+        return "a section of settings"
     if origin in (typing.Union, types.UnionType):
         options = [describe(option) for option in inner if option is not type(None)]
         return " or ".join(options) if all(options) else ""

@@ -14,6 +14,7 @@ from ..configs.common import base_config
 from ..errors import RunError
 from .checkpoint_folder import find, weights_config
 from .reading import read_object
+from .renamed import with_new_names
 
 CONFIG = "config.json"
 
@@ -57,8 +58,8 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def with_defaults(saved: dict[str, Any]) -> ConfigDict:
-    """Return a saved configuration; settings that are newer than it take their defaults."""
-    filled = dict(saved)
+    """Return a saved configuration under the names of now; settings that are newer than it take their defaults."""
+    filled = with_new_names(saved)
     for section, defaults in _defaults().items():
         plain = isinstance(defaults, dict) and "name" not in defaults and section != "samplers"
         if plain or section in NAMED_WITH_DEFAULTS:
@@ -131,6 +132,7 @@ def check_belongs(
     made_with = weights_config(folder)
     if made_with is None:  # of an older version
         return
+    made_with = with_new_names(made_with)
     here = decisive(json.loads(config.to_json_best_effort()))
     if sections is not None:
         made_with = {section: made_with[section] for section in sections}

@@ -139,11 +139,9 @@ def test_a_setting_says_what_the_original_file_converts_to(name, discrete):
     )
 
     def filled(c):
-        return {
-            k: v
-            for k, v in (_filled(c.net.to_dict()) | {"fourier_scale": 16}).items()
-            if k != "fir_kernel"
-        }
+        settings = _filled(c.net.to_dict()) | {"conditioning.fourier_scale": 16}
+        del settings["resampling.kernel"]
+        return settings
 
     assert filled(ours) == filled(want)
     assert make(sde_lib, ours.sde, sde_lib.SDE) == make(sde_lib, want.sde, sde_lib.SDE)

@@ -6,6 +6,17 @@ import pytest
 from flax import nnx
 
 import models
+from models.unet_settings import Groups
+
+# group -> (the default of a setting, another value of it)
+OTHER_VALUES = {
+    "attention": (True, {"middle": False}),
+    "conditioning": (False, {"scale_shift": True}),
+    "normalisation": (1e-6, {"eps": 1e-5}),
+    "pyramids": ("none", {"input": "residual"}),
+    "resampling": (False, {"fir": True}),
+    "residual": (True, {"skip_rescale": False}),
+}
 
 
 def count(**settings):
@@ -21,17 +32,25 @@ SMALL = {
     "attn_resolutions": (16,),
 }
 POSITIONAL = {"embedding": "positional"}
-NCSNPP = SMALL | {"embedding": "fourier", "fir": True, "progressive_input": "residual"}
+NCSNPP = SMALL | {
+    "embedding": "fourier",
+    "resampling": {"fir": True},
+    "pyramids": {"input": "residual"},
+}
 PYRAMIDS = {
     "embedding": "fourier",
-    "fir": True,
-    "progressive_input": "input_skip",
-    "progressive": "output_skip",
+    "resampling": {"fir": True},
+    "pyramids": {"input": "input_skip", "output": "output_skip"},
 }
 DDPM = (
     SMALL
     | POSITIONAL
-    | {"num_res_blocks": 2, "resblock_type": "ddpm", "skip_rescale": False, "groups": 32}
+    | {
+        "num_res_blocks": 2,
+        "resampling": {"resblock_type": "ddpm"},
+        "residual": {"skip_rescale": False},
+        "normalisation": {"groups": 32},
+    }
 )
 LARGE = {"shape": (256, 256, 3), "num_res_blocks": 2}
 
@@ -94,10 +113,31 @@ def test_a_size_that_does_not_halve_names_the_remedy():
         ({"num_res_blocks": 0}, "num_res_blocks"),
         ({"nf": 10}, "channels"),
         (
-            {"progressive": "skip"},
-            "unknown progressive 'skip'; choose one of none, output_skip, residual",
+            {"pyramids": {"output": "skip"}},
+            "unknown pyramids.output 'skip'; choose one of none, output_skip, residual",
         ),
-        ({"head_features": 7}, "heads of 7"),
+        ({"pyramids": {"input": "output_skip"}}, "unknown pyramids.input 'output_skip'"),
+        (
+            {"pyramids": {"combine": "add"}},
+            "unknown pyramids.combine 'add'; choose one of sum, cat",
+        ),
+        ({"attention": {"head_features": 7}}, "heads of 7"),
+        ({"attention": {"head_features": -1}}, "need attention.head_features >= 0, got -1"),
+        ({"attention": {"up": "first"}}, "unknown attention.up 'first'; choose one of last, every"),
+        ({"attention": {"up_resolutions": (0,)}}, "need attn_resolutions >= 1, got 0"),
+        ({"attention": "cudnn"}, "needs attention as AttentionSettings or as a dictionary"),
+        ({"conditioning": {"fourier_scale": 0}}, "need conditioning.fourier_scale > 0, got 0"),
+        ({"conditioning": {"label_into": "x"}}, "unknown label_into 'x'"),
+        ({"normalisation": {"groups": -4}}, "need normalisation.groups >= 0, got -4"),
+        ({"normalisation": {"middle_groups": -4}}, "need normalisation.middle_groups >= 0, got -4"),
+        ({"normalisation": {"eps": 0}}, "need normalisation.eps > 0, got 0"),
+        ({"resampling": {"resblock_type": "edm"}}, "unknown resampling.resblock_type 'edm'"),
+        ({"resampling": {"up_steps": ("edm",)}}, "need 1 resampling.up_steps, each biggan or ddpm"),
+        ({"resampling": {"down_steps": ()}}, "need 1 resampling.down_steps, each biggan or ddpm"),
+        ({"resampling": {"fir": True, "kernel": (1, -1)}}, "need a resampling.kernel whose sum"),
+        ({"residual": {"init_scale": -1}}, "need residual.init_scale >= 0, got -1"),
+        ({"residual": {"middle_rescale": 0}}, "need residual.middle_rescale > 0, got 0"),
+        ({"resampling": {"fri": True}}, "no setting resampling.fri; did you mean resampling.fir?"),
         ({"embedding": "none", "num_classes": 3}, "takes no labels"),
         ({"sigmas": (50, 0.01, 1000)}, "says what scale_by_sigma divides by"),
     ],
@@ -125,28 +165,33 @@ def abstract(**settings):
     "settings, down, middle, up",
     [
         ({"attn_resolutions": (4,)}, [[0], [1]], [1, 0], [[0, 1], [0, 0]]),
-        ({"attn_resolutions": (4,), "attn_up": "every"}, [[0], [1]], [1, 0], [[1, 1], [0, 0]]),
         (
-            {"attn_resolutions": (4,), "attn_up_resolutions": (8,)},
+            {"attn_resolutions": (4,), "attention": {"up": "every"}},
+            [[0], [1]],
+            [1, 0],
+            [[1, 1], [0, 0]],
+        ),
+        (
+            {"attn_resolutions": (4,), "attention": {"up_resolutions": (8,)}},
             [[0], [1]],
             [1, 0],
             [[0, 0], [0, 1]],
         ),
-        ({"middle_attention": False}, [[0], [0]], [0, 0], [[0, 0], [0, 0]]),
+        ({"attention": {"middle": False}}, [[0], [0]], [0, 0], [[0, 0], [0, 0]]),
     ],
 )
 def test_attention_stands_at_these_blocks(settings, down, middle, up):
     """Level by level in the order of the forward pass."""
     net = abstract(**settings)
     has = lambda blocks: [int(b.attention is not None) for b in blocks]  # noqa: E731
-    assert [has(level.blocks) for level in net.down] == down and has(
-        [net.middle0, net.middle1]
-    ) == middle
+    assert [has(level.blocks) for level in net.down] == down
+    assert has([net.middle0, net.middle1]) == middle
     assert [has(level.blocks) for level in net.up] == up
 
 
 def test_each_step_is_of_the_kind_that_its_place_asks_for():
-    net = abstract(ch_mult=(1, 1, 1), down_steps=("ddpm", "biggan"), up_steps=("biggan", "ddpm"))
+    steps = {"down_steps": ("ddpm", "biggan"), "up_steps": ("biggan", "ddpm")}
+    net = abstract(ch_mult=(1, 1, 1), resampling=steps)
     kinds = lambda levels: [type(level.resample).__name__ for level in levels]  # noqa: E731
     assert kinds(net.down) == ["Resample", "ResBlock", "NoneType"]
     assert kinds(net.up) == ["Resample", "ResBlock", "NoneType"]  # from the lowest level upwards
@@ -154,13 +199,12 @@ def test_each_step_is_of_the_kind_that_its_place_asks_for():
 
 def test_groups_and_divisors_are_those_of_the_place():
     """Groups of (both normalisations of a block, its attention)."""
-    told = {"groups": 2, "middle_groups": 8, "attention_groups": 4, "attn_up_groups": 1}
+    groups = {"groups": 2, "middle_groups": 8, "attention_groups": 4, "up_groups": 1}
     net = abstract(
         attn_resolutions=(4,),
-        middle_rescale=3.0,
-        skip_rescale=False,
-        progressive="output_skip",
-        **told,
+        normalisation=groups,
+        pyramids={"output": "output_skip"},
+        residual={"skip_rescale": False, "middle_rescale": 3.0},
     )
 
     def of(b):
@@ -179,17 +223,25 @@ def test_groups_and_divisors_are_those_of_the_place():
         (2, 2, None),
     ]
     assert [level.merge.norm.groups for level in net.up] == [2, 8]  # the last one is the output
-    assert abstract(groups=2, middle_groups=8).norm_out.groups == 8
-    assert [
-        b.style.rescale
-        for b in (net.down[0].blocks[0], net.middle0, net.middle1, net.up[0].blocks[0])
-    ] == [1, 3, 3, 1]
+    assert abstract(normalisation={"groups": 2, "middle_groups": 8}).norm_out.groups == 8
+    blocks = (net.down[0].blocks[0], net.middle0, net.middle1, net.up[0].blocks[0])
+    assert [b.style.rescale for b in blocks] == [1, 3, 3, 1]
 
 
-@pytest.mark.parametrize("progressive", ["none", "output_skip"])
-def test_a_new_network_says_nothing(progressive):
+@pytest.mark.parametrize("group, kind", Groups.__annotations__.items())
+def test_a_group_is_given_as_its_class_or_as_a_dictionary(group, kind):
+    default, other = OTHER_VALUES[group]
+    assert getattr(kind(), next(iter(other))) == default  # the other value is another one
+    by_class = abstract(embedding="none", **{group: kind(**other)})
+    by_dictionary = abstract(embedding="none", **{group: other})
+    assert nnx.graphdef(by_class) == nnx.graphdef(by_dictionary)
+    assert nnx.graphdef(by_class) != nnx.graphdef(abstract(embedding="none"))
+
+
+@pytest.mark.parametrize("output", ["none", "output_skip"])
+def test_a_new_network_says_nothing(output):
     """What ends it starts at scale 1e-10."""
-    settings = {"nf": 4, "ch_mult": (1,), "num_res_blocks": 1, "progressive": progressive}
+    settings = {"nf": 4, "ch_mult": (1,), "num_res_blocks": 1, "pyramids": {"output": output}}
 
     def last(key):
         net = models.UNet((2, 2, 1), **settings, rngs=nnx.Rngs(key))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...configs.common import base_config
-from ...configs.score_sde import CIFAR, FIR
+from ...configs.score_sde import CIFAR, FIR, IMAGE_ON_THE_WAY_DOWN
 from ...run.build import Facts, Run, build
 
 SHAPE = (32, 32, 3)
@@ -20,7 +20,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
         **CIFAR,
         **FIR,
         **FOURIER,
-        "progressive_input": "residual",
+        **IMAGE_ON_THE_WAY_DOWN,
         "dropout": 0.1,
     },
     "DiT-B/2": DIT,

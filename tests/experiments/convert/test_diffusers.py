@@ -27,9 +27,9 @@ DDPM = {
     "num_res_blocks": 1,
     "attn_resolutions": (4,),
     "embedding": "positional",
-    "resblock_type": "ddpm",
+    "resampling": {"resblock_type": "ddpm"},
 }
-DDPM |= {"skip_rescale": False, "groups": 32}
+DDPM |= {"residual": {"skip_rescale": False}, "normalisation": {"groups": 32}}
 # wide enough for 32 groups where diffusers has them
 NCSNPP = {
     "name": "UNet",
@@ -38,15 +38,14 @@ NCSNPP = {
     "num_res_blocks": 1,
     "attn_resolutions": (4,),
     "embedding": "fourier",
-    "fir": True,
+    "resampling": {"fir": True},
 }
 NCSNPP |= {
-    "progressive": "output_skip",
-    "progressive_input": "input_skip",
+    "pyramids": {"input": "input_skip", "output": "output_skip"},
     "scale_by_sigma": True,
     "centered": False,
 }
-INTO = {"label_into": "embedding"}
+INTO = {"conditioning": {"label_into": "embedding"}}
 
 
 def numbered(net):
@@ -95,18 +94,24 @@ def test_ours_goes_to_diffusers_and_comes_back_bitwise(net, classes, known, tmp_
 
 def test_a_network_that_diffusers_has_not_is_refused_with_the_reason():
     for change, reason in [
-        ({"fir_kernel": (1, 2, 1)}, r"fir_kernel = \(1, 2, 1\)"),
-        ({"progressive_combine": "cat"}, "progressive_combine = 'cat'"),
+        (
+            {"resampling": {"fir": True, "kernel": (1, 2, 1)}},
+            r"resampling.kernel = \(1, 2, 1\)",
+        ),
+        (
+            {"pyramids": {**NCSNPP["pyramids"], "combine": "cat"}},
+            "pyramids.combine = 'cat'",
+        ),
         ({"scale_by_sigma": False}, "scale_by_sigma = False"),
-        ({"nf": 32}, r"attention_groups = \[16, 16\]"),
+        ({"nf": 32}, r"normalisation.attention_groups = \[16, 16\]"),
         ({"nonlinearity": "elu"}, "nonlinearity = 'elu'"),
-        ({"resblock_type": "ddpm"}, "down_steps"),
+        ({"resampling": {"fir": True, "resblock_type": "ddpm"}}, "resampling.down_steps"),
     ]:
         with pytest.raises(
             RunError, match=f"no UNet2DModel of diffusers is a network with .*{reason}"
         ):
             to_diffusers(NCSNPP | change, SHAPE, {})
-    with pytest.raises(RunError, match="label_into = 'hidden'"):
+    with pytest.raises(RunError, match="conditioning.label_into = 'hidden'"):
         to_diffusers(DDPM, SHAPE, numbered(DDPM | {"num_classes": 2}))
     with pytest.raises(RunError, match="not MLP"):
         to_diffusers({"name": "MLP"}, SHAPE, {})

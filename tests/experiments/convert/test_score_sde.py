@@ -72,7 +72,7 @@ def test_a_network_of_the_jax_original_with_its_averaged_weights(
     assert relative_errors(raw, there["y_target_f64"]).max() < tolerance
 
 
-# (fir, progressive, progressive_input, progressive_combine, resblock_type): each choice beside each other one that it meets in a module.
+# (fir, output pyramid, input pyramid, combine, resblock_type): each choice beside each other one that it meets in a module.
 OPTIONS = [
     (False, "none", "none", "sum", "ddpm"),
     (True, "none", "input_skip", "cat", "ddpm"),
@@ -103,15 +103,12 @@ def numbered(net):
 
 
 def test_every_network_of_the_family_has_a_name_for_each_parameter_and_comes_back_bitwise():
-    for choice in OPTIONS:
-        options = dict(
-            zip(
-                ("fir", "progressive", "progressive_input", "progressive_combine", "resblock_type"),
-                choice,
-                strict=True,
-            )
+    for fir, output, input, combine, resblock_type in OPTIONS:
+        net = small(
+            embedding="fourier" if fir else "positional",
+            pyramids={"input": input, "output": output, "combine": combine},
+            resampling={"fir": fir, "resblock_type": resblock_type},
         )
-        net = small(**options, embedding="fourier" if options["fir"] else "positional")
         params = numbered(net)
         for names in (pytorch_rules(net), jax_rules(net, {})):
             weights = rules.write(names, params)
@@ -122,10 +119,8 @@ def test_every_network_of_the_family_has_a_name_for_each_parameter_and_comes_bac
 def test_modules_are_met_in_the_order_of_the_forward_pass():
     """Counted by hand in the reference: parameterless resampling of an image has a place in its list too."""
     options = {
-        "fir": True,
-        "progressive": "output_skip",
-        "progressive_input": "input_skip",
-        "resblock_type": "ddpm",
+        "pyramids": {"input": "input_skip", "output": "output_skip"},
+        "resampling": {"fir": True, "resblock_type": "ddpm"},
     }
     kinds = [call.kind for call in calls(small(**options, embedding="fourier"))]
     down = ["block", "down", "down", "combine", "block", "attention"]
@@ -159,7 +154,7 @@ def test_modules_are_met_in_the_order_of_the_forward_pass():
     )  # of the state, which comes first
     residual = [
         rule.theirs[0]
-        for rule in pytorch_rules(small(progressive="residual", progressive_input="residual"))
+        for rule in pytorch_rules(small(pyramids={"input": "residual", "output": "residual"}))
     ]
     assert "all_modules.5.Conv_0.weight" in residual  # the pyramid's, behind the block that halves
 
