@@ -6,13 +6,18 @@ from jax import Array
 
 
 class Attention(nnx.Module):
-    r"""Mix values by similarity, :math:`\mathrm{softmax}(q k^\top / \sqrt{d})\, v`, with q, k and v of shape (batch, tokens, heads, d).
+    r"""Mix values by similarity, :math:`\mathrm{softmax}(q k^\top / \sqrt{d})\, v`.
 
     Args:
         kernel: "plain" stores all weights, tokens x tokens for each head, and runs anywhere.
-            "cudnn" is cuDNN's fused kernel, which stores none. It needs an NVIDIA GPU, bfloat16, an even number of tokens and
-            d at most 128, a multiple of 8; on other devices the same is computed plainly. Training takes its gradient from cuDNN; a network
-            in evaluation has the plain derivatives, of every order and direction, as likelihoods need them.
+            "cudnn" is cuDNN's fused kernel, which stores none. It needs an NVIDIA GPU, bfloat16, an
+            even number of tokens and a d of at most 128 that is a multiple of 8. Other devices
+            compute the same plainly. Training takes the gradient from cuDNN. A network in
+            evaluation has the plain derivatives of every order and direction, as likelihoods need
+            them.
+
+    Raises:
+        ValueError: `kernel` is none of KERNELS.
     """
 
     def __init__(self, kernel: str = "plain"):
@@ -27,39 +32,53 @@ class Attention(nnx.Module):
             self.deterministic = deterministic
 
     def __call__(self, q: Array, k: Array, v: Array) -> Array:
+        """Return the mixed values; all arrays are (batch, tokens, heads, d)."""
         train, evaluate = KERNELS[self.kernel]
-        return (evaluate if self.deterministic else train)(q, k, v)
+        attend = evaluate if self.deterministic else train
+        return attend(q, k, v)
 
 
 def check_kernel(kernel: str, dtype: str, tokens: int, features: int) -> None:
-    """Raise a ValueError unless the kernel takes arrays of this type, number of tokens and features a head."""
+    """Raise a ValueError unless the kernel can compute with these sizes.
+
+    Args:
+        kernel: a name of KERNELS.
+        dtype: the type of the computation.
+        tokens: number of tokens.
+        features: number of features of a head.
+    """
     if kernel != "cudnn":
         return
     if dtype != "bfloat16":
         raise ValueError(
-            f"attention 'cudnn' computes in bfloat16 only, got dtype {dtype!r}; set dtype to 'bfloat16' or attention to 'plain'"
+            f"attention 'cudnn' computes in bfloat16 only, got dtype {dtype!r}; "
+            "set dtype to 'bfloat16' or attention to 'plain'"
         )
     if tokens % 2 or features > 128 or features % 8:
         raise ValueError(
-            "attention 'cudnn' needs an even number of tokens and at most 128 features a head, a multiple of 8; "
-            f"got {tokens} tokens and {features} features; choose others or attention 'plain'"
+            "attention 'cudnn' needs an even number of tokens and at most 128 features a head, "
+            f"a multiple of 8; got {tokens} tokens and {features} features; "
+            "choose others or attention 'plain'"
         )
 
 
 def plain(q: Array, k: Array, v: Array) -> Array:
-    """Attention written out."""
+    """Return attention written out."""
     return jax.nn.dot_product_attention(q, k, v, implementation="xla")
 
 
 def on_gpu() -> bool:
-    """Whether what is traced now is meant for a GPU."""
+    """Tell whether what is traced now is meant for a GPU."""
     device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     platform = getattr(device, "platform", device) or jax.default_backend()
     return platform in ("gpu", "cuda")
 
 
 def fused(q: Array, k: Array, v: Array) -> Array:
-    """Attention by cuDNN where there is a GPU; it has a gradient, but no derivative along a direction."""
+    """Return attention by cuDNN where there is a GPU.
+
+    It has a gradient, but no derivative along a direction.
+    """
     if not on_gpu():
         return plain(q, k, v)
     return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
@@ -67,7 +86,7 @@ def fused(q: Array, k: Array, v: Array) -> Array:
 
 @jax.custom_jvp
 def fused_without_gradient(q: Array, k: Array, v: Array) -> Array:
-    """Attention by cuDNN, differentiated as if it were plain."""
+    """Return attention by cuDNN, differentiated as if it were plain."""
     return fused(q, k, v)
 
 

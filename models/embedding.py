@@ -1,17 +1,22 @@
-r"""What a network is told beside x: how noisy x is, and perhaps a class label.
+r"""How the noise input and perhaps a class label enter a network.
 
-The noise input :math:`c` (one number a sample) is spread over sines and cosines of fixed angular frequencies,
+The noise input :math:`c`, one number a sample, becomes sines and cosines of fixed angular
+frequencies,
 
 .. math:: e(c) = [\sin(\omega_k c), \cos(\omega_k c)]_k,
 
-followed by Dense, activation, Dense. The frequencies of `SINUSOIDS` are constants computed in the call, so they are no state and no
-parameter. Those of `FOURIER` (Tancik et al. 2020, arXiv:2006.10739) were drawn once, :math:`\omega_k = 2 \pi w_k`; published networks store
-the :math:`w_k`, so they are kept with the parameters, but no gradient reaches them.
-A label adds a learned vector: to the hidden layer, so that label and noise level interact there, or to the embedding behind it, as ADM
-and diffusers do. One extra row stands for "no label".
+followed by Dense, activation, Dense. The frequencies of `SINUSOIDS` are constants computed in the
+call, so they are no state and no parameter. Those of `FOURIER` (Tancik et al. 2020,
+arXiv:2006.10739) were drawn once, :math:`\omega_k = 2 \pi w_k`. Published networks store the
+:math:`w_k`, so they are kept with the parameters, but no gradient reaches them.
+
+A label adds a learned vector: to the hidden layer, so that label and noise level interact there, or
+to the embedding behind it, as in ADM and diffusers. One extra row stands for "no label".
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +25,13 @@ from flax import nnx
 from jax import Array
 from jax.core import Tracer
 
-# name -> number of frequencies -> angular frequencies. Sinusoids resolve inputs between 1 / omega_max and 1 / omega_min.
+from .settings import check_choice, check_classes
+
+# name -> the function (number of frequencies) -> angular frequencies.
+# Sinusoids resolve inputs between 1 / omega_max and 1 / omega_min.
 SINUSOIDS: dict[str, Callable[[int], np.ndarray]] = {
-    # c = 999 t or an integer index (Vaswani et al. 2017, arXiv:1706.03762), as in tensor2tensor: the last is 1e-4
+    # c = 999 t or an integer index (Vaswani et al. 2017, arXiv:1706.03762), as in tensor2tensor:
+    # the last is 1e-4
     "positional": lambda half: np.geomspace(1.0, 1e-4, half),
     # the same without its end, as in OpenAI's networks
     "positional_open": lambda half: 1e-4 ** (np.arange(half) / half),
@@ -39,13 +48,22 @@ LABEL_INTO = ("hidden", "embedding")
 
 
 def waves(c: Array, omega: Array | np.ndarray) -> Array:
-    """Return [sin, cos] of `c` (batch,) at angular frequencies `omega` (half,): (batch, 2 half)."""
+    """Return [sin, cos] of the angles omega * c, (batch, 2 * frequencies).
+
+    Args:
+        c: (batch,).
+        omega: angular frequencies (frequencies,), in radians per unit of c.
+    """
     angle = c[:, None] * omega[None]
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1)
 
 
 def sigma_of(c_noise: Array, sigmas: tuple[float, ...] | None) -> Array:
-    """Return the sigma that a noise input stands for: itself, or, of a geometric sequence (first, last, number), that of its whole part."""
+    """Return the sigma that a noise input (batch,) stands for.
+
+    Without `sigmas` it is the noise input itself. With `sigmas` = (first, last, number) it is the
+    member of that geometric sequence whose index is the whole part of the noise input.
+    """
     if sigmas is None:
         return c_noise
     first, last, number = sigmas
@@ -53,7 +71,22 @@ def sigma_of(c_noise: Array, sigmas: tuple[float, ...] | None) -> Array:
 
 
 class Conditioning(nnx.Module):
-    """Map noise input and label to the vector (batch, out_features) that every block sees."""
+    """Map noise input and label to the vector that every block sees.
+
+    Args:
+        features: number of sinusoids; a Fourier embedding has twice as many.
+        out_features: features of the result.
+        embedding: a name of EMBEDDINGS.
+        num_classes: number of classes; 0 for a network without labels.
+        kernel_init: initialiser of the two linear maps.
+        rngs: the random keys of the parameters.
+        activation: between the two linear maps.
+        fourier_scale: standard deviation of the random frequencies of a Fourier embedding.
+        label_into: what a label is added to, a name of LABEL_INTO.
+
+    Raises:
+        ValueError: an unknown name, or a number that is out of range.
+    """
 
     def __init__(
         self,
@@ -62,64 +95,72 @@ class Conditioning(nnx.Module):
         *,
         embedding: str,
         num_classes: int,
-        kernel_init,
+        kernel_init: Callable,
         rngs: nnx.Rngs,
         activation: Callable[[Array], Array] = nnx.silu,
         fourier_scale: float = 16.0,
         label_into: str = "hidden",
     ):
-        if embedding not in EMBEDDINGS:
-            raise ValueError(
-                f"unknown embedding {embedding!r}; choose one of {', '.join(EMBEDDINGS)}"
-            )
-        if label_into not in LABEL_INTO:
-            raise ValueError(
-                f"unknown label_into {label_into!r}; choose one of {', '.join(LABEL_INTO)}"
-            )
+        check_choice("embedding", embedding, EMBEDDINGS)
+        check_choice("label_into", label_into, LABEL_INTO)
         if features < 4 or features % 2:
             raise ValueError(
                 f"need an even number >= 4 of sinusoids to embed the noise level, got {features}"
             )
-        if num_classes < 0:
-            raise ValueError(f"need num_classes >= 0 (0 = no labels), got {num_classes}")
-        self.embedding, self.num_classes, self.label_into = embedding, num_classes, label_into
-        self.activation, self.half = activation, features // 2
-        drawn = embedding in FOURIER  # `features` frequencies, for twice as many sinusoids
-        self.frequencies = (
-            nnx.Param(fourier_scale * jax.random.normal(rngs.params(), (features,)))
-            if drawn
-            else None
-        )
-        features *= 1 + drawn
-        self.dense0 = nnx.Linear(features, out_features, kernel_init=kernel_init, rngs=rngs)
-        self.dense1 = nnx.Linear(out_features, out_features, kernel_init=kernel_init, rngs=rngs)
+        check_classes(num_classes)
+        self.embedding = embedding
+        self.num_classes = num_classes
+        self.label_into = label_into
+        self.activation = activation
+        self.half = features // 2
+        self.frequencies = None
+        sinusoids = features
+        if embedding in FOURIER:
+            drawn = fourier_scale * jax.random.normal(rngs.params(), (features,))
+            self.frequencies = nnx.Param(drawn)
+            sinusoids = 2 * features
+        linear = partial(nnx.Linear, kernel_init=kernel_init, rngs=rngs)
+        self.dense0 = linear(sinusoids, out_features)
+        self.dense1 = linear(out_features, out_features)
         self.label = nnx.Embed(num_classes + 1, out_features, rngs=rngs) if num_classes else None
 
     def __call__(self, c_noise: Array, cond: Array | None) -> Array:
-        hidden = self.dense0(self.spread(c_noise))
+        """Return the embedding (batch, out_features).
+
+        A label out of range gives NaN, which is loud where a traced value cannot raise.
+
+        Args:
+            c_noise: noise inputs (batch,).
+            cond: labels (batch,) in 0..num_classes, or None for "no label".
+        """
+        hidden = self.dense0(self.sinusoids(c_noise))
         if self.label is None:
             return self.dense1(self.activation(hidden))
-        no_label = jnp.full(c_noise.shape, self.num_classes)
-        # out of range, negative included, becomes NaN: a loud answer where a traced value cannot raise
-        label = self.label(
-            no_label if cond is None else jnp.where(cond < 0, self.num_classes + 1, cond)
-        )
+        label = self.label(self._row(c_noise, cond))
         if self.label_into == "hidden":
             return self.dense1(self.activation(hidden + label))
         return self.dense1(self.activation(hidden)) + label
 
-    def spread(self, c: Array) -> Array:
-        """Return the sinusoids of the noise input (batch,)."""
+    def sinusoids(self, c: Array) -> Array:
+        """Return sines and cosines of the noise input (batch,), (batch, their number)."""
         if self.frequencies is None:
             return waves(c, SINUSOIDS[self.embedding](self.half).astype(np.float32))
         omega = 2 * np.pi * jax.lax.stop_gradient(self.frequencies[...])
         return waves(FOURIER[self.embedding](c), omega)
 
+    def _row(self, c_noise: Array, cond: Array | None) -> Array:
+        """Return the row of the label's vector, behind the last row for a negative label."""
+        no_label = jnp.full(c_noise.shape, self.num_classes)
+        if cond is None:
+            return no_label
+        return jnp.where(cond < 0, self.num_classes + 1, cond)
 
-def with_no_label(params):
-    """Return parameters in which "no label" is the mean of the labels where it was NaN, so that it can be trained.
 
-    NaN it is in a converted network that was never told of it: a loud answer to a missing label.
+def with_no_label(params: Any) -> Any:
+    """Return parameters in which "no label" is the mean of the labels where it was NaN.
+
+    It is NaN in a converted network that never knew "no label", so that a missing label gives NaN.
+    With the mean it can be trained.
     """
 
     def one(path, p):
@@ -133,29 +174,46 @@ def with_no_label(params):
 def check_inputs(
     x: Array, c_noise: Array, cond: Array | None, shape: tuple[int, ...], num_classes: int
 ) -> None:
-    """Raise ValueError unless x is (batch, *shape), c_noise (batch,) and cond None or integer labels (batch,) in 0..num_classes."""
+    """Raise a ValueError unless the arguments of a call fit the network.
+
+    Args:
+        x: data, expected (batch, *shape).
+        c_noise: noise inputs, expected (batch,).
+        cond: None, or labels, expected whole numbers (batch,) in 0..num_classes.
+        shape: of one example.
+        num_classes: number of classes; 0 if the network takes no labels.
+    """
     if x.shape[1:] != shape or x.ndim != len(shape) + 1:
         raise ValueError(
-            f"x has shape {x.shape}, but this network was built for (batch, *{shape}); rebuild it with shape={x.shape[1:]}"
+            f"x has shape {x.shape}, but this network was built for (batch, *{shape}); "
+            f"rebuild it with shape={x.shape[1:]}"
         )
     if jnp.shape(c_noise) != x.shape[:1]:
         raise ValueError(
-            f"c_noise has shape {jnp.shape(c_noise)}, expected {x.shape[:1]}: one noise level per sample"
+            f"c_noise has shape {jnp.shape(c_noise)}, expected {x.shape[:1]}: "
+            "one noise level per sample"
         )
-    if cond is None:
-        return
+    if cond is not None:
+        _check_labels(cond, x.shape[:1], num_classes)
+
+
+def _check_labels(cond: Array, shape: tuple[int, ...], num_classes: int) -> None:
+    """Raise a ValueError unless labels have this shape and are whole numbers in 0..num_classes."""
     if not num_classes:
         raise ValueError(
-            "labels were given to a network without classes; build it with num_classes > 0, or pass cond=None"
+            "labels were given to a network without classes; "
+            "build it with num_classes > 0, or pass cond=None"
         )
-    if jnp.shape(cond) != x.shape[:1] or not jnp.issubdtype(jnp.result_type(cond), jnp.integer):
+    dtype = jnp.result_type(cond)
+    if jnp.shape(cond) != shape or not jnp.issubdtype(dtype, jnp.integer):
         raise ValueError(
-            f"cond is {jnp.result_type(cond)}{jnp.shape(cond)}, expected integer labels of shape {x.shape[:1]}"
+            f"cond is {dtype}{jnp.shape(cond)}, expected integer labels of shape {shape}"
         )
-    if (
-        not isinstance(cond, Tracer)
-        and not ((0 <= (labels := np.asarray(cond))) & (labels <= num_classes)).all()
-    ):
+    if isinstance(cond, Tracer):
+        return
+    labels = np.asarray(cond)
+    if not ((0 <= labels) & (labels <= num_classes)).all():
         raise ValueError(
-            f"labels range over {labels.min()}..{labels.max()}, expected 0..{num_classes} ({num_classes} = no label)"
+            f"labels range over {labels.min()}..{labels.max()}, expected 0..{num_classes} "
+            f"({num_classes} = no label)"
         )

@@ -1,9 +1,13 @@
-r"""The blocks of the score-SDE U-Nets (Song et al. 2021, arXiv:2011.13456, appendix H) and of their relatives, channels last.
+r"""The blocks of the score-SDE U-Nets and of their relatives, channels last.
 
-A residual sum is :math:`(x + h) / r`; :math:`r = \sqrt 2` keeps its variance, DDPM has r = 1. Kernels start uniform with variance
-scale / fan_avg; what ends a residual branch starts at scale 1e-10, so that a block begins as the identity.
-What the blocks of one network share is a `Style`. Parameters are float32 always; with a `dtype` convolutions and attention compute in it,
-normalisation, residual sums, the embedding and softmax in float32 still.
+They are those of Song et al. 2021 (arXiv:2011.13456, appendix H). A residual sum is
+:math:`(x + h) / r`. With :math:`r = \sqrt 2` it keeps its variance; DDPM has r = 1. Kernels start
+uniform with variance scale / fan_avg. The kernel that ends a residual branch starts at scale 1e-10,
+so that a block begins as the identity.
+
+What the blocks of one network have in common is a `Style`. The parameters are float32 always. With
+a `dtype`, convolutions and attention compute in that type; normalisation, residual sums, the
+embedding and softmax still compute in float32.
 """
 
 from collections.abc import Callable
@@ -30,8 +34,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def kernel_init(scale: float = 1.0):
-    """Return the family's initialiser: uniform, variance scale / fan_avg, scale 0 meaning 1e-10."""
+def kernel_init(scale: float = 1.0) -> Callable:
+    """Return the initialiser of the family: uniform, variance scale / fan_avg; 0 means 1e-10."""
     return nnx.initializers.variance_scaling(scale or 1e-10, "fan_avg", "uniform")
 
 
@@ -43,21 +47,19 @@ class Style(NamedTuple):
 
     activation: str = "silu"  # a name of ACTIVATIONS
     groups: int = 0  # of GroupNorm; 0: one for every four channels, at most 32
-    attention_groups: int = 0
+    attention_groups: int = 0  # of GroupNorm before attention; 0: those of `groups`
     eps: float = 1e-6  # of GroupNorm
     rescale: float = float(np.sqrt(2))  # residual sums are divided by it
     dropout: float = 0.0
-    init_scale: float = 0.0  # of what ends a residual branch
-    scale_shift: bool = (
-        False  # the embedding scales and shifts what is normalised, instead of being added before
-    )
+    init_scale: float = 0.0  # of the kernel that ends a residual branch
+    scale_shift: bool = False  # the embedding scales and shifts the normalised state
     head_features: int = 0  # of attention; 0: one head
-    fir: tuple[float, ...] = ()  # filter for resampling
+    fir: tuple[float, ...] = ()  # filter for resampling; (): means and nearest neighbours
     resampled_shortcut: bool = True  # a 1 x 1 convolution also where a block only resamples
     dtype: Any = None  # of the computation; None: that of parameters and input
 
     def act(self, x: Array) -> Array:
-        """Apply the activation."""
+        """Apply the activation, element by element."""
         return ACTIVATIONS[self.activation](x)
 
     def conv(
@@ -78,9 +80,15 @@ class Style(NamedTuple):
         return GroupNorm(features, self.groups, self.eps)
 
     def residual_sum(self, x: Array, h: Array) -> Array:
-        """Return (x + h) / r, in float32 or wider: what runs through the whole network is not rounded at every block."""
-        x, h = widened(x), widened(h)
-        return x + h if self.rescale == 1 else (x + h) * np.asarray(1 / self.rescale, x.dtype)
+        """Return (x + h) / r, for arrays of one shape, in float32 or wider.
+
+        What runs through the whole network is not rounded at every block.
+        """
+        x = widened(x)
+        h = widened(h)
+        if self.rescale == 1:
+            return x + h
+        return (x + h) * np.asarray(1 / self.rescale, x.dtype)
 
 
 def widened(x: Array) -> Array:
@@ -89,19 +97,26 @@ def widened(x: Array) -> Array:
 
 
 class GroupNorm(nnx.Module):
-    """Normalise each sample over its pixels and groups of channels (Wu and He 2018, arXiv:1803.08494), then scale and shift.
+    """Group normalisation (Wu and He 2018, arXiv:1803.08494), then a scale and a shift.
 
-    `groups` 0: at least four channels a group, at most 32 groups.
+    Each sample is normalised over its pixels and groups of channels.
+
+    Args:
+        features: number of channels.
+        groups: number of groups; 0 makes one of every four channels, but at most 32.
+        eps: what is added to every variance.
+
+    Raises:
+        ValueError: the channels cannot be shared equally among the groups.
     """
 
-    def __init__(
-        self, features: int, groups: int = 0, eps: float = 1e-6
-    ):  # eps of the published networks
-        self.groups, self.eps = groups or min(features // 4, 32), eps
+    def __init__(self, features: int, groups: int = 0, eps: float = 1e-6):
+        self.groups = groups or min(features // 4, 32)
+        self.eps = eps
         if self.groups == 0 or features % self.groups:
-            remedy = (
-                "take multiples of it" if groups else "take nf from multiples of 4, above 32 of 32"
-            )
+            remedy = "take nf from multiples of 4, above 32 of 32"
+            if groups:
+                remedy = "take multiples of it"
             raise ValueError(
                 f"cannot share {features} channels among {self.groups} groups; {remedy}"
             )
@@ -109,41 +124,67 @@ class GroupNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(features))
 
     def __call__(self, x: Array) -> Array:
+        """Normalise x (batch, height, width, features)."""
         scale, bias = (p[...][None, None, None] for p in (self.scale, self.bias))
         return group_norm(widened(x), scale, bias, self.groups, self.eps).astype(x.dtype)
 
 
 class Attention(nnx.Module):
-    """Residual self-attention over all pixels, logits scaled by (channels of a head)^-1/2."""
+    """Residual self-attention over all pixels, logits scaled by (channels of a head)^-1/2.
+
+    Args:
+        features: number of channels.
+        style: what the blocks of the network have in common.
+        rngs: the random keys of the parameters.
+
+    Raises:
+        ValueError: the channels cannot be cut into heads of `style.head_features`.
+    """
 
     def __init__(self, features: int, style: Style = Style(), *, rngs: nnx.Rngs):  # noqa: B008
-        self.style, self.heads = style, features // (style.head_features or features)
-        if self.heads * (style.head_features or features) != features:
+        head_features = style.head_features or features
+        if features % head_features:
             raise ValueError(
-                f"cannot cut {features} channels into heads of {style.head_features}; choose a divisor as head_features"
+                f"cannot cut {features} channels into heads of {head_features}; "
+                "choose a divisor as head_features"
             )
+        self.style = style
+        self.heads = features // head_features
         linear = partial(nnx.Linear, features, dtype=style.dtype, rngs=rngs)
         self.norm = GroupNorm(features, style.attention_groups or style.groups, style.eps)
-        # q, k, v side by side; fan_avg of one is half that of the three, so 0.2 is the family's 0.1 for each
+        # q, k and v are side by side: fan_avg of one is half that of the three, so that 0.2 is the
+        # family's 0.1 for each
         self.qkv = linear(3 * features, kernel_init=kernel_init(0.2))
         self.out = linear(features, kernel_init=kernel_init(style.init_scale))
 
     def __call__(self, x: Array) -> Array:
+        """Map a state (batch, height, width, features) to one of its shape."""
         b, h, w, c = x.shape
         q, k, v = jnp.split(self.qkv(self.norm(x).reshape(b, h * w, c)), 3, axis=-1)
         q, k, v = (a.reshape(b, h * w, self.heads, -1) for a in (q, k, v))
         mixed = jax.nn.dot_product_attention(q, k, v)
-        return self.style.residual_sum(
-            x, summable(self.out(mixed.reshape(b, h * w, c)).reshape(x.shape))
-        )
+        branch = self.out(mixed.reshape(b, h * w, c)).reshape(x.shape)
+        return self.style.residual_sum(x, summable(branch))
 
 
 class ResBlock(nnx.Module):
     """Residual block: norm, activation, convolution, twice, with the embedding in between.
 
-    As in BigGAN (Brock et al. 2019, arXiv:1809.11096) it can resample inside, between its first activation and its first convolution:
-    `resample` is "none", "down" or "up". `attend` adds self-attention behind the block. `emb_features` 0: there is no embedding.
-    `groups_in`: groups of the first normalisation, if not those of the style.
+    As in BigGAN (Brock et al. 2019, arXiv:1809.11096) it can change the resolution inside, between
+    its first activation and its first convolution.
+
+    Args:
+        features_in: channels of the state.
+        features_out: channels of the result.
+        emb_features: features of the embedding; 0 if there is none.
+        style: what the blocks of the network have in common.
+        resample: "none", "down" or "up".
+        attend: whether self-attention follows the block.
+        groups_in: groups of the first normalisation; 0 takes those of the style.
+        rngs: the random keys of the parameters.
+
+    Raises:
+        ValueError: the channels cannot be shared among groups or heads.
     """
 
     def __init__(
@@ -158,34 +199,33 @@ class ResBlock(nnx.Module):
         groups_in: int = 0,
         rngs: nnx.Rngs,
     ):
-        self.style, self.resample = style, resample
+        self.style = style
+        self.resample = resample
         self.norm0 = GroupNorm(features_in, groups_in or style.groups, style.eps)
         self.conv0 = style.conv(features_in, features_out, 3, rngs)
-        width = features_out * (1 + style.scale_shift)
-        self.cond = (
-            nnx.Linear(emb_features, width, kernel_init=kernel_init(), rngs=rngs)
-            if emb_features
-            else None
-        )
+        self.cond = None
+        if emb_features:
+            width = features_out * (1 + style.scale_shift)
+            self.cond = nnx.Linear(emb_features, width, kernel_init=kernel_init(), rngs=rngs)
         self.norm1 = style.norm(features_out)
         self.dropout = nnx.Dropout(style.dropout)
         self.conv1 = style.conv(features_out, features_out, 3, rngs, style.init_scale)
-        project = features_in != features_out or (resample != "none" and style.resampled_shortcut)
-        self.shortcut = style.conv(features_in, features_out, 1, rngs) if project else None
+        self.shortcut = None
+        if features_in != features_out or (resample != "none" and style.resampled_shortcut):
+            self.shortcut = style.conv(features_in, features_out, 1, rngs)
         self.attention = Attention(features_out, style, rngs=rngs) if attend else None
 
     def __call__(self, x: Array, emb: Array | None, rngs: nnx.Rngs | None) -> Array:
+        """Map a state to the next one.
+
+        Args:
+            x: (batch, height, width, features_in).
+            emb: the embedding (batch, emb_features), or None if there is none.
+            rngs: with a key of "dropout" in training, if there is dropout.
+        """
         style = self.style
         h = convolved(self.conv0, style.act(self.norm0(x)), self.resample, style.fir)
-        if self.cond is None or emb is None:
-            h = self.norm1(h)
-        else:
-            told = self.cond(emb)[:, None, None, :].astype(h.dtype)
-            if style.scale_shift:
-                scale, shift = jnp.split(told, 2, axis=-1)
-                h = self.norm1(h) * (1 + scale) + shift
-            else:
-                h = self.norm1(h + told)
+        h = self._conditioned(h, emb)
         h = convolved(self.conv1, self.dropout(style.act(h), rngs=rngs))
         if self.shortcut is None:
             x = resampler(self.resample, style.fir)(x)
@@ -193,3 +233,13 @@ class ResBlock(nnx.Module):
             x = convolved(self.shortcut, x, self.resample, style.fir)
         x = style.residual_sum(x, h)
         return x if self.attention is None else self.attention(x)
+
+    def _conditioned(self, h: Array, emb: Array | None) -> Array:
+        """Return the inner state normalised, with the embedding added before or applied behind."""
+        if self.cond is None or emb is None:
+            return self.norm1(h)
+        condition = self.cond(emb)[:, None, None, :].astype(h.dtype)
+        if not self.style.scale_shift:
+            return self.norm1(h + condition)
+        scale, shift = jnp.split(condition, 2, axis=-1)
+        return self.norm1(h) * (1 + scale) + shift

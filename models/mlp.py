@@ -2,10 +2,11 @@ r"""A residual multilayer perceptron for vectors: the network for densities in a
 
 .. math:: h \leftarrow h + W_2\,\mathrm{silu}\big((1 + \gamma) \odot W_1 h + \beta\big),
 
-with :math:`(\gamma, \beta) = W_e\,e(c, \text{label})`, so that the noise level turns features on and off
-(Perez et al. 2018, arXiv:1709.07871) instead of only shifting them. The first :math:`h` sees each coordinate also through
-:math:`\sin \omega x, \cos \omega x` (Tancik et al. 2020, arXiv:2006.10739), without which sharp edges are learned slowly.
-There is no normalisation: normalising the features of a vector would take its length away.
+with :math:`(\gamma, \beta) = W_e\,e(c, \text{label})`, so that the noise level turns features on
+and off (Perez et al. 2018, arXiv:1709.07871) instead of only shifting them. The first :math:`h`
+sees each coordinate also through :math:`\sin \omega x, \cos \omega x` (Tancik et al. 2020,
+arXiv:2006.10739); without them sharp edges are learned slowly. There is no normalisation: it would
+take away the length of the vector.
 """
 
 from collections.abc import Sequence
@@ -19,13 +20,18 @@ from .embedding import Conditioning, check_inputs
 from .layers import BRANCH_END, kernel_init
 from .settings import check_at_least, check_dropout
 
-OMEGA = np.array(
-    [1, 2, 4, 8], np.float32
-)  # radians per unit of x: for data of unit variance, details down to an eighth of it
+# in radians per unit of x: for data of unit variance, details down to an eighth of it
+OMEGA = np.array([1, 2, 4, 8], np.float32)
 
 
 class MLPBlock(nnx.Module):
-    """One residual step, modulated by the embedding."""
+    """One residual step, modulated by the embedding.
+
+    Args:
+        width: features of the state and of the embedding.
+        dropout: fraction of the inner features that training drops.
+        rngs: the random keys of the parameters.
+    """
 
     def __init__(self, width: int, *, dropout: float, rngs: nnx.Rngs):
         self.dense0 = nnx.Linear(width, width, kernel_init=kernel_init(), rngs=rngs)
@@ -34,16 +40,29 @@ class MLPBlock(nnx.Module):
         self.dense1 = nnx.Linear(width, width, kernel_init=BRANCH_END, rngs=rngs)
 
     def __call__(self, h: Array, emb: Array, rngs: nnx.Rngs | None) -> Array:
+        """Map a state (batch, width) with an embedding (batch, width) to the next state."""
         gamma, beta = jnp.split(self.cond(emb), 2, axis=-1)
         inner = nnx.silu((1 + gamma) * self.dense0(h) + beta)
         return h + self.dense1(self.dropout(inner, rngs=rngs))
 
 
 class MLP(nnx.Module):
-    """Residual MLP for vectors of `shape` (dimensions,): `depth` blocks of `width` features.
+    """Residual MLP for vectors of `shape` (dimensions,).
 
-    `embedding` names how the noise input is embedded (EMBEDDINGS). With `num_classes` > 0 the network takes labels
-    0..num_classes, the last meaning "no label".
+    With `num_classes` > 0 the network takes labels 0..num_classes, of which the last means "no
+    label".
+
+    Args:
+        shape: (dimensions,) of a vector.
+        width: features of the state and of the embedding.
+        depth: number of blocks.
+        dropout: fraction of the inner features of a block that training drops.
+        num_classes: number of classes; 0 for a network without labels.
+        embedding: how the noise input is embedded, a name of `EMBEDDINGS`.
+        rngs: the random keys of the parameters.
+
+    Raises:
+        ValueError: a setting is out of range.
     """
 
     def __init__(
@@ -64,7 +83,8 @@ class MLP(nnx.Module):
         check_at_least(1, width=width, dimensions=shape[0])
         check_at_least(0, depth=depth)
         check_dropout(dropout)
-        self.shape, self.num_classes = tuple(shape), num_classes
+        self.shape = tuple(shape)
+        self.num_classes = num_classes
         self.conditioning = Conditioning(
             width,
             width,
@@ -73,16 +93,25 @@ class MLP(nnx.Module):
             kernel_init=kernel_init(),
             rngs=rngs,
         )
-        self.dense_in = nnx.Linear(
-            shape[0] * (1 + 2 * len(OMEGA)), width, kernel_init=kernel_init(), rngs=rngs
-        )
+        features_in = shape[0] * (1 + 2 * len(OMEGA))
+        self.dense_in = nnx.Linear(features_in, width, kernel_init=kernel_init(), rngs=rngs)
         self.blocks = nnx.List([MLPBlock(width, dropout=dropout, rngs=rngs) for _ in range(depth)])
         self.dense_out = nnx.Linear(width, shape[0], kernel_init=BRANCH_END, rngs=rngs)
 
     def __call__(
         self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None
     ) -> Array:
-        """Map x (batch, dimensions) at noise inputs c_noise (batch,), labels cond (batch,), to an array like x."""
+        """Map noisy vectors to an array of their shape.
+
+        Args:
+            x: (batch, dimensions).
+            c_noise: noise inputs (batch,).
+            cond: labels (batch,), or None.
+            rngs: with a key of "dropout", for a network in training that has dropout.
+
+        Raises:
+            ValueError: an argument has another shape or type, or labels are out of range.
+        """
         check_inputs(x, c_noise, cond, self.shape, self.num_classes)
         emb = nnx.silu(self.conditioning(c_noise, cond))
         angle = (x[:, :, None] * OMEGA[None, None]).reshape(len(x), -1)

@@ -1,15 +1,22 @@
-r"""The RefineNets of the first score-based models: NCSN (Song and Ermon 2019, arXiv:1907.05600, appendix A) and NCSNv2 (2020,
+r"""The RefineNets of the first score-based models.
+
+These are NCSN (Song and Ermon 2019, arXiv:1907.05600, appendix A) and NCSNv2 (Song and Ermon 2020,
 arXiv:2006.09011, appendix B).
 
-A residual network goes down; where it would lose resolution twice more its convolutions are dilated instead. On the way up, `Refine` joins
-each stage to what comes from below (Lin et al. 2017, arXiv:1611.06612). Each channel is normalised over its pixels, and what that loses,
-the mean :math:`\mu_c`, comes back relative to the other channels' (InstanceNorm++),
+A residual network goes down. Where it would halve the resolution twice more, its convolutions are
+dilated instead. On the way up, `Refine` joins each stage to the result of the coarser ones (Lin et
+al. 2017, arXiv:1611.06612). Each channel is normalised over its pixels. This loses its mean
+:math:`\mu_c`, which InstanceNorm++ adds again, relative to the means of the other channels,
 
-.. math:: \gamma_c \Big(\frac{x_c - \mu_c}{s_c} + \alpha_c \frac{\mu_c - \bar\mu}{\operatorname{sd}(\mu)}\Big) + \beta_c .
+.. math::
+    \gamma_c \Big(
+    \frac{x_c - \mu_c}{s_c} + \alpha_c \frac{\mu_c - \bar\mu}{\operatorname{sd}(\mu)}
+    \Big) + \beta_c .
 
-NCSN keeps :math:`\gamma, \alpha, \beta` for each noise level and averages where it pools; NCSNv2 knows the level only by its output,
-which it divides by sigma, normalises the residual network alone, and pools by maxima. sd has n - 1 in its denominator and images are
-stretched corner to corner, as in the published PyTorch code (github.com/ermongroup/ncsnv2), whose weights these networks take.
+NCSN has a :math:`\gamma, \alpha, \beta` for each noise level, and pools by means. NCSNv2 knows the
+noise level only by its output, which it divides by sigma; it normalises the residual network alone,
+and pools by maxima. sd has n - 1 in its denominator, and images are stretched corner to corner, as
+in the published PyTorch code (github.com/ermongroup/ncsnv2), whose weights these networks take.
 """
 
 from collections.abc import Sequence
@@ -26,7 +33,7 @@ from .computing import compute_type, run
 from .embedding import check_inputs, sigma_of
 from .layers import ACTIVATIONS, widened
 from .resample import downsample
-from .settings import check_at_least, check_sigmas, check_widths
+from .settings import check_at_least, check_choice, check_sigmas, check_widths
 
 EPS = 1e-5
 POOL = {"window_shape": (5, 5), "strides": (1, 1), "padding": "SAME"}
@@ -36,19 +43,18 @@ class Kind(NamedTuple):
     """What the blocks of a network have in common."""
 
     activation: str  # a name of ACTIVATIONS
-    levels: int  # of noise that normalisation tells apart; 0: none, and none in the refining blocks
+    levels: int  # of noise that normalisation distinguishes; 0: NCSNv2, which has one set for all
     dtype: Any = None  # of convolutions; None: that of parameters and input
 
     def act(self, x: Array) -> Array:
-        """Apply the activation."""
+        """Apply the activation, element by element."""
         return ACTIVATIONS[self.activation](x)
 
     def norms(self, features: int, number: int, rngs: nnx.Rngs) -> list["InstanceNormPlus"]:
-        """Return the normalisations of a refining block, which NCSNv2 has not."""
-        return [
-            InstanceNormPlus(features, self.levels, rngs=rngs)
-            for _ in range(number if self.levels else 0)
-        ]
+        """Return the normalisations of a refining block, of which NCSNv2 has none."""
+        if not self.levels:
+            return []
+        return [InstanceNormPlus(features, self.levels, rngs=rngs) for _ in range(number)]
 
     def conv(
         self,
@@ -60,10 +66,15 @@ class Kind(NamedTuple):
         *,
         rngs: nnx.Rngs,
     ) -> nnx.Conv:
-        """Return a convolution that keeps the resolution; kernel and bias start uniform between +-fan_in^-1/2."""
+        """Return a size x size convolution that keeps the resolution.
+
+        Its kernel and bias start uniform between +-fan_in^-1/2, as PyTorch's do.
+        """
         bound = (size * size * features_in) ** -0.5
-        start = lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)  # noqa: E731
-        starts = {"kernel_init": start, "bias_init": start, "rngs": rngs}
+
+        def start(key, shape, dtype):
+            return jax.random.uniform(key, shape, dtype, -bound, bound)
+
         return nnx.Conv(
             features_in,
             features_out,
@@ -71,39 +82,58 @@ class Kind(NamedTuple):
             kernel_dilation=dilation,
             use_bias=bias,
             dtype=self.dtype,
-            **starts,
+            kernel_init=start,
+            bias_init=start,
+            rngs=rngs,
         )
 
 
 class InstanceNormPlus(nnx.Module):
-    """InstanceNorm++ in float32, with a row (gamma, alpha, beta) for each of `levels` noise levels, or one row for all (0)."""
+    """InstanceNorm++, computed in float32.
+
+    Args:
+        features: number of channels.
+        levels: number of noise levels that have a (gamma, alpha, beta) each; 0: one for all.
+        rngs: the random keys of the parameters.
+    """
 
     def __init__(self, features: int, levels: int = 0, *, rngs: nnx.Rngs):
         self.levels = levels
-        near_one = 1 + 0.02 * jax.random.normal(rngs.params(), (max(levels, 1), 2 * features))
-        self.rows = nnx.Param(
-            jnp.concatenate([near_one, jnp.zeros((max(levels, 1), features))], axis=1)
-        )
+        number = max(levels, 1)
+        near_one = 1 + 0.02 * jax.random.normal(rngs.params(), (number, 2 * features))
+        zeros = jnp.zeros((number, features))
+        self.rows = nnx.Param(jnp.concatenate([near_one, zeros], axis=1))
 
     def __call__(self, x: Array, level: Array) -> Array:
-        # of a level that is not in the table NaN: a loud answer where a traced value cannot raise
-        rows = jnp.take(
-            self.rows[...], level if self.levels else jnp.zeros_like(level), axis=0, mode="fill"
-        )
+        """Normalise x (batch, height, width, features) at the noise levels `level` (batch,).
+
+        A level that there is not gives NaN, which is loud where a traced value cannot raise.
+        """
+        index = level if self.levels else jnp.zeros_like(level)
+        rows = jnp.take(self.rows[...], index, axis=0, mode="fill")
         gamma, alpha, beta = jnp.split(rows[:, None, None], 3, axis=-1)
         wide = widened(x)
         mean = wide.mean((1, 2), keepdims=True)
         centred = wide - mean
         normal = centred * jax.lax.rsqrt((centred**2).mean((1, 2), keepdims=True) + EPS)
-        apart = mean - mean.mean(-1, keepdims=True)
-        spread = (apart**2).sum(-1, keepdims=True) / (x.shape[-1] - 1)
-        return (gamma * (normal + alpha * apart * jax.lax.rsqrt(spread + EPS)) + beta).astype(
-            x.dtype
-        )
+        deviation = mean - mean.mean(-1, keepdims=True)
+        variance = (deviation**2).sum(-1, keepdims=True) / (x.shape[-1] - 1)
+        relative = alpha * deviation * jax.lax.rsqrt(variance + EPS)
+        return (gamma * (normal + relative) + beta).astype(x.dtype)
 
 
 class Residual(nnx.Module):
-    """Residual block; the `first` of a stage halves the resolution, or, dilated, keeps it."""
+    """Residual block of a stage.
+
+    Args:
+        features_in: channels of the state.
+        features_out: channels of the result.
+        kind: what the blocks of the network have in common.
+        dilation: of the convolutions.
+        first: whether the block begins a stage after the first one. It halves the resolution then,
+            or keeps it if it is dilated.
+        rngs: the random keys of the parameters.
+    """
 
     def __init__(
         self,
@@ -115,48 +145,66 @@ class Residual(nnx.Module):
         first: bool,
         rngs: nnx.Rngs,
     ):
-        self.kind, self.halve = kind, first and dilation == 1
-        norm, dilated = (
-            partial(InstanceNormPlus, features_in, kind.levels, rngs=rngs),
-            partial(kind.conv, dilation=dilation, rngs=rngs),
-        )
-        self.norm0, self.conv0 = norm(), dilated(features_in, features_in)
-        self.norm1, self.conv1 = norm(), dilated(features_in, features_out)
-        self.shortcut = (
-            dilated(features_in, features_out, 1 if self.halve else 3) if first else None
-        )
+        norm = partial(InstanceNormPlus, features_in, kind.levels, rngs=rngs)
+        conv = partial(kind.conv, dilation=dilation, rngs=rngs)
+        self.kind = kind
+        self.halve = first and dilation == 1
+        self.norm0 = norm()
+        self.conv0 = conv(features_in, features_in)
+        self.norm1 = norm()
+        self.conv1 = conv(features_in, features_out)
+        self.shortcut = None
+        if first:
+            self.shortcut = conv(features_in, features_out, 1 if self.halve else 3)
 
     def __call__(self, x: Array, level: Array) -> Array:
+        """Map a state (batch, height, width, features_in) at levels (batch,) to the next one."""
         act = self.kind.act
-        h = self.conv1(act(self.norm1(self.conv0(act(self.norm0(x, level))), level)))
+        h = self.conv0(act(self.norm0(x, level)))
+        h = self.conv1(act(self.norm1(h, level)))
         x = x if self.shortcut is None else self.shortcut(x)
         x = widened(x) + widened(h)
         return downsample(x) if self.halve else x
 
 
 class Units(nnx.Module):
-    """Residual units one after the other, each of two convolutions."""
+    """Residual units one after the other, each of two convolutions.
+
+    Args:
+        features: number of channels.
+        number: number of units.
+        kind: what the blocks of the network have in common.
+        rngs: the random keys of the parameters.
+    """
 
     def __init__(self, features: int, number: int, kind: Kind, *, rngs: nnx.Rngs):
-        self.kind, self.number = kind, number
+        conv = partial(kind.conv, features, features, bias=False, rngs=rngs)
+        self.kind = kind
+        self.number = number
         self.norms = nnx.List(kind.norms(features, 2 * number, rngs))
-        self.convs = nnx.List(
-            [kind.conv(features, features, bias=False, rngs=rngs) for _ in range(2 * number)]
-        )
+        self.convs = nnx.List([conv() for _ in range(2 * number)])
 
     def __call__(self, x: Array, level: Array) -> Array:
+        """Map a state (batch, height, width, features) at levels (batch,) to the next one."""
         for i in range(self.number):
             h = x
             for j in (2 * i, 2 * i + 1):
-                h = self.convs[j](self.kind.act(self.norms[j](h, level) if self.norms else h))
+                h = self.norms[j](h, level) if self.norms else h
+                h = self.convs[j](self.kind.act(h))
             x = x + widened(h)
         return x
 
 
 class Refine(nnx.Module):
-    """Join states of several resolutions at the finest of them, then spread what each place knows by pooling.
+    """Join states of several resolutions at the finest of them, then pool over neighbouring pixels.
 
-    `features_in` has the channels of each state; a single one must have `features_out`. `units`: residual units behind the pooling.
+    Args:
+        features_in: channels of each state, the finest first; a single one must have
+            `features_out`.
+        features_out: channels of the result.
+        units: number of residual units behind the pooling.
+        kind: what the blocks of the network have in common.
+        rngs: the random keys of the parameters.
     """
 
     def __init__(
@@ -168,53 +216,76 @@ class Refine(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
-        self.kind, joins = kind, len(features_in) > 1
+        self.kind = kind
         self.adapt = nnx.List([Units(f, 2, kind, rngs=rngs) for f in features_in])
-        self.join_norms = nnx.List(
-            [norm for f in features_in for norm in kind.norms(f, int(joins), rngs)]
-        )
-        self.join = nnx.List([kind.conv(f, features_out, rngs=rngs) for f in features_in if joins])
+        joined = features_in if len(features_in) > 1 else ()
+        norms = [norm for f in joined for norm in kind.norms(f, 1, rngs)]
+        self.join_norms = nnx.List(norms)
+        self.join = nnx.List([kind.conv(f, features_out, rngs=rngs) for f in joined])
+        conv = partial(kind.conv, features_out, features_out, bias=False, rngs=rngs)
         self.pool_norms = nnx.List(kind.norms(features_out, 2, rngs))
-        self.pool = nnx.List(
-            [kind.conv(features_out, features_out, bias=False, rngs=rngs) for _ in range(2)]
-        )
+        self.pool = nnx.List([conv() for _ in range(2)])
         self.out = Units(features_out, units, kind, rngs=rngs)
 
     def __call__(self, states: Sequence[Array], level: Array) -> Array:
+        """Map states (batch, height, width, channels) at levels (batch,) to one.
+
+        The finest state comes first, and the result has its resolution.
+        """
         states = [adapt(h, level) for adapt, h in zip(self.adapt, states, strict=True)]
-        if self.join:
-            if self.join_norms:
-                states = [norm(h, level) for norm, h in zip(self.join_norms, states, strict=True)]
-            states = [
-                stretched(widened(join(h)), states[0].shape[1:3])
-                for join, h in zip(self.join, states, strict=True)
-            ]
-        x = path = self.kind.act(sum(states[1:], states[0]))
-        for j, learned in enumerate(self.pool):
+        x = self.kind.act(self._joined(states, level))
+        path = x
+        for j, conv in enumerate(self.pool):
             if self.pool_norms:
                 path = nnx.avg_pool(self.pool_norms[j](path, level), **POOL)
             else:
                 path = nnx.max_pool(path, **POOL)
-            path = widened(learned(path))
+            path = widened(conv(path))
             x = x + path
         return self.out(x, level)
+
+    def _joined(self, states: list[Array], level: Array) -> Array:
+        """Return the sum of the states at the resolution of the first."""
+        size = states[0].shape[1:3]
+        if self.join_norms:
+            states = [norm(h, level) for norm, h in zip(self.join_norms, states, strict=True)]
+        if self.join:
+            states = [
+                stretched(widened(join(h)), size) for join, h in zip(self.join, states, strict=True)
+            ]
+        return sum(states[1:], states[0])
 
 
 class NCSN(nnx.Module):
     """RefineNet for images of `shape` (height, width, channels): NCSNv2, or with `levels` > 0 NCSN.
 
-    Published with nf 128 and, below 96 pixels, the widths and dilations that are the default; at 96 to 128 pixels NCSNv2 has ch_mult
-    (1, 2, 2, 4, 4) and dilations (1, 1, 1, 2, 4), above (1, 2, 2, 2, 4, 4) and (1, 1, 1, 1, 2, 4).
+    Published with nf 128 and, below 96 pixels, the widths and dilations of the defaults. NCSNv2 has
+    ch_mult (1, 2, 2, 4, 4) and dilations (1, 1, 1, 2, 4) at 96 to 128 pixels, and above that
+    (1, 2, 2, 2, 4, 4) and (1, 1, 1, 1, 2, 4).
 
     Args:
-        ch_mult, dilations: of each stage; one with dilation 1, but for the first, halves the resolution.
-        levels: how many noise levels normalisation tells apart; the noise input is then an index 0 .. levels - 1.
-        nonlinearity: a name of ACTIVATIONS.
-        scale_by_sigma, sigmas: divide the output by the noise input, or by the sigma of which it is the index, as in `UNet`.
+        shape: (height, width, channels) of an image.
+        nf: channels of the first stage.
+        ch_mult: channels of each stage, as multiples of `nf`.
+        dilations: dilation of the convolutions of each stage. A stage after the first one with
+            dilation 1 halves the resolution.
+        levels: number of noise levels that normalisation distinguishes; the noise input is then an
+            index 0 .. levels - 1.
+        nonlinearity: a name of `ACTIVATIONS`.
+        scale_by_sigma: divide the output by the noise input, or by the sigma that it is the index
+            of, if there are `sigmas`.
+        sigmas: (first, last, number) of a geometric sequence of which the noise input is the index.
         num_classes: must be 0, as these networks take no labels.
-        centered: False: images and their noise are those of [0, 1]; they are mapped to [-1, 1] first.
-        dtype: of convolutions; parameters, normalisation, sums, pooling and output stay float32.
-        remat: keep only the blocks' outputs for the gradient and compute the rest again: less memory, a third more time.
+        centered: False says that images and their noise are those of [0, 1]; they are mapped to
+            [-1, 1] first.
+        dtype: type of convolutions, "float32" or "bfloat16". Parameters, normalisation, sums,
+            pooling and output stay float32.
+        remat: keep only the outputs of the blocks for the gradient and compute the rest again,
+            which needs less memory and a third more time.
+        rngs: the random keys of the parameters.
+
+    Raises:
+        ValueError: a setting is out of range, or does not fit the shape or another setting.
     """
 
     def __init__(
@@ -234,75 +305,139 @@ class NCSN(nnx.Module):
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
-        if len(shape) != 3:
-            raise ValueError(
-                f"NCSN needs shape (height, width, channels), got {tuple(shape)}; use MLP for vectors"
-            )
-        if num_classes:
-            raise ValueError(
-                f"NCSN takes no labels, got num_classes = {num_classes}; use UNet, or num_classes >= 0 of another network"
-            )
-        if nonlinearity not in ACTIVATIONS:
-            raise ValueError(
-                f"unknown nonlinearity {nonlinearity!r}; choose one of {', '.join(ACTIVATIONS)}"
-            )
+        check_image(tuple(shape), num_classes)
+        check_choice("nonlinearity", nonlinearity, ACTIVATIONS)
         if nf < 2 or levels < 0:
             raise ValueError(f"need nf >= 2 and levels >= 0, got nf = {nf} and levels = {levels}")
-        if len(ch_mult) < 2 or len(dilations) != len(ch_mult) or ch_mult[0] != 1:
-            raise ValueError(
-                f"need two or more stages, the first with ch_mult 1, and a dilation for each, got {ch_mult} and {dilations}"
-            )
-        check_widths(nf, ch_mult)
+        check_stages(tuple(shape), nf, ch_mult, dilations)
         check_sigmas(sigmas)
-        check_at_least(1, **{f"dilations[{i}]": d for i, d in enumerate(dilations)})
-        factor = 2 ** sum(d == 1 for d in dilations[1:])
-        if shape[0] % factor or shape[1] % factor:
-            raise ValueError(
-                f"height and width must be multiples of {factor}, got {tuple(shape)}; pad or crop the images"
-            )
-        self.shape, self.num_classes, self.centered, self.remat = tuple(shape), 0, centered, remat
-        self.scale_by_sigma, self.sigmas = scale_by_sigma, None if sigmas is None else tuple(sigmas)
-        self.kind = kind = Kind(nonlinearity, levels, compute_type(dtype))
-        widths, channels = [nf * m for m in ch_mult], shape[-1]
+        kind = Kind(activation=nonlinearity, levels=levels, dtype=compute_type(dtype))
+        self.shape = tuple(shape)
+        self.num_classes = 0
+        self.centered = centered
+        self.remat = remat
+        self.scale_by_sigma = scale_by_sigma
+        self.sigmas = None if sigmas is None else tuple(sigmas)
+        self.kind = kind
+        widths = [nf * multiple for multiple in ch_mult]
+        channels = shape[-1]
         self.conv_in = kind.conv(channels, nf, rngs=rngs)
-        stages, before = [], nf
-        for i, (width, dilation) in enumerate(zip(widths, dilations, strict=True)):
-            block = partial(Residual, features_out=width, kind=kind, dilation=dilation, rngs=rngs)
-            stages.append(nnx.List([block(before, first=i > 0), block(width, first=False)]))
-            before = width
-        refine, below = [], []
-        for i in reversed(range(len(widths))):
-            out = widths[-1] if not below else widths[max(i - 1, 0)]
-            refine.append(Refine([widths[i], *below], out, 1 if i else 3, kind, rngs=rngs))
-            below = [out]
-        self.stages, self.refine = nnx.List(stages), nnx.List(refine)
+        self.stages = nnx.List(stages_of(nf, widths, dilations, kind, rngs))
+        self.refine = nnx.List(refinements_of(widths, kind, rngs))
         self.norm_out = InstanceNormPlus(nf, levels, rngs=rngs)
         self.conv_out = kind._replace(dtype=None).conv(nf, channels, rngs=rngs)
 
     def __call__(
         self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None
     ) -> Array:
-        """Map x (batch, height, width, channels) at noise inputs c_noise (batch,) to an array like x."""
+        """Map noisy images to an array of their shape.
+
+        Args:
+            x: (batch, height, width, channels).
+            c_noise: noise inputs (batch,).
+            cond: must be None, as these networks take no labels.
+            rngs: not used, as these networks have no dropout.
+
+        Raises:
+            ValueError: an argument has another shape or type, or there are labels.
+        """
         check_inputs(x, c_noise, cond, self.shape, 0)
         level = c_noise.astype(int)
-        h, kept = widened(self.conv_in(x if self.centered else 2 * x - 1)), []
+        x = x if self.centered else 2 * x - 1
+        h = widened(self.conv_in(x))
+        skips = []
         for stage in self.stages:
             for block in stage:
                 h = run(block, h, level, remat=self.remat)
-            kept.append(h)
-        below = []
+            skips.append(h)
+        coarser = []
         for refine in self.refine:
-            h = run(refine, [kept.pop(), *below], level, remat=self.remat)
-            below = [h]
-        h = self.conv_out(self.kind.act(self.norm_out(h, level)))
-        return h / sigma_of(c_noise, self.sigmas)[:, None, None, None] if self.scale_by_sigma else h
+            h = run(refine, [skips.pop(), *coarser], level, remat=self.remat)
+            coarser = [h]
+        y = self.conv_out(self.kind.act(self.norm_out(h, level)))
+        if not self.scale_by_sigma:
+            return y
+        return y / sigma_of(c_noise, self.sigmas)[:, None, None, None]
+
+
+def stages_of(
+    nf: int, widths: Sequence[int], dilations: Sequence[int], kind: Kind, rngs: nnx.Rngs
+) -> list[nnx.List]:
+    """Return the stages on the way down, of two residual blocks each.
+
+    Args:
+        nf: channels in front of the first stage.
+        widths: channels of each stage.
+        dilations: of each stage.
+        kind: what the blocks of the network have in common.
+        rngs: the random keys of the parameters.
+    """
+    stages = []
+    before = nf
+    for i, (width, dilation) in enumerate(zip(widths, dilations, strict=True)):
+        block = partial(Residual, features_out=width, kind=kind, dilation=dilation, rngs=rngs)
+        stages.append(nnx.List([block(before, first=i > 0), block(width, first=False)]))
+        before = width
+    return stages
+
+
+def refinements_of(widths: Sequence[int], kind: Kind, rngs: nnx.Rngs) -> list[Refine]:
+    """Return what joins the stages on the way up, from the coarsest to the finest.
+
+    Args:
+        widths: channels of each stage, from the finest to the coarsest.
+        kind: what the blocks of the network have in common.
+        rngs: the random keys of the parameters.
+    """
+    refinements = []
+    coarser = []
+    for i in reversed(range(len(widths))):
+        features_out = widths[max(i - 1, 0)] if coarser else widths[-1]
+        units = 1 if i else 3
+        refinements.append(Refine([widths[i], *coarser], features_out, units, kind, rngs=rngs))
+        coarser = [features_out]
+    return refinements
+
+
+def check_image(shape: tuple[int, ...], num_classes: int) -> None:
+    """Raise a ValueError unless the data are images (height, width, channels) without labels."""
+    if len(shape) != 3:
+        raise ValueError(
+            f"NCSN needs shape (height, width, channels), got {shape}; use MLP for vectors"
+        )
+    if num_classes:
+        raise ValueError(
+            f"NCSN takes no labels, got num_classes = {num_classes}; "
+            "use UNet, or num_classes >= 0 of another network"
+        )
+
+
+def check_stages(
+    shape: tuple[int, ...], nf: int, ch_mult: Sequence[int], dilations: Sequence[int]
+) -> None:
+    """Raise a ValueError unless there can be these stages, and `shape` be halved by them."""
+    if len(ch_mult) < 2 or len(dilations) != len(ch_mult) or ch_mult[0] != 1:
+        raise ValueError(
+            "need two or more stages, the first with ch_mult 1, and a dilation for each, "
+            f"got {ch_mult} and {dilations}"
+        )
+    check_widths(nf, ch_mult)
+    check_at_least(1, **{f"dilations[{i}]": d for i, d in enumerate(dilations)})
+    factor = 2 ** sum(d == 1 for d in dilations[1:])
+    if shape[0] % factor or shape[1] % factor:
+        raise ValueError(
+            f"height and width must be multiples of {factor}, got {shape}; pad or crop the images"
+        )
 
 
 def stretched(x: Array, size: Sequence[int]) -> Array:
-    """Interpolate images linearly to `size` (height, width), corner pixels on corner pixels."""
-    for axis, (have, want) in enumerate(zip(x.shape[1:3], size, strict=True), start=1):
-        if have != want:
-            place = np.arange(want) * (have - 1) / (want - 1)
-            weight = np.maximum(1 - np.abs(place[:, None] - np.arange(have)), 0)
+    """Interpolate images (batch, height, width, channels) linearly to `size` (height, width).
+
+    Corner pixels come to lie on corner pixels.
+    """
+    for axis, (old, new) in enumerate(zip(x.shape[1:3], size, strict=True), start=1):
+        if old != new:
+            place = np.arange(new) * (old - 1) / (new - 1)
+            weight = np.maximum(1 - np.abs(place[:, None] - np.arange(old)), 0)
             x = jnp.moveaxis(jnp.tensordot(jnp.asarray(weight, x.dtype), x, (1, axis)), 0, axis)
     return x

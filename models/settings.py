@@ -1,4 +1,7 @@
-"""Checks of a network's settings: one message with the value and what was expected, before anything is built."""
+"""Checks of a network's settings, before anything is built.
+
+Each raises a ValueError with the value and what was expected.
+"""
 
 import math
 import warnings
@@ -27,6 +30,12 @@ def check_above(low: float, **settings: float) -> None:
             raise ValueError(f"need {name} > {low:g}, got {value}")
 
 
+def check_classes(num_classes: int) -> None:
+    """Raise a ValueError unless `num_classes` can be a number of classes."""
+    if num_classes < 0:
+        raise ValueError(f"need num_classes >= 0 (0 = no labels), got {num_classes}")
+
+
 def check_dropout(dropout: float) -> None:
     """Raise a ValueError unless `dropout` is a fraction; 1 would leave nothing."""
     if not 0 <= dropout < 1:
@@ -37,12 +46,18 @@ def check_widths(nf: int, ch_mult: Sequence[float]) -> None:
     """Raise a ValueError unless every level has at least one channel."""
     if nf < 1 or not all(0 < m < math.inf and round(nf * m) >= 1 for m in ch_mult):
         raise ValueError(
-            f"need nf >= 1 and a multiple of it above 0 for each level, got nf = {nf} and ch_mult = {tuple(ch_mult)}"
+            "need nf >= 1 and a multiple of it above 0 for each level, "
+            f"got nf = {nf} and ch_mult = {tuple(ch_mult)}"
         )
 
 
 def check_image_shape(shape: tuple[int, ...], levels: int) -> None:
-    """Raise a ValueError unless `shape` is an image (height, width, channels) that can be halved levels - 1 times."""
+    """Raise a ValueError unless `shape` is an image that can be halved levels - 1 times.
+
+    Args:
+        shape: expected (height, width, channels).
+        levels: the number of resolutions.
+    """
     if len(shape) != 3:
         raise ValueError(
             f"UNet needs shape (height, width, channels), got {shape}; use MLP for vectors"
@@ -61,29 +76,36 @@ def check_image_shape(shape: tuple[int, ...], levels: int) -> None:
 
 
 def check_attention(resolutions: Iterable[int], heights: Sequence[int]) -> None:
-    """Check the heights at which attention is asked for.
+    """Check the heights at which attention shall stand.
 
-    Those of larger images, or of levels that this network does not have, are passed over, so that one setting serves several. One that
-    halving this image never gives has no effect, and a warning says so.
+    Those of larger images, or of levels that this network does not have, are passed over, so that
+    one setting serves several networks. A height that halving this image never gives has no effect,
+    and a warning says so.
+
+    Args:
+        resolutions: the heights at which attention shall stand.
+        heights: those of the levels, from the finest to the coarsest.
 
     Raises:
-        ValueError: a height below 1.
+        ValueError: a height is below 1.
     """
     for height in resolutions:
         check_at_least(1, attn_resolutions=height)
         halved = {heights[0] >> level for level in range(heights[0].bit_length())}
         if height <= heights[0] and height not in halved:
             warnings.warn(
-                f"attn_resolutions has {height}, but the levels have heights {', '.join(map(str, heights))}: no attention is added there",
+                f"attn_resolutions has {height}, but the levels have heights "
+                f"{', '.join(map(str, heights))}: no attention is added there",
                 stacklevel=3,
             )
 
 
 def check_sigmas(sigmas: Sequence[float] | None) -> None:
-    """Raise a ValueError unless `sigmas` = (first, last, number) names a geometric sequence, or is None."""
+    """Raise a ValueError unless `sigmas` is a geometric sequence (first, last, number), or None."""
     if sigmas is None:
         return
     if len(sigmas) != 3 or not all(0 < s < math.inf for s in sigmas) or sigmas[2] < 2:
         raise ValueError(
-            f"need sigmas = (first, last, number), above 0 and with two or more of them, got {tuple(sigmas)}"
+            "need sigmas = (first, last, number), above 0 and with two or more of them, "
+            f"got {tuple(sigmas)}"
         )

@@ -12,7 +12,7 @@ The families differ in their settings; experiments/configs/score_sde.py has thos
 network.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -192,10 +192,21 @@ class UNet(nnx.Module):
             emb = self.style.act(self.conditioning(c_noise, cond))
         call = partial(run, remat=self.remat)
         x = x if self.centered else 2 * x - 1
-
-        # down
-        pyramid = x
         h = widened(self.conv_in(x))
+        h, skips = self._go_down(call, x, h, emb, rngs)
+        h = call(self.middle0, h, emb, rngs)
+        h = call(self.middle1, h, emb, rngs)
+        y, h = self._go_up(call, h, skips, emb, rngs)
+        if self.norm_out is not None and self.conv_out is not None:
+            y = self.conv_out(self.style.act(self.norm_out(h)))
+        if not self.scale_by_sigma:
+            return y
+        return y / sigma_of(c_noise, self.sigmas)[:, None, None, None]
+
+    def _go_down(
+        self, call: Callable, image: Array, h: Array, emb: Array | None, rngs: nnx.Rngs | None
+    ) -> tuple[Array, list[Array]]:
+        """Return the state at the coarsest resolution, and the states that the way up needs."""
         skips = [h]
         for level in self.down:
             for block in level.blocks:
@@ -204,27 +215,28 @@ class UNet(nnx.Module):
             if level.resample is not None:
                 h = call(level.resample, h, emb, rngs)
                 if level.merge is not None:
-                    pyramid, h = level.merge(pyramid, h)
+                    image, h = level.merge(image, h)
                 skips.append(h)
+        return h, skips
 
-        h = call(self.middle0, h, emb, rngs)
-        h = call(self.middle1, h, emb, rngs)
-
-        # up
+    def _go_up(
+        self,
+        call: Callable,
+        h: Array,
+        skips: list[Array],
+        emb: Array | None,
+        rngs: nnx.Rngs | None,
+    ) -> tuple[Array, Array]:
+        """Return the image that grows where there is an output pyramid, and the last state."""
+        image = h  # the first level of a pyramid begins with an image of its own
         for level in self.up:
             for block in level.blocks:
                 h = call(block, jnp.concatenate([h, skips.pop()], axis=-1), emb, rngs)
             if level.merge is not None:
-                pyramid, h = level.merge(pyramid, h)
+                image, h = level.merge(image, h)
             if level.resample is not None:
                 h = call(level.resample, h, emb, rngs)
-
-        y = pyramid
-        if self.norm_out is not None and self.conv_out is not None:
-            y = self.conv_out(self.style.act(self.norm_out(h)))
-        if not self.scale_by_sigma:
-            return y
-        return y / sigma_of(c_noise, self.sigmas)[:, None, None, None]
+        return image, h
 
 
 def style_of(groups: Groups, nonlinearity: str, dropout: float, dtype: str) -> Style:

@@ -52,7 +52,7 @@ class Plan(NamedTuple):
 
 
 def down_path(plan: Plan, rngs: nnx.Rngs) -> tuple[list[Level], list[int]]:
-    """Return the levels on the way down, and the channels of each state that the way up sees again."""
+    """Return the levels on the way down, and the channels of each state that the way up needs."""
     levels = []
     features = plan.nf
     skips = [features]

@@ -117,7 +117,8 @@ class ResamplingSettings:
     """How the resolution changes from level to level.
 
     Attributes:
-        resblock_type: "biggan" changes the resolution inside a residual block, "ddpm" between residual blocks.
+        resblock_type: "biggan" changes the resolution inside a residual block, "ddpm" between
+            residual blocks.
         down_steps: the type of each step down, from the finest level to the coarsest; None takes
             `resblock_type` for all.
         up_steps: the type of each step up, in the same order of levels; None takes
@@ -197,7 +198,8 @@ def as_groups(**given: Any) -> Groups:
     None stands for the defaults.
 
     Raises:
-        ValueError: a setting that a group does not have, a wrong value, or something else than a group.
+        ValueError: a setting that a group does not have, a wrong value, or something that is no
+            group.
     """
     kinds = Groups.__annotations__
     return Groups(**{name: as_settings(name, kind, given[name]) for name, kind in kinds.items()})
@@ -211,7 +213,8 @@ def as_settings(name: str, kind: type, given: Any) -> Any:
         return given
     if not hasattr(given, "keys"):
         raise ValueError(
-            f"UNet needs {name} as {kind.__name__} or as a dictionary of its settings, got {given!r}"
+            f"UNet needs {name} as {kind.__name__} or as a dictionary of its settings, "
+            f"got {given!r}"
         )
     known = [field.name for field in fields(kind)]
     for key in given.keys():

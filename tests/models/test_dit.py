@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import models
-from models.dit import DiTBlock, patches, pixels, places
+from models.dit import DiTBlock, patches, pixels, positions
 
 
 def test_dit_xl_2_has_the_published_number_of_parameters():
@@ -33,7 +33,7 @@ def test_patches_are_squares_row_by_row_and_come_together_again():
 
 
 def test_every_place_is_told_apart_and_rows_from_columns():
-    place = np.asarray(places(5, 7, 16))
+    embedded = np.asarray(positions(5, 7, 16))
     distance = np.abs(place[:, None] - place[None]).max(-1) + np.eye(35)
     assert distance.min() > 0.1
     column, row = place.reshape(5, 7, 2, 8).transpose(2, 0, 1, 3)
@@ -69,7 +69,7 @@ def test_a_block_is_its_definition():
 
 
 def test_what_is_around_the_blocks_is_its_definition():
-    """Without blocks: patches of an image wider than high, their places, and a last normalisation that is steered."""
+    """Without blocks: patches of an image wider than high, their positions, and a last normalisation that is steered."""
     net = models.DiT((4, 8, 3), width=8, depth=0, heads=2, rngs=models.rngs_of(0))
     rng = np.random.default_rng(0)
     nnx.update(
@@ -84,7 +84,7 @@ def test_what_is_around_the_blocks_is_its_definition():
     cut = np.stack(
         [x[:, i : i + 2, j : j + 2].reshape(2, 12) for i in (0, 2) for j in (0, 2, 4, 6)], axis=1
     )
-    h = dense("dense_in", cut) + np.asarray(places(2, 4, 8))
+    h = dense("dense_in", cut) + np.asarray(positions(2, 4, 8))
     emb = np.asarray(net.conditioning(c, None), np.float64)
     steer = dense("steer", emb / (1 + np.exp(-emb)))[:, None]
     normal = (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-6)
