@@ -1,8 +1,7 @@
 r"""Diffusion transformer: an image as a sequence of patches.
 
 It is that of Peebles and Xie 2023 (arXiv:2212.09748). Each block normalises without parameters and
-is steered by the embedding e of noise level and label
-(adaLN-zero):
+is steered by the embedding e of noise level and label (adaLN-zero):
 
 .. math::
     h \leftarrow h + g_1 \odot \mathrm{attention}((1 + s_1) \odot \mathrm{norm}(h) + b_1),

@@ -164,9 +164,9 @@ def two_taps(kernel: Array, parity: int, axis: int) -> Array:
 class Resample(nnx.Module):
     """Take images "down" or "up" by two.
 
-    With `features_out` it is learned, with a 3 x 3 convolution. Without filter, the convolution
-    down has stride two, and the one up follows the nearest
-    neighbours. With a filter, the filter comes first on the way down and last on the way up.
+    With `features_out` it is learned, with a 3 x 3 convolution. Without filter, the convolution on
+    the way down has stride two, and the one on the way up follows the nearest neighbours. With a
+    filter, the filter comes first on the way down and last on the way up.
 
     Args:
         direction: "down" or "up".

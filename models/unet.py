@@ -140,14 +140,13 @@ class UNet(nnx.Module):
         self.scale_by_sigma = scale_by_sigma
         self.sigmas = None if sigmas is None else tuple(sigmas)
         self.style = style_of(groups, nonlinearity, dropout, dtype)
-        embed = embedding != "none"
         plan = Plan(
             channels=shape[-1],
             nf=nf,
             heights=heights,
             widths=tuple(round(nf * multiple) for multiple in ch_mult),
             num_res_blocks=num_res_blocks,
-            emb_features=4 * nf if embed else 0,
+            emb_features=0 if embedding == "none" else 4 * nf,
             attn_resolutions=tuple(attn_resolutions),
             down_steps=groups.resampling.steps("down", len(levels) - 1),
             up_steps=groups.resampling.steps("up", len(levels) - 1),
@@ -155,22 +154,26 @@ class UNet(nnx.Module):
             style=self.style,
             middle_style=middle_style_of(groups, self.style),
         )
+        self._build(plan, embedding, rngs)
+
+    def _build(self, plan: Plan, embedding: str, rngs: nnx.Rngs) -> None:
+        """Make the parts of the network, in the order in which their random keys are drawn."""
         self.conditioning = None
-        if embed:
-            self.conditioning = conditioning_of(plan, embedding, num_classes, rngs)
-        self.conv_in = self.style.conv(plan.channels, nf, 3, rngs)
+        if embedding != "none":
+            self.conditioning = conditioning_of(plan, embedding, self.num_classes, rngs)
+        self.conv_in = self.style.conv(plan.channels, plan.nf, 3, rngs)
         down, skips = down_path(plan, rngs)
         self.middle0, self.middle1 = middle(plan, rngs)
         self.down = nnx.List(down)
         self.up = nnx.List(up_path(plan, skips, rngs))
         self.norm_out = None
         self.conv_out = None
-        if groups.pyramids.output != "output_skip":  # whose image is the output
-            last = self.style._replace(dtype=None)
-            self.norm_out = plan.middle_style.norm(plan.widths[0])
-            self.conv_out = last.conv(
-                plan.widths[0], plan.channels, 3, rngs, groups.residual.init_scale
-            )
+        if plan.groups.pyramids.output != "output_skip":  # whose image is the output
+            width = plan.widths[0]
+            scale = plan.groups.residual.init_scale
+            self.norm_out = plan.middle_style.norm(width)
+            in_float32 = self.style._replace(dtype=None)
+            self.conv_out = in_float32.conv(width, plan.channels, 3, rngs, scale)
 
     def __call__(
         self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None

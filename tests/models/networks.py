@@ -1,4 +1,4 @@
-"""Every public network of `models` at a small size, with parameters such as training leaves behind."""
+"""Every public network of `models` at a small size, with parameters as training leaves them."""
 
 import functools
 import inspect
@@ -34,14 +34,15 @@ def takes(cls, setting):
 
 
 def build(cls, **settings):
-    """Return a network of the first of SHAPES that `cls` accepts, without numbers: drawing them takes long to compile."""
+    """Return a network of the first of SHAPES that `cls` accepts, and that shape.
+
+    It is without numbers, as drawing them takes long to compile.
+    """
+    settings = SMALLER.get(cls.__name__, {}) | settings
     for shape in SHAPES:
+        make = functools.partial(cls, shape, **settings)
         try:
-            return nnx.eval_shape(
-                lambda shape=shape: cls(
-                    shape, **SMALLER.get(cls.__name__, {}), **settings, rngs=models.rngs_of(0)
-                )
-            ), shape
+            return nnx.eval_shape(lambda make=make: make(rngs=models.rngs_of(0))), shape
         except ValueError:
             continue
     raise AssertionError(f"{cls.__name__} accepts none of {SHAPES}; add a shape that it does")
@@ -63,13 +64,13 @@ class Case:
     """A network with labels and dropout, its parameters, and inputs for it."""
 
     def __init__(self, cls, **settings):
-        self.labels = (
-            jnp.arange(4) % (CLASSES + 1) if takes(cls, "embedding") else None
-        )  # "no label" among them
-        labels = {} if self.labels is None else {"num_classes": CLASSES}
-        net, self.shape = build(
-            cls, **labels, **({"dropout": 0.3} if takes(cls, "dropout") else {}), **settings
-        )
+        self.labels = None
+        if takes(cls, "embedding"):
+            self.labels = jnp.arange(4) % (CLASSES + 1)  # "no label" among them
+            settings["num_classes"] = CLASSES
+        if takes(cls, "dropout"):
+            settings["dropout"] = 0.3
+        net, self.shape = build(cls, **settings)
         self.split = models.split(net)
         self.params = filled(self.split.params)
         self.x = jnp.asarray(np.random.default_rng(1).normal(size=(4, *self.shape)), jnp.float32)
@@ -77,32 +78,39 @@ class Case:
 
     @functools.cached_property
     def evaluate(self):
-        return jax.jit(
-            lambda x, c, cond=None: models.merge(self.split.evaluate, self.params)(x, c, cond)
-        )
+        """The network in evaluation, a function of (x, c, labels)."""
+
+        def evaluate(x, c, cond=None):
+            return models.merge(self.split.evaluate, self.params)(x, c, cond)
+
+        return jax.jit(evaluate)
 
     @functools.cached_property
     def train(self):
-        return jax.jit(
-            lambda key: models.merge(self.split.train, self.params)(
-                self.x, self.c, rngs=nnx.Rngs(dropout=key)
-            )
-        )
+        """The network in training without labels, a function of the dropout key."""
+
+        def train(key):
+            net = models.merge(self.split.train, self.params)
+            return net(self.x, self.c, rngs=nnx.Rngs(dropout=key))
+
+        return jax.jit(train)
 
     def loss(self, params):
-        y = models.merge(self.split.train, params)(
-            self.x, self.c, self.labels, rngs=nnx.Rngs(dropout=fast_key(3))
-        )
+        """Return a loss in training."""
+        net = models.merge(self.split.train, params)
+        y = net(self.x, self.c, self.labels, rngs=nnx.Rngs(dropout=fast_key(3)))
         return jnp.mean((y - self.x) ** 2)
 
     @functools.cached_property
     def gradient(self):
+        """The gradient of the loss."""
         fast = {"xla_backend_optimization_level": 0}  # compiles in two thirds of the time
         return jax.jit(jax.grad(self.loss), compiler_options=fast)(self.params)
 
 
 @functools.cache
 def case(cls, **settings) -> Case:
+    """Return the case of a network and settings, made once."""
     return Case(cls, **settings)
 
 

@@ -1,4 +1,9 @@
-"""The derivative of group normalisation in closed form is that of its definition, forwards, backwards and a second time."""
+"""The derivative of group normalisation in closed form is that of its definition.
+
+It is compared forwards, backwards and a second time.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +13,15 @@ import pytest
 from models.group_norm import group_norm
 from models.sums import summable
 
-GROUPS, EPS = 2, 1e-2
+GROUPS = 2
+EPS = 1e-2
 
 
 def definition(x, scale, bias):
     b, h, w, c = x.shape
     grouped = x.reshape(b, h * w, GROUPS, c // GROUPS)
-    mean, var = grouped.mean((1, 3), keepdims=True), grouped.var((1, 3), keepdims=True)
+    mean = grouped.mean((1, 3), keepdims=True)
+    var = grouped.var((1, 3), keepdims=True)
     return ((grouped - mean) / jnp.sqrt(var + EPS)).reshape(x.shape) * scale + bias
 
 
@@ -28,7 +35,11 @@ def ours(*args):
 
 
 def derivatives(norm):
-    """Return a function of (arguments, directions): value, directional derivative, gradient of a curved loss, and its own derivative."""
+    """Return the function (arguments, directions) -> derivatives of the normalisation.
+
+    Those are its derivative along the directions, that of the gradient of a curved loss, and the
+    gradient of this gradient.
+    """
 
     def loss(*args):
         return jnp.sum(jnp.sin(norm(*args)))
@@ -47,31 +58,31 @@ def derivatives(norm):
 def test_every_derivative_is_that_of_the_definition():
     with jax.enable_x64(True):
         args, directions = arguments(0), arguments(1)
-        got, want = (derivatives(norm)(args, directions) for norm in (ours, definition))
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), got, want
-        )
+        got = derivatives(ours)(args, directions)
+        want = derivatives(definition)(args, directions)
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-10)
+        jax.tree.map(close, got, want)
 
 
 def test_the_gradient_in_float32_is_exact_to_rounding_beside_a_large_mean():
     args = arguments(2)
     args = (args[0] + 10, *args[1:])
+
+    def gradient(norm):
+        return jax.grad(lambda *a: jnp.sum(jnp.sin(norm(*a))), argnums=(0, 1, 2))
+
     with jax.enable_x64(True):
-        want = jax.grad(lambda *a: jnp.sum(jnp.sin(definition(*a))), argnums=(0, 1, 2))(*args)
-    got = jax.jit(jax.grad(lambda *a: jnp.sum(jnp.sin(ours(*a))), argnums=(0, 1, 2)))(
-        *(jnp.asarray(a, jnp.float32) for a in args)
-    )
+        want = gradient(definition)(*args)
+    got = jax.jit(gradient(ours))(*(jnp.asarray(a, jnp.float32) for a in args))
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5 * np.abs(b).max())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_marking_a_sum_changes_no_bit(dtype):
-    x = jnp.asarray(
-        np.random.default_rng(0).normal(size=1000) * np.geomspace(1e-30, 1e30, 1000), dtype
-    )
+    sizes = np.geomspace(1e-30, 1e30, 1000)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=1000) * sizes, dtype)
     np.testing.assert_array_equal(jax.jit(summable)(x), x)
-    np.testing.assert_array_equal(
-        jax.grad(lambda x: jnp.vdot(summable(x), x).astype(jnp.float32))(jnp.ones_like(x)),
-        2 * jnp.ones_like(x),
-    )
+    square = lambda x: jnp.vdot(summable(x), x).astype(jnp.float32)  # noqa: E731
+    ones = jnp.ones_like(x)
+    np.testing.assert_array_equal(jax.grad(square)(ones), 2 * ones)

@@ -8,7 +8,7 @@ import models
 
 
 def drawn(rngs):
-    """Keys of all the ways to ask for one, in an order that mixes them."""
+    """Return a key from each of its methods, in an order that mixes them."""
     keys = [rngs(), rngs.params(), rngs.default(), rngs.dropout(), rngs.params()]
     keys += [rngs.fork().params(), rngs()]
     return np.stack([jax.random.key_data(key) for key in keys])
@@ -20,12 +20,12 @@ def test_keys_are_those_of_flax():
 
 
 def test_two_networks_do_not_share_a_count():
-    first, second = models.rngs_of(0), models.rngs_of(0)
+    first = models.rngs_of(0)
+    second = models.rngs_of(0)
     first.params()
     first.params()
-    np.testing.assert_array_equal(
-        jax.random.key_data(second.params()), jax.random.key_data(nnx.Rngs(0).params())
-    )
+    want = jax.random.key_data(nnx.Rngs(0).params())
+    np.testing.assert_array_equal(jax.random.key_data(second.params()), want)
 
 
 def test_a_network_starts_with_the_parameters_of_flax_keys():

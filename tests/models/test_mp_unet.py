@@ -25,14 +25,14 @@ def test_the_sizes_are_the_published_ones(nf, published):
     net = nnx.eval_shape(
         lambda: models.MPUNet((64, 64, 4), nf=nf, num_classes=1000, rngs=models.rngs_of(0))
     )
-    assert sum(p.size for p in jax.tree.leaves(nnx.state(net))) == pytest.approx(
-        published, rel=0.02
-    )
+    number = sum(p.size for p in jax.tree.leaves(nnx.state(net)))
+    assert number == pytest.approx(published, rel=0.02)
 
 
 def test_sums_concatenations_and_silu_keep_magnitude():
     """Of 1e5 normal numbers the root mean square is within 0.01 of 1 but once in 1e5 times."""
-    a, b = normal(500, 100, seed=1), normal(500, 300, seed=2)
+    a = normal(500, 100, seed=1)
+    b = normal(500, 300, seed=2)
     assert magnitude(mp_silu(a)) == pytest.approx(1, abs=0.015)
     for t in (0.3, 0.5):
         assert magnitude(mp_sum(a, b[:, :100], t)) == pytest.approx(1, abs=0.015)
@@ -50,9 +50,8 @@ def test_a_weight_counts_by_its_direction_and_keeps_magnitude(size):
     inner = y[:, 1:-1, 1:-1] if size else y
     assert magnitude(inner) == pytest.approx(1, abs=0.05)
     conv.weight[...] = 7 * conv.weight[...]
-    np.testing.assert_allclose(
-        conv(x), y, rtol=1e-2, atol=2e-3
-    )  # but for the 1e-4 that keeps zero weights finite
+    # the same but for the 1e-4 that keeps zero weights finite
+    np.testing.assert_allclose(conv(x), y, rtol=1e-2, atol=2e-3)
     params = normalised(nnx.to_pure_dict(nnx.state(conv)))
     assert magnitude(params["weight"]) == pytest.approx(1, abs=1e-3)
 
@@ -60,10 +59,15 @@ def test_a_weight_counts_by_its_direction_and_keeps_magnitude(size):
 def test_a_block_is_its_definition():
     block = MPBlock(8, 16, 12, encoder=True, attend=True, head_features=8, rngs=models.rngs_of(0))
     block.gain[...] = jnp.float32(0.7)
-    x, emb = normal(2, 3, 3, 8, seed=3), normal(2, 12, seed=4)
+    x = normal(2, 3, 3, 8, seed=3)
+    emb = normal(2, 12, seed=4)
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), nnx.to_pure_dict(nnx.state(block)))
-    x64, emb64 = np.asarray(x, np.float64), np.asarray(emb, np.float64)
-    rms = lambda a, axis: a / (1e-4 + np.sqrt(np.mean(a**2, axis=axis, keepdims=True)))  # noqa: E731
+    x64 = np.asarray(x, np.float64)
+    emb64 = np.asarray(emb, np.float64)
+
+    def rms(a, axis):
+        return a / (1e-4 + np.sqrt(np.mean(a**2, axis=axis, keepdims=True)))
+
     silu = lambda a: a / (1 + np.exp(-a)) / 0.596  # noqa: E731
     total = lambda a, b: (0.7 * a + 0.3 * b) / np.sqrt(0.58)  # noqa: E731
 
@@ -71,28 +75,23 @@ def test_a_block_is_its_definition():
         w = rms(w, tuple(range(w.ndim - 1))) / np.sqrt(w[..., 0].size)
         if w.ndim == 2:
             return a @ w
-        n = w.shape[0] // 2
+        size = w.shape[0]
+        n = size // 2
         a = np.pad(a, [(0, 0), (n, n), (n, n), (0, 0)])
-        return sum(
-            a[:, i : i + 3, j : j + 3] @ w[i, j] for i in range(2 * n + 1) for j in range(2 * n + 1)
-        )
+        shifts = [(i, j) for i in range(size) for j in range(size)]
+        return sum(a[:, i : i + 3, j : j + 3] @ w[i, j] for i, j in shifts)
 
     h = rms(conv(x64, p["shortcut"]["weight"]), -1)
-    y = (
-        conv(silu(h), p["conv0"]["weight"])
-        * (1 + 0.7 * conv(emb64, p["cond"]["weight"]))[:, None, None]
-    )
+    scale = (1 + 0.7 * conv(emb64, p["cond"]["weight"]))[:, None, None]
+    y = conv(silu(h), p["conv0"]["weight"]) * scale
     h = total(h, conv(silu(y), p["conv1"]["weight"]))
-    q, k, v = (
-        rms(a, -1) for a in np.split(conv(h, p["qkv"]["weight"]).reshape(2, 9, 6, 8), 3, axis=2)
-    )
+    qkv = conv(h, p["qkv"]["weight"]).reshape(2, 9, 6, 8)
+    q, k, v = (rms(part, -1) for part in np.split(qkv, 3, axis=2))
     weight = np.exp(np.einsum("bqhc,bkhc->bhqk", q, k) / np.sqrt(8))
-    mixed = np.einsum("bhqk,bkhc->bqhc", weight / weight.sum(-1, keepdims=True), v).reshape(
-        2, 3, 3, 16
-    )
-    np.testing.assert_allclose(
-        block(x, emb, None), total(h, conv(mixed, p["out"]["weight"])), rtol=1e-4, atol=1e-4
-    )
+    weight = weight / weight.sum(-1, keepdims=True)
+    mixed = np.einsum("bhqk,bkhc->bqhc", weight, v).reshape(2, 3, 3, 16)
+    want = total(h, conv(mixed, p["out"]["weight"]))
+    np.testing.assert_allclose(block(x, emb, None), want, rtol=1e-4, atol=1e-4)
 
 
 FAST = {"xla_backend_optimization_level": 0}  # compiles in less than half the time
@@ -115,56 +114,54 @@ def small():
     """Return a network of one level of one block, and parameters such as training leaves behind."""
     split = models.split(nnx.eval_shape(build))
     leaves, tree = jax.tree.flatten(split.params)
-    return split.evaluate, jax.tree.unflatten(
-        tree, [normal(*p.shape, seed=i) for i, p in enumerate(leaves)]
-    )
+    drawn = [normal(*p.shape, seed=i) for i, p in enumerate(leaves)]
+    return split.evaluate, jax.tree.unflatten(tree, drawn)
 
 
 def test_a_new_network_says_nothing_and_its_blocks_do_not_see_the_embedding():
-    def gains(key):
-        return [
-            p
-            for path, p in jax.tree_util.tree_leaves_with_path(models.split(build(key)).params)
-            if path[-1].key == "gain"
-        ]
+    def gains_of(key):
+        leaves = jax.tree_util.tree_leaves_with_path(models.split(build(key)).params)
+        return [p for path, p in leaves if path[-1].key == "gain"]
 
-    gains = jax.jit(gains)(jax.random.key(0, impl="rbg"))  # what is not returned is not drawn
-    assert len(gains) == 6 and not any(gains)
+    gains = jax.jit(gains_of)(jax.random.key(0, impl="rbg"))  # what is not returned is not drawn
+    assert len(gains) == 6
+    assert not any(gains)
 
 
 def test_the_embedding_is_its_definition(small):
-    """Karras et al. 2024, appendix B: a sum of two vectors of unit magnitude, a label being sqrt(n) times its row; random waves stay."""
+    """A sum of two vectors of unit magnitude (Karras et al. 2024, appendix B).
+
+    A label is sqrt(n) times its row. The random frequencies are not trained.
+    """
     evaluate, params = small
-    c, labels = np.array([-1.0, 0.2, 0.5]), [2, 0, 3]
+    c = np.array([-1.0, 0.2, 0.5])
+    labels = [2, 0, 3]
 
     def embed(params):
         emb = models.merge(evaluate, params).embed(jnp.asarray(c, jnp.float32), jnp.array(labels))
         return emb.sum(), emb
 
     slope, got = jax.jit(jax.grad(embed, has_aux=True))(params)
-    assert (
-        not np.any(slope["frequencies"])
-        and not np.any(slope["phases"])
-        and np.any(slope["dense"]["weight"])
-    )
+    assert not np.any(slope["frequencies"])
+    assert not np.any(slope["phases"])
+    assert np.any(slope["dense"]["weight"])
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
-    rows = {
-        name: p[name]["weight"] / np.sqrt((p[name]["weight"] ** 2).sum(0))
-        for name in ("dense", "label")
-    }
-    dense = (
-        np.sqrt(2)
-        * np.cos(2 * np.pi * (c[:, None] * p["frequencies"] + p["phases"]))
-        @ rows["dense"]
-    )
-    total = (dense + np.sqrt(3) * np.eye(4)[labels][:, :3] @ rows["label"]) / np.sqrt(2)
+    unit_rows = lambda w: w / np.sqrt((w**2).sum(0))  # noqa: E731
+    waves = np.cos(2 * np.pi * (c[:, None] * p["frequencies"] + p["phases"]))
+    noise = np.sqrt(2) * waves @ unit_rows(p["dense"]["weight"])
+    label = np.sqrt(3) * np.eye(4)[labels][:, :3] @ unit_rows(p["label"]["weight"])
+    total = (noise + label) / np.sqrt(2)
     np.testing.assert_allclose(got, total / (1 + np.exp(-total)) / 0.596, rtol=1e-3, atol=1e-3)
 
 
-def test_the_network_is_its_blocks_and_what_it_kept_counts_as_much_as_its_state(small):
-    """Where both are equally wide, as here, that is a plain concatenation; a channel of ones stands for the bias."""
+def test_the_network_is_its_blocks_and_a_skip_counts_as_much_as_the_state(small):
+    """Where both are equally wide, as here, they are concatenated plainly.
+
+    A channel of ones stands for the bias.
+    """
     evaluate, params = small
-    x, c = normal(2, 4, 4, 2), jnp.array([-1.0, 0.5])
+    x = normal(2, 4, 4, 2)
+    c = jnp.array([-1.0, 0.5])
 
     def by_hand(params):
         net = models.merge(evaluate, params)
@@ -172,42 +169,44 @@ def test_the_network_is_its_blocks_and_what_it_kept_counts_as_much_as_its_state(
         h0 = net.conv_in(jnp.pad(x, [(0, 0), (0, 0), (0, 0), (0, 1)], constant_values=1.0))
         h1 = net.down[0].blocks[0](h0, emb, None)
         h = net.middle1(net.middle0(h1, emb, None), emb, None)
-        for block, kept in zip(net.up[0].blocks, (h1, h0), strict=True):
-            h = block(jnp.concatenate([h, kept], axis=-1), emb, None)
+        for block, skip in zip(net.up[0].blocks, (h1, h0), strict=True):
+            h = block(jnp.concatenate([h, skip], axis=-1), emb, None)
         return net.conv_out(h, params["gain"])
 
-    got, want = (
-        jax.jit(f, compiler_options=FAST)(params)
-        for f in (lambda p: models.merge(evaluate, p)(x, c), by_hand)
-    )
+    def network(params):
+        return models.merge(evaluate, params)(x, c)
+
+    got = jax.jit(network, compiler_options=FAST)(params)
+    want = jax.jit(by_hand, compiler_options=FAST)(params)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
 def test_only_the_way_down_normalises_pixels():
-    net = nnx.eval_shape(
-        lambda: models.MPUNet(
-            (8, 8, 1), nf=8, ch_mult=(1, 2), num_res_blocks=1, num_classes=0, rngs=models.rngs_of(0)
-        )
-    )
-    down, up = (
-        [b for level in way for b in [*level.blocks, level.resample] if b is not None]
-        for way in (net.down, net.up)
-    )
+    settings = {"nf": 8, "ch_mult": (1, 2), "num_res_blocks": 1, "num_classes": 0}
+    net = nnx.eval_shape(lambda: models.MPUNet((8, 8, 1), **settings, rngs=models.rngs_of(0)))
+
+    def blocks(levels):
+        steps = [level.resample for level in levels if level.resample is not None]
+        return [block for level in levels for block in level.blocks] + steps
+
+    down = blocks(net.down)
+    up = blocks(net.up)
     assert [b.encoder for b in down] == [True] * 3
     assert [b.encoder for b in (net.middle0, net.middle1, *up)] == [False] * 7
 
 
 def test_a_block_on_the_way_up_is_its_definition_within_the_limit():
-    """Without attention: what comes in is not normalised, and is as wide as it was until the sum."""
+    """Without attention: the input is not normalised, and is as wide as it was until the sum."""
     block = MPBlock(16, 8, 12, encoder=False, rngs=models.rngs_of(0))
     block.gain[...] = jnp.float32(0.7)
-    x, emb = 300 * normal(2, 3, 3, 16, seed=3), normal(2, 12, seed=4)
+    x = 300 * normal(2, 3, 3, 16, seed=3)
+    emb = normal(2, 12, seed=4)
 
     def both(x, emb):
-        y = block.conv1(
-            mp_silu(block.conv0(mp_silu(x)) * (1 + block.cond(emb, 0.7))[:, None, None])
-        )
-        return block(x, emb, None), (0.7 * block.shortcut(x) + 0.3 * y) / np.float32(np.sqrt(0.58))
+        scale = (1 + block.cond(emb, 0.7))[:, None, None]
+        y = block.conv1(mp_silu(block.conv0(mp_silu(x)) * scale))
+        want = (0.7 * block.shortcut(x) + 0.3 * y) / np.float32(np.sqrt(0.58))
+        return block(x, emb, None), want
 
     got, want = jax.jit(both, compiler_options=FAST)(x, emb)
     np.testing.assert_allclose(got, np.clip(want, -256, 256), rtol=1e-4, atol=1e-3)
@@ -215,16 +214,17 @@ def test_a_block_on_the_way_up_is_its_definition_within_the_limit():
 
 
 def test_what_is_dropped_is_what_the_last_convolution_sees():
-    """Where that convolution is the identity, each number is zero or 1 / (1 - rate) times what it is without dropout."""
+    """Where it is the identity, a number is zero or 1 / (1 - rate) times its undropped value."""
     block = MPBlock(8, 8, 12, encoder=False, dropout=0.5, rngs=models.rngs_of(0))
     block.conv1.weight[...] = jnp.zeros((3, 3, 8, 8)).at[1, 1].set(jnp.eye(8))
-    x, emb = normal(2, 4, 4, 8, seed=3), normal(2, 12, seed=4)
-    dropped = np.asarray(block(x, emb, nnx.Rngs(dropout=1)) - mp_sum(x, 0 * x, 0.3))
-    whole = np.asarray(nnx.view(block, deterministic=True)(x, emb, None) - mp_sum(x, 0 * x, 0.3))
+    x = normal(2, 4, 4, 8, seed=3)
+    emb = normal(2, 12, seed=4)
+    shortcut = mp_sum(x, 0 * x, 0.3)
+    dropped = np.asarray(block(x, emb, nnx.Rngs(dropout=1)) - shortcut)
+    whole = np.asarray(nnx.view(block, deterministic=True)(x, emb, None) - shortcut)
     np.testing.assert_allclose(dropped * (dropped - 2 * whole), 0, atol=1e-5)
-    assert (
-        0.3 < np.mean(np.abs(dropped) < 1e-6) < 0.7
-    )  # of 256 numbers; a fair coin leaves that but once in 1e9 times
+    # of 256 numbers; a fair coin leaves these bounds but once in 1e9 times
+    assert 0.3 < np.mean(np.abs(dropped) < 1e-6) < 0.7
 
 
 def test_a_pixel_of_zeros_stays_finite():
@@ -238,7 +238,9 @@ def test_a_pixel_of_zeros_stays_finite():
 def test_a_block_that_changes_the_resolution_is_one_behind_the_change(direction, encoder):
     block = MPBlock(8, 16, 12, encoder=encoder, resample=direction, rngs=models.rngs_of(0))
     block.gain[...] = jnp.float32(0.7)
-    x, emb = normal(2, 4, 6, 8, seed=3), normal(2, 12, seed=4)
+    x = normal(2, 4, 6, 8, seed=3)
+    emb = normal(2, 12, seed=4)
     got = block(x, emb, None)
     block.resample = "none"
-    np.testing.assert_allclose(got, block(resampler(direction)(x), emb, None), rtol=1e-5, atol=1e-5)
+    want = block(resampler(direction)(x), emb, None)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""What every network promises, whichever it is: each public class of `models` meets these tests without being named in them."""
+"""What every network promises: each public class of `models` meets these tests by itself."""
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +10,18 @@ import models
 from tests.models.networks import CLASSES, NETWORKS, SMALLER, build, case, differ, fast_key, takes
 
 each_network = pytest.mark.parametrize("cls", NETWORKS, ids=lambda c: c.__name__)
-each_with_dtype = pytest.mark.parametrize(
-    "cls", [c for c in NETWORKS if takes(c, "dtype")], ids=lambda c: c.__name__
-)
-each_with_remat = pytest.mark.parametrize(
-    "cls", [c for c in NETWORKS if takes(c, "remat")], ids=lambda c: c.__name__
-)
-each_with_dropout = pytest.mark.parametrize(
-    "cls", [c for c in NETWORKS if takes(c, "dropout")], ids=lambda c: c.__name__
-)
-# a network that embeds nothing has no place for labels
-each_with_labels = pytest.mark.parametrize(
-    "cls", [c for c in NETWORKS if takes(c, "embedding")], ids=lambda c: c.__name__
-)
+
+
+def each_with(setting):
+    """Return the mark of a test of every network that has a setting."""
+    networks = [cls for cls in NETWORKS if takes(cls, setting)]
+    return pytest.mark.parametrize("cls", networks, ids=lambda cls: cls.__name__)
+
+
+each_with_dtype = each_with("dtype")
+each_with_remat = each_with("remat")
+each_with_dropout = each_with("dropout")
+each_with_labels = each_with("embedding")  # a network that embeds nothing has no place for labels
 
 
 def test_there_are_networks():
@@ -31,10 +30,13 @@ def test_there_are_networks():
 
 @each_network
 def test_a_new_network_without_classes_or_dropout_is_called_with_x_and_noise_alone(cls):
-    settings, shape = SMALLER.get(cls.__name__, {}), build(cls)[1]
+    settings = SMALLER.get(cls.__name__, {})
+    shape = build(cls)[1]
     x = jnp.ones((3, *shape))
     y = jax.jit(lambda: cls(shape, **settings, rngs=nnx.Rngs(fast_key(0)))(x, jnp.ones(3)))()
-    assert y.shape == x.shape and y.dtype == jnp.float32 and bool(jnp.all(jnp.isfinite(y)))
+    assert y.shape == x.shape
+    assert y.dtype == jnp.float32
+    assert bool(jnp.all(jnp.isfinite(y)))
 
 
 @each_network
@@ -50,46 +52,39 @@ def test_every_parameter_has_a_finite_gradient_and_none_is_dead(cls):
     for path, g in jax.tree_util.tree_leaves_with_path(case(cls).gradient):
         if path[-1].key in frozen:
             continue
-        assert bool(jnp.all(jnp.isfinite(g))), (
-            f"gradient of {jax.tree_util.keystr(path)} is not finite"
-        )
+        name = jax.tree_util.keystr(path)
+        assert bool(jnp.all(jnp.isfinite(g))), f"gradient of {name} is not finite"
         alive = float(jnp.mean(jnp.abs(g) > 1e-9))  # not all: attention does not see its keys' bias
-        assert alive > 0.6, (
-            f"{1 - alive:.0%} of {jax.tree_util.keystr(path)} has no influence on the output"
-        )
+        assert alive > 0.6, f"{1 - alive:.0%} of {name} has no influence on the output"
 
 
 @each_with_dtype
 def test_bfloat16_is_near_float32_and_finite_at_any_noise_level(cls):
-    it, low = case(cls), case(cls, dtype="bfloat16")
-    want, got = it.evaluate(it.x, it.c, it.labels), low.evaluate(it.x, it.c, it.labels)
-    assert got.dtype == jnp.float32 and all(
-        p.dtype == jnp.float32 for p in jax.tree.leaves(low.split.params)
-    )
+    it = case(cls)
+    low = case(cls, dtype="bfloat16")
+    want = it.evaluate(it.x, it.c, it.labels)
+    got = low.evaluate(it.x, it.c, it.labels)
+    assert got.dtype == jnp.float32
+    assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(low.split.params))
     error = jnp.abs(got - want).reshape(4, -1).max(1) / jnp.abs(want).reshape(4, -1).max(1)
     assert error.min() > 1e-4 and error.max() < 2e-2  # an operation rounds to 2^-9
-    assert bool(
-        jnp.isfinite(low.evaluate(it.x, jnp.array([-1e4, -1e-3, 1e-3, 1e4]), it.labels)).all()
-    )
+    extreme = jnp.array([-1e4, -1e-3, 1e-3, 1e4])
+    assert bool(jnp.isfinite(low.evaluate(it.x, extreme, it.labels)).all())
 
 
 @each_with_remat
 def test_computing_blocks_again_changes_no_gradient_and_keeps_less(cls):
-    it, again = case(cls), case(cls, remat=True)
+    it = case(cls)
+    again = case(cls, remat=True)
     for g, want in zip(jax.tree.leaves(again.gradient), jax.tree.leaves(it.gradient), strict=True):
-        np.testing.assert_allclose(
-            g, want, rtol=1e-3, atol=1e-5 * float(jnp.abs(want).max()) + 1e-9
-        )
+        size = float(jnp.abs(want).max())
+        np.testing.assert_allclose(g, want, rtol=1e-3, atol=1e-5 * size + 1e-9)
 
-    def kept(case):
-        return sum(
-            a.size
-            for a in jax.tree.leaves(
-                jax.eval_shape(lambda params: jax.vjp(case.loss, params)[1], case.params)
-            )
-        )
+    def numbers_for_the_gradient(case):
+        backward = jax.eval_shape(lambda params: jax.vjp(case.loss, params)[1], case.params)
+        return sum(a.size for a in jax.tree.leaves(backward))
 
-    assert 3 * kept(again) < kept(it)
+    assert 3 * numbers_for_the_gradient(again) < numbers_for_the_gradient(it)
 
 
 @each_network
@@ -116,17 +111,15 @@ def test_a_sample_does_not_see_its_batch_mates(cls):
         x = jnp.where(others.reshape(4, *[1] * len(it.shape)), 1 - 3 * it.x, it.x)
         mates = None if it.labels is None else jnp.where(others, 1, it.labels)
         mixed = it.evaluate(x, jnp.where(others, 0.3, it.c), mates)
-        np.testing.assert_allclose(
-            mixed[i], whole[i], rtol=1e-5, atol=1e-6 * float(jnp.abs(whole).max())
-        )
+        size = float(jnp.abs(whole).max())
+        np.testing.assert_allclose(mixed[i], whole[i], rtol=1e-5, atol=1e-6 * size)
 
 
 @each_network
 def test_the_noise_level_changes_the_output(cls):
     it = case(cls)
-    assert differ(
-        it.evaluate(it.x, it.c), it.evaluate(it.x, it.c + 0.025)
-    )  # a tenth of an e-fold of sigma, for log(sigma) / 4
+    nearby = it.c + 0.025  # a tenth of an e-fold of sigma, for log(sigma) / 4
+    assert differ(it.evaluate(it.x, it.c), it.evaluate(it.x, nearby))
 
 
 @each_network
@@ -153,9 +146,8 @@ def test_wrong_inputs_say_what_was_expected(cls):
         ((it.x, it.c[:, None]), r"c_noise has shape \(4, 1\), expected \(4,\)"),
     ]
     if it.labels is None:
-        wrong.append(
-            ((it.x, it.c, jnp.arange(4)), "labels were given to a network without classes")
-        )
+        message = "labels were given to a network without classes"
+        wrong.append(((it.x, it.c, jnp.arange(4)), message))
     else:
         wrong += wrong_labels(it)
     for arguments, message in wrong:
@@ -164,15 +156,14 @@ def test_wrong_inputs_say_what_was_expected(cls):
 
 
 def wrong_labels(it):
-    return [
-        ((it.x, it.c, it.labels[:2]), r"expected integer labels of shape \(4,\)"),
-        ((it.x, it.c, it.labels.astype(jnp.float32)), "expected integer labels"),
-        (
-            (it.x, it.c, it.labels + 1),
-            r"labels range over 1\.\.4, expected 0\.\.3 \(3 = no label\)",
-        ),
-        ((it.x, it.c, it.labels - 1), r"labels range over -1\.\.2"),
+    """Return arguments with labels that are refused, and the messages."""
+    messages = [
+        (it.labels[:2], r"expected integer labels of shape \(4,\)"),
+        (it.labels.astype(jnp.float32), "expected integer labels"),
+        (it.labels + 1, r"labels range over 1\.\.4, expected 0\.\.3 \(3 = no label\)"),
+        (it.labels - 1, r"labels range over -1\.\.2"),
     ]
+    return [((it.x, it.c, labels), message) for labels, message in messages]
 
 
 @each_with_labels
@@ -189,9 +180,8 @@ def test_the_label_changes_the_output_and_no_label_is_the_last_one(cls):
 def test_a_traced_label_out_of_range_gives_nan_not_another_class(cls):
     it = case(cls)
     for bad in (-1, CLASSES + 1):
-        finite = (
-            jnp.isfinite(it.evaluate(it.x, it.c, it.labels.at[2].set(bad))).reshape(4, -1).all(1)
-        )
+        y = it.evaluate(it.x, it.c, it.labels.at[2].set(bad))
+        finite = jnp.isfinite(y).reshape(4, -1).all(1)
         np.testing.assert_array_equal(finite, [True, True, False, True])
 
 

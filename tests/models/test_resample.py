@@ -1,4 +1,7 @@
-"""Resampling against its definition, pixel by pixel in float64: filters, their borders, and the convolutions beside them."""
+"""Resampling against its definition, pixel by pixel in float64.
+
+That covers filters, their borders, and the convolutions beside them.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,16 +22,14 @@ def images(*shape, seed=0):
 
 def test_downsample_is_the_mean_and_upsample_the_nearest_pixel():
     x = images(2, 4, 6, 3)
-    small, large = np.asarray(downsample(jnp.asarray(x))), np.asarray(upsample(jnp.asarray(x)))
-    assert small.shape == (2, 2, 3, 3) and large.shape == (2, 8, 12, 3)
+    small = np.asarray(downsample(jnp.asarray(x)))
+    large = np.asarray(upsample(jnp.asarray(x)))
+    assert small.shape == (2, 2, 3, 3)
+    assert large.shape == (2, 8, 12, 3)
     for i in range(2):
         for j in range(3):
-            np.testing.assert_allclose(
-                small[:, i, j],
-                x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((1, 2)),
-                rtol=1e-5,
-                atol=1e-6,
-            )
+            square = x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+            np.testing.assert_allclose(small[:, i, j], square.mean((1, 2)), rtol=1e-5, atol=1e-6)
     for i in range(8):
         for j in range(12):
             np.testing.assert_array_equal(large[:, i, j], x[:, i // 2, j // 2])
@@ -43,24 +44,28 @@ def stretched(x):
 
 
 def convolution(x, kernel, before, after):
-    """Return the convolution of zero-padded `x` with a kernel (h, w, in, out), as a sum over shifts; the kernel is turned round."""
+    """Return the convolution of zero-padded `x` with a kernel (h, w, in, out), a sum over shifts.
+
+    The kernel is turned round.
+    """
     x = np.pad(x, [(0, 0), (before, after), (before, after), (0, 0)])
     n = len(kernel)
     h, w = x.shape[1] - n + 1, x.shape[2] - n + 1
-    return sum(
-        x[:, i : i + h, j : j + w] @ kernel[n - 1 - i, n - 1 - j]
-        for i in range(n)
-        for j in range(n)
-    )
+    turned = kernel[::-1, ::-1]
+    shifts = [(i, j) for i in range(n) for j in range(n)]
+    return sum(x[:, i : i + h, j : j + w] @ turned[i, j] for i, j in shifts)
 
 
 def low_pass(fir, channels):
-    return (np.outer(fir, fir) / np.sum(fir) ** 2)[:, :, None, None] * np.eye(channels)
+    """Return the filter as the kernel of a convolution that leaves the channels apart."""
+    kernel = np.outer(fir, fir) / np.sum(fir) ** 2
+    return kernel[:, :, None, None] * np.eye(channels)
 
 
 @pytest.mark.parametrize("fir", [FIR, ASYMMETRIC, ODD])
 def test_a_filter_comes_before_pixels_are_left_out_and_after_zeros_are_put_between(fir):
-    x, behind = images(2, 4, 6, 3), len(fir) - 3  # the odd pixel of padding comes before
+    x = images(2, 4, 6, 3)
+    behind = len(fir) - 3  # the odd pixel of padding comes before
     want = convolution(x.astype(float), low_pass(fir, 3), 1, behind)[:, ::2, ::2]
     np.testing.assert_allclose(resampler("down", fir)(jnp.asarray(x)), want, rtol=1e-5, atol=1e-6)
     want = 4 * convolution(stretched(x), low_pass(fir, 3), 2, behind)
@@ -91,21 +96,24 @@ def test_a_learned_step_is_filter_and_convolution_in_the_order_of_stylegan(
     step = Resample(
         direction, 3, 5, fir=fir, symmetric=symmetric, kernel_init=kernel_init(), rngs=nnx.Rngs(0)
     )
-    kernel, bias, x = images(3, 3, 3, 5, seed=1), images(5, seed=2), images(2, 4, 6, 3)
-    step.conv.kernel[...], step.conv.bias[...] = jnp.asarray(kernel), jnp.asarray(bias)
+    kernel = images(3, 3, 3, 5, seed=1)
+    bias = images(5, seed=2)
+    x = images(2, 4, 6, 3).astype(float)
+    step.conv.kernel[...] = jnp.asarray(kernel)
+    step.conv.bias[...] = jnp.asarray(bias)
     turned = kernel[::-1, ::-1].astype(float)  # networks correlate
     if direction == "down" and not fir:
-        want = convolution(x.astype(float), turned, int(symmetric), 1)[:, ::2, ::2]
+        want = convolution(x, turned, int(symmetric), 1)[:, ::2, ::2]
     elif direction == "down":
-        want = convolution(
-            convolution(x.astype(float), low_pass(fir, 3), 2, len(fir) - 2), turned, 0, 0
-        )[:, ::2, ::2]
+        filtered = convolution(x, low_pass(fir, 3), 2, len(fir) - 2)
+        want = convolution(filtered, turned, 0, 0)[:, ::2, ::2]
     elif not fir:
-        want = convolution(np.repeat(np.repeat(x.astype(float), 2, 1), 2, 2), turned, 1, 1)
+        want = convolution(np.repeat(np.repeat(x, 2, 1), 2, 2), turned, 1, 1)
     else:
         full = convolution(stretched(x)[:, :-1, :-1], turned, 2, 2)
         want = 4 * convolution(full, low_pass(fir, 5), 1, len(fir) - 3)
-    np.testing.assert_allclose(step(jnp.asarray(x)), want + bias, rtol=1e-4, atol=1e-5)
+    got = step(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(got, want + bias, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -117,17 +125,17 @@ def test_a_convolution_behind_a_change_of_resolution_is_the_two_one_after_the_ot
 ):
     conv = nnx.Conv(3, 5, (size, size), bias_init=nnx.initializers.normal(), rngs=nnx.Rngs(0))
     x = jnp.asarray(images(2, 4, 6, 3))
-    np.testing.assert_allclose(
-        convolved(conv, x, direction, fir), conv(resampler(direction, fir)(x)), rtol=1e-5, atol=1e-5
-    )
+    got = convolved(conv, x, direction, fir)
+    want = conv(resampler(direction, fir)(x))
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("use_bias", [True, False])
-def test_a_convolution_of_an_upsampled_image_computes_in_the_type_it_is_told(use_bias):
+def test_a_convolution_of_an_upsampled_image_computes_in_its_own_type(use_bias):
     conv = nnx.Conv(3, 5, (3, 3), use_bias=use_bias, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     x = jnp.asarray(images(2, 4, 6, 3))
-    y, want = convolved(conv, x, "up"), conv(upsample(x))
+    y = convolved(conv, x, "up")
+    want = conv(upsample(x))
     assert y.dtype == want.dtype == jnp.bfloat16
-    np.testing.assert_allclose(
-        y.astype(np.float32), want.astype(np.float32), atol=2e-2 * np.abs(want).max()
-    )
+    size = np.abs(want).max()
+    np.testing.assert_allclose(y.astype(np.float32), want.astype(np.float32), atol=2e-2 * size)

@@ -1,4 +1,4 @@
-"""A network's settings that make no sense are refused with the setting and its value, before anything is built."""
+"""Settings of a network that make no sense are refused, with the setting and its value."""
 
 import flax.nnx as nnx
 import pytest
@@ -21,14 +21,16 @@ WRONG = [
     (models.UNet, IMAGE, {"ch_mult": (1, -2)}),
     (models.UNet, IMAGE, {"num_res_blocks": 0}),
     (models.UNet, IMAGE, {"dropout": -0.1}),
-    (models.UNet, IMAGE, {"groups": -1}),
-    (models.UNet, IMAGE, {"middle_groups": -1}),
-    (models.UNet, IMAGE, {"head_features": -4}),
-    (models.UNet, IMAGE, {"init_scale": -1.0}),
-    (models.UNet, IMAGE, {"eps": 0.0}),
-    (models.UNet, IMAGE, {"fourier_scale": float("nan")}),
-    (models.UNet, IMAGE, {"middle_rescale": 0.0}),
-    (models.UNet, IMAGE, {"fir": True, "fir_kernel": (1, -1)}),
+    (models.UNet, IMAGE, {"normalisation": {"groups": -1}}),
+    (models.UNet, IMAGE, {"normalisation": {"middle_groups": -1}}),
+    (models.UNet, IMAGE, {"normalisation": {"attention_groups": -1}}),
+    (models.UNet, IMAGE, {"normalisation": {"up_groups": -1}}),
+    (models.UNet, IMAGE, {"normalisation": {"eps": 0.0}}),
+    (models.UNet, IMAGE, {"attention": {"head_features": -4}}),
+    (models.UNet, IMAGE, {"residual": {"init_scale": -1.0}}),
+    (models.UNet, IMAGE, {"residual": {"middle_rescale": 0.0}}),
+    (models.UNet, IMAGE, {"conditioning": {"fourier_scale": float("nan")}}),
+    (models.UNet, IMAGE, {"resampling": {"fir": True, "kernel": (1, -1)}}),
     (models.UNet, IMAGE, {"attn_resolutions": (0,)}),
     (models.UNet, IMAGE, {"scale_by_sigma": True, "sigmas": (1.0, 0.0, 10)}),
     (models.MPUNet, IMAGE, {"nf": 0}),
@@ -44,11 +46,14 @@ WRONG = [
 
 @pytest.mark.parametrize("network, shape, wrong", WRONG, ids=lambda value: str(value))
 def test_a_setting_that_makes_no_sense_is_refused_by_name(network, shape, wrong):
-    kind = {models.UNet: {"ch_mult": (1,)}, models.MPUNet: {"ch_mult": (1,)}}.get(network, {})
-    name = list(wrong)[-1]
+    one_level = {"ch_mult": (1,)} if network in (models.UNet, models.MPUNet) else {}
+    name, value = list(wrong.items())[-1]
+    if isinstance(value, dict):  # a group of settings
+        setting, value = list(value.items())[-1]
+        name = f"{name}.{setting}"
     with pytest.raises(ValueError, match=name.replace("ch_mult", "ch_mult|multiple")) as error:
-        network(shape, **{**kind, **wrong}, rngs=nnx.Rngs(0))
-    value = min(wrong[name]) if isinstance(wrong[name], tuple) else wrong[name]
+        network(shape, **{**one_level, **wrong}, rngs=nnx.Rngs(0))
+    value = min(value) if isinstance(value, tuple) else value
     assert f"{value:g}" in str(error.value) or f"{value}" in str(error.value)
 
 
@@ -59,7 +64,7 @@ def test_every_public_network_is_among_them():
     assert networks == {network for network, _, _ in WRONG}
 
 
-def test_attention_at_a_height_that_no_level_has_is_told():
+def test_attention_at_a_height_that_no_level_has_is_warned_of():
     check_attention((16, 8, 4, 2), [8, 4])  # 16 is for larger images, 2 for more levels
     with pytest.warns(
         UserWarning, match="attn_resolutions has 3, but the levels have heights 8, 4"
