@@ -128,7 +128,7 @@ def _ddpm() -> dict[str, Any]:
 
 
 def _ncsnpp(model: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of our `UNet` that an NCSN++ of score_sde has beside those of every network."""
+    """Return the settings of our `UNet` that are those of an NCSN++ of score_sde alone."""
     settings = {
         "embedding": model["embedding_type"].lower(),
         "pyramids": {

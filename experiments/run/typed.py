@@ -28,17 +28,28 @@ def check_setting(owner: str, name: str, value: Any, parameter: inspect.Paramete
 
 
 def settings_class(annotation: Any, kind: type) -> type | None:
-    """Return the class of a group of settings that an annotation names: a dataclass that is no `kind` of object; or None."""
+    """Return the class of a group of settings that an annotation names, or None.
+
+    It is a dataclass that is no `kind` of object.
+    """
     for option in typing.get_args(annotation) or (annotation,):
-        if dataclasses.is_dataclass(option) and not issubclass(option, kind):  # pyright: ignore[reportArgumentType]
-            return option  # pyright: ignore[reportReturnType]
+        is_class = isinstance(option, type) and dataclasses.is_dataclass(option)
+        if is_class and not issubclass(option, kind):
+            return option
     return None
 
 
 def checked_section(owner: str, name: str, section: Any, group: type) -> dict[str, Any]:
-    """Return the settings of a section that is the group `name` of an object; None there means "not given".
+    """Return the settings of a section that is a group of settings of an object.
 
-    A setting that the group does not have is left in: the object refuses it.
+    A setting that is None is not given. One that the group does not have is left in: the object
+    refuses it.
+
+    Args:
+        owner: name of the object's class.
+        name: name of the group.
+        section: the settings of the group.
+        group: the class of the group.
 
     Raises:
         ValueError: a setting of another type than that of the group's class.

@@ -47,7 +47,7 @@ def new_name(owner: Any, setting: str) -> str | None:
 
 
 def with_new_names(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a saved configuration, plain JSON, with the names that its network's settings have now."""
+    """Return a saved configuration, plain JSON, with the names that its settings have now."""
     net = saved.get("net")
     if not isinstance(net, dict):
         return dict(saved)

@@ -58,7 +58,10 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def with_defaults(saved: dict[str, Any]) -> ConfigDict:
-    """Return a saved configuration under the names of now; settings that are newer than it take their defaults."""
+    """Return a saved configuration with the names of now.
+
+    Settings that are newer than it take their defaults.
+    """
     filled = with_new_names(saved)
     for section, defaults in _defaults().items():
         plain = isinstance(defaults, dict) and "name" not in defaults and section != "samplers"

@@ -1,4 +1,4 @@
-"""Settings that were renamed: what was saved under the old names still opens, and a command line is told the new ones."""
+"""Settings that were renamed: runs saved under the old names open, and old names are answered."""
 
 import inspect
 import json
