@@ -82,10 +82,11 @@ class DiTBlock(nnx.Module):
     def __call__(self, h: Array, emb: Array, rngs: nnx.Rngs | None) -> Array:
         """Map tokens (batch, tokens, width) with an embedding (batch, width) to the next ones."""
         b1, s1, g1, b2, s2, g2 = jnp.split(self.steer(emb), 6, axis=-1)
-        h = h + g1[:, None].astype(h.dtype) * self._attend(self.norm(h, b1, s1))
+        mixed = self._attend(self.norm(h, b1, s1))
+        h = h + g1[:, None].astype(h.dtype) * mixed
         inner = nnx.gelu(self.dense0(self.norm(h, b2, s2)), approximate=True)
-        inner = self.dropout(inner, rngs=rngs)
-        return h + g2[:, None].astype(h.dtype) * self.dense1(inner)
+        inner = self.dense1(self.dropout(inner, rngs=rngs))
+        return h + g2[:, None].astype(h.dtype) * inner
 
     def _attend(self, h: Array) -> Array:
         """Return the attention of normalised tokens (batch, tokens, width) to one another."""
@@ -172,7 +173,12 @@ class DiT(nnx.Module):
         self.dense_out = nnx.Linear(width, values, kernel_init=zeros, rngs=rngs)
 
     def __call__(
-        self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None
+        self,
+        x: Array,
+        c_noise: Array,
+        cond: Array | None = None,
+        *,
+        rngs: nnx.Rngs | None = None,
     ) -> Array:
         """Map noisy images to an array of their shape.
 

@@ -164,9 +164,11 @@ def with_no_label(params: Any) -> Any:
     """
 
     def one(path, p):
-        if [getattr(key, "key", None) for key in path[-2:]] != ["label", "embedding"]:
+        names = [getattr(key, "key", None) for key in path[-2:]]
+        if names != ["label", "embedding"]:
             return p
-        return p.at[-1].set(jnp.where(jnp.isnan(p[-1]), p[:-1].mean(0), p[-1]))
+        labels, no_label = p[:-1], p[-1]
+        return p.at[-1].set(jnp.where(jnp.isnan(no_label), labels.mean(0), no_label))
 
     return jax.tree_util.tree_map_with_path(one, params)
 

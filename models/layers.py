@@ -160,8 +160,9 @@ class Attention(nnx.Module):
     def __call__(self, x: Array) -> Array:
         """Map a state (batch, height, width, features) to one of its shape."""
         b, h, w, c = x.shape
-        q, k, v = jnp.split(self.qkv(self.norm(x).reshape(b, h * w, c)), 3, axis=-1)
-        q, k, v = (a.reshape(b, h * w, self.heads, -1) for a in (q, k, v))
+        tokens = self.norm(x).reshape(b, h * w, c)
+        parts = jnp.split(self.qkv(tokens), 3, axis=-1)
+        q, k, v = (part.reshape(b, h * w, self.heads, -1) for part in parts)
         mixed = jax.nn.dot_product_attention(q, k, v)
         branch = self.out(mixed.reshape(b, h * w, c)).reshape(x.shape)
         return self.style.residual_sum(x, summable(branch))

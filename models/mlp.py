@@ -99,7 +99,12 @@ class MLP(nnx.Module):
         self.dense_out = nnx.Linear(width, shape[0], kernel_init=BRANCH_END, rngs=rngs)
 
     def __call__(
-        self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None
+        self,
+        x: Array,
+        c_noise: Array,
+        cond: Array | None = None,
+        *,
+        rngs: nnx.Rngs | None = None,
     ) -> Array:
         """Map noisy vectors to an array of their shape.
 
@@ -115,7 +120,8 @@ class MLP(nnx.Module):
         check_inputs(x, c_noise, cond, self.shape, self.num_classes)
         emb = nnx.silu(self.conditioning(c_noise, cond))
         angle = (x[:, :, None] * OMEGA[None, None]).reshape(len(x), -1)
-        h = self.dense_in(jnp.concatenate([x, jnp.sin(angle), jnp.cos(angle)], axis=1))
+        features = jnp.concatenate([x, jnp.sin(angle), jnp.cos(angle)], axis=1)
+        h = self.dense_in(features)
         for block in self.blocks:
             h = block(h, emb, rngs)
         return self.dense_out(nnx.silu(h))

@@ -55,7 +55,8 @@ def mp_sum(a: Array, b: Array, t: float) -> Array:
 
     `t` is the weight of b, and 1 - t that of a.
     """
-    return ((1 - t) * a + t * b) / np.float32(np.hypot(1 - t, t)).astype(a.dtype)
+    magnitude = np.float32(np.hypot(1 - t, t)).astype(a.dtype)
+    return ((1 - t) * a + t * b) / magnitude
 
 
 def mp_cat(a: Array, b: Array, t: float) -> Array:
@@ -119,8 +120,11 @@ class MPConv(nnx.Module):
         A linear map takes (batch, features_in), a convolution (batch, height, width, features_in).
         """
         w = self.weight[...]
-        w = unit(w, tuple(range(w.ndim - 1))) * (gain / np.float32(np.sqrt(w[..., 0].size)))
-        x, w = (a.astype(self.dtype or jnp.result_type(x, w)) for a in (x, w))
+        fan_in = w[..., 0].size
+        w = unit(w, tuple(range(w.ndim - 1))) * (gain / np.float32(np.sqrt(fan_in)))
+        dtype = self.dtype or jnp.result_type(x, w)
+        x = x.astype(dtype)
+        w = w.astype(dtype)
         if w.ndim == 2:
             return x @ w
         if upsampled:
@@ -200,8 +204,8 @@ class MPBlock(nnx.Module):
     def _attended(self, x: Array, qkv: MPConv, out: MPConv) -> Array:
         """Return the sum of a state (batch, height, width, channels) and its attention."""
         b, h, w, c = x.shape
-        parts = jnp.split(qkv(x).reshape(b, h * w, 3 * self.heads, -1), 3, axis=2)
-        q, k, v = (unit(part, -1) for part in parts)
+        heads = qkv(x).reshape(b, h * w, 3 * self.heads, -1)
+        q, k, v = (unit(part, -1) for part in jnp.split(heads, 3, axis=2))
         mixed = jax.nn.dot_product_attention(q, k, v)
         return mp_sum(x, out(mixed.reshape(b, h, w, c)).astype(x.dtype), 0.3)
 
@@ -288,7 +292,12 @@ class MPUNet(nnx.Module):
         self.gain = nnx.Param(jnp.zeros(()))
 
     def __call__(
-        self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None
+        self,
+        x: Array,
+        c_noise: Array,
+        cond: Array | None = None,
+        *,
+        rngs: nnx.Rngs | None = None,
     ) -> Array:
         """Map noisy images to an array of their shape.
 
@@ -336,7 +345,8 @@ class MPUNet(nnx.Module):
             n = self.num_classes
             label = jnp.full(c.shape, n) if cond is None else cond
             chosen = np.float32(np.sqrt(n)) * jax.nn.one_hot(label, n)  # zeros for "no label"
-            chosen = jnp.where(((label >= 0) & (label <= n))[:, None], chosen, jnp.nan)
+            known = (label >= 0) & (label <= n)
+            chosen = jnp.where(known[:, None], chosen, jnp.nan)
             emb = mp_sum(emb, self.label(chosen), 0.5)
         return mp_silu(emb)
 

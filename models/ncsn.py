@@ -328,7 +328,12 @@ class NCSN(nnx.Module):
         self.conv_out = kind._replace(dtype=None).conv(nf, channels, rngs=rngs)
 
     def __call__(
-        self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None
+        self,
+        x: Array,
+        c_noise: Array,
+        cond: Array | None = None,
+        *,
+        rngs: nnx.Rngs | None = None,
     ) -> Array:
         """Map noisy images to an array of their shape.
 
@@ -376,7 +381,9 @@ def stages_of(
     before = nf
     for i, (width, dilation) in enumerate(zip(widths, dilations, strict=True)):
         block = partial(Residual, features_out=width, kind=kind, dilation=dilation, rngs=rngs)
-        stages.append(nnx.List([block(before, first=i > 0), block(width, first=False)]))
+        first = block(before, first=i > 0)
+        second = block(width, first=False)
+        stages.append(nnx.List([first, second]))
         before = width
     return stages
 
@@ -438,6 +445,8 @@ def stretched(x: Array, size: Sequence[int]) -> Array:
     for axis, (old, new) in enumerate(zip(x.shape[1:3], size, strict=True), start=1):
         if old != new:
             place = np.arange(new) * (old - 1) / (new - 1)
-            weight = np.maximum(1 - np.abs(place[:, None] - np.arange(old)), 0)
-            x = jnp.moveaxis(jnp.tensordot(jnp.asarray(weight, x.dtype), x, (1, axis)), 0, axis)
+            distance = np.abs(place[:, None] - np.arange(old))
+            weight = np.maximum(1 - distance, 0)
+            x = jnp.tensordot(jnp.asarray(weight, x.dtype), x, (1, axis))
+            x = jnp.moveaxis(x, 0, axis)
     return x

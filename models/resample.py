@@ -30,7 +30,8 @@ def downsample(x: Array) -> Array:
 def upsample(x: Array) -> Array:
     """Double height and width: nearest neighbour."""
     b, h, w, c = x.shape
-    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+    repeated = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
+    return repeated.reshape(b, 2 * h, 2 * w, c)
 
 
 def filtered(
@@ -81,10 +82,12 @@ def _between_pixels(x: Array, taps: list[np.ndarray], pad: tuple[int, int], axis
     results = []
     for parity in range(2):
         first = (pad[0] - parity) % 2
-        before = (pad[0] - parity - first) // 2
         met = taps[first::2]
-        results.append(_along(x, met, (before, len(met) - 1 - before), 1, axis))
-    return jnp.stack(results, axis + 1).reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+        left = (pad[0] - parity - first) // 2
+        right = len(met) - 1 - left
+        results.append(_along(x, met, (left, right), 1, axis))
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    return jnp.stack(results, axis + 1).reshape(*before, -1, *after)
 
 
 def resampler(direction: str, fir: Sequence[float] = ()) -> Callable[[Array], Array]:
@@ -93,9 +96,10 @@ def resampler(direction: str, fir: Sequence[float] = ()) -> Callable[[Array], Ar
     Without a filter `fir` it is plain.
     """
     excess = len(fir) - 2
+    left, right = (excess + 1) // 2, excess // 2
     filters = {
-        "down": lambda x: filtered(x, fir, ((excess + 1) // 2, excess // 2), down=2),
-        "up": lambda x: filtered(x, fir, ((excess + 1) // 2 + 1, excess // 2), up=2),
+        "down": lambda x: filtered(x, fir, (left, right), down=2),
+        "up": lambda x: filtered(x, fir, (left + 1, right), up=2),
     }
     plain = {"none": lambda x: x, "down": downsample, "up": upsample}
     return (plain if not fir or direction == "none" else filters)[direction]
@@ -227,8 +231,8 @@ class Resample(nnx.Module):
         kernel = conv.kernel[...].astype(dtype)
         x = convolution(x.astype(dtype), kernel, [(2, 2)] * 2, lhs_dilation=(2, 2))
         excess = len(self.fir) - 4
-        # 4 for the zeros between the pixels
-        x = 4 * filtered(x, self.fir, ((excess + 1) // 2 + 1, excess // 2 + 1))
+        pad = ((excess + 1) // 2 + 1, excess // 2 + 1)
+        x = 4 * filtered(x, self.fir, pad)  # 4 for the zeros between the pixels
         # the bias belongs behind the filter, which sees zeros beyond the border
         return x + bias[...].astype(dtype)[None, None, None]
 

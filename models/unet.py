@@ -176,7 +176,12 @@ class UNet(nnx.Module):
             self.conv_out = in_float32.conv(width, plan.channels, 3, rngs, scale)
 
     def __call__(
-        self, x: Array, c_noise: Array, cond: Array | None = None, *, rngs: nnx.Rngs | None = None
+        self,
+        x: Array,
+        c_noise: Array,
+        cond: Array | None = None,
+        *,
+        rngs: nnx.Rngs | None = None,
     ) -> Array:
         """Map noisy images to an array of their shape.
 
@@ -234,7 +239,8 @@ class UNet(nnx.Module):
         image = h  # the first level of a pyramid begins with an image of its own
         for level in self.up:
             for block in level.blocks:
-                h = call(block, jnp.concatenate([h, skips.pop()], axis=-1), emb, rngs)
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = call(block, h, emb, rngs)
             if level.merge is not None:
                 image, h = level.merge(image, h)
             if level.resample is not None:

@@ -201,8 +201,10 @@ def as_groups(**given: Any) -> Groups:
         ValueError: a setting that a group does not have, a wrong value, or something that is no
             group.
     """
-    kinds = Groups.__annotations__
-    return Groups(**{name: as_settings(name, kind, given[name]) for name, kind in kinds.items()})
+    groups = {}
+    for name, kind in Groups.__annotations__.items():
+        groups[name] = as_settings(name, kind, given[name])
+    return Groups(**groups)
 
 
 def as_settings(name: str, kind: type, given: Any) -> Any:
