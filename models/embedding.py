@@ -113,12 +113,13 @@ class Conditioning(nnx.Module):
         self.label_into = label_into
         self.activation = activation
         self.half = features // 2
-        self.frequencies = None
-        sinusoids = features
         if embedding in FOURIER:
             drawn = fourier_scale * jax.random.normal(rngs.params(), (features,))
             self.frequencies = nnx.Param(drawn)
             sinusoids = 2 * features
+        else:
+            self.frequencies = None
+            sinusoids = features
         linear = partial(nnx.Linear, kernel_init=kernel_init, rngs=rngs)
         self.dense0 = linear(sinusoids, out_features)
         self.dense1 = linear(out_features, out_features)

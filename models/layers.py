@@ -204,16 +204,14 @@ class ResBlock(nnx.Module):
         self.resample = resample
         self.norm0 = GroupNorm(features_in, groups_in or style.groups, style.eps)
         self.conv0 = style.conv(features_in, features_out, 3, rngs)
-        self.cond = None
-        if emb_features:
-            width = features_out * (1 + style.scale_shift)
-            self.cond = nnx.Linear(emb_features, width, kernel_init=kernel_init(), rngs=rngs)
+        linear = partial(nnx.Linear, kernel_init=kernel_init(), rngs=rngs)
+        width = features_out * (1 + style.scale_shift)
+        self.cond = linear(emb_features, width) if emb_features else None
         self.norm1 = style.norm(features_out)
         self.dropout = nnx.Dropout(style.dropout)
         self.conv1 = style.conv(features_out, features_out, 3, rngs, style.init_scale)
-        self.shortcut = None
-        if features_in != features_out or (resample != "none" and style.resampled_shortcut):
-            self.shortcut = style.conv(features_in, features_out, 1, rngs)
+        project = features_in != features_out or (resample != "none" and style.resampled_shortcut)
+        self.shortcut = style.conv(features_in, features_out, 1, rngs) if project else None
         self.attention = Attention(features_out, style, rngs=rngs) if attend else None
 
     def __call__(self, x: Array, emb: Array | None, rngs: nnx.Rngs | None) -> Array:

@@ -153,9 +153,8 @@ class Residual(nnx.Module):
         self.conv0 = conv(features_in, features_in)
         self.norm1 = norm()
         self.conv1 = conv(features_in, features_out)
-        self.shortcut = None
-        if first:
-            self.shortcut = conv(features_in, features_out, 1 if self.halve else 3)
+        size = 1 if self.halve else 3
+        self.shortcut = conv(features_in, features_out, size) if first else None
 
     def __call__(self, x: Array, level: Array) -> Array:
         """Map a state (batch, height, width, features_in) at levels (batch,) to the next one."""

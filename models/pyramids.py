@@ -136,13 +136,13 @@ class OutputResidual(nnx.Module):
         self, image_features: int, features: int, style: Style, *, first: bool, rngs: nnx.Rngs
     ):
         self.style = style
-        self.norm = None
-        self.conv = None
-        self.up = None
         if first:
             self.norm = style.norm(features)
             self.conv = style.conv(features, features, 3, rngs)
+            self.up = None
         else:
+            self.norm = None
+            self.conv = None
             self.up = resample_with(style, "up", image_features, features, rngs=rngs)
 
     def __call__(self, pyramid: Array, h: Array) -> tuple[Array, Array]:

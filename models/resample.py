@@ -8,6 +8,7 @@ four). Beyond its border an image is zero. Images are (batch, height, width, cha
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -198,17 +199,15 @@ class Resample(nnx.Module):
     ):
         self.direction = direction
         self.fir = tuple(fir)
-        self.conv = None
-        if features_out:
-            self.conv = nnx.Conv(
-                features_in,
-                features_out,
-                (3, 3),
-                **_geometry(direction, bool(fir), symmetric),
-                kernel_init=kernel_init,
-                dtype=dtype,
-                rngs=rngs,
-            )
+        conv = partial(
+            nnx.Conv,
+            kernel_size=(3, 3),
+            **_geometry(direction, bool(fir), symmetric),
+            kernel_init=kernel_init,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.conv = conv(features_in, features_out) if features_out else None
 
     def __call__(self, x: Array, emb: Array | None = None, rngs: nnx.Rngs | None = None) -> Array:
         """Return the images at the other resolution; `emb` and `rngs` are not used."""

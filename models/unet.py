@@ -158,17 +158,19 @@ class UNet(nnx.Module):
 
     def _build(self, plan: Plan, embedding: str, rngs: nnx.Rngs) -> None:
         """Make the parts of the network, in the order in which their random keys are drawn."""
-        self.conditioning = None
-        if embedding != "none":
+        if embedding == "none":
+            self.conditioning = None
+        else:
             self.conditioning = conditioning_of(plan, embedding, self.num_classes, rngs)
         self.conv_in = self.style.conv(plan.channels, plan.nf, 3, rngs)
         down, skips = down_path(plan, rngs)
         self.middle0, self.middle1 = middle(plan, rngs)
         self.down = nnx.List(down)
         self.up = nnx.List(up_path(plan, skips, rngs))
-        self.norm_out = None
-        self.conv_out = None
-        if plan.groups.pyramids.output != "output_skip":  # whose image is the output
+        if plan.groups.pyramids.output == "output_skip":  # whose image is the output
+            self.norm_out = None
+            self.conv_out = None
+        else:
             width = plan.widths[0]
             scale = plan.groups.residual.init_scale
             self.norm_out = plan.middle_style.norm(width)
