@@ -66,7 +66,7 @@ def with_defaults(saved: dict[str, Any]) -> ConfigDict:
     for section, defaults in _defaults().items():
         plain = isinstance(defaults, dict) and "name" not in defaults and section != "samplers"
         if plain or section in NAMED_WITH_DEFAULTS:
-            filled[section] = {**defaults, **saved.get(section, {})}
+            filled[section] = {**defaults, **filled.get(section, {})}
     if "shape" in filled.get("facts", {}):
         filled["facts"] = {**filled["facts"], "shape": tuple(filled["facts"]["shape"])}
     if "samplers" in filled:
