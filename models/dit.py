@@ -3,10 +3,9 @@ r"""Diffusion transformer: an image as a sequence of patches.
 It is that of Peebles and Xie 2023 (arXiv:2212.09748). Each block normalises without parameters and
 is steered by the embedding e of noise level and label (adaLN-zero):
 
-.. math::
-    h \leftarrow h + g_1 \odot \mathrm{attention}((1 + s_1) \odot \mathrm{norm}(h) + b_1),
+.. math:: h \leftarrow h + g_1 \odot \mathrm{attention}((1 + s_1) \odot \mathrm{norm}(h) + b_1),
 
-    h \leftarrow h + g_2 \odot \mathrm{mlp}((1 + s_2) \odot \mathrm{norm}(h) + b_2),
+.. math:: h \leftarrow h + g_2 \odot \mathrm{mlp}((1 + s_2) \odot \mathrm{norm}(h) + b_2),
 
 with :math:`(b_1, s_1, g_1, b_2, s_2, g_2) = W\,\mathrm{silu}(e)`, where W starts at zero, so that
 every block begins as the identity.

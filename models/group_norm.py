@@ -6,6 +6,7 @@ of a group of one sample, and :math:`\hat x = (x - \langle x \rangle) / s`. Then
 .. math::
     y = \gamma \hat x + \beta, \qquad s^2 = \langle (x - \langle x \rangle)^2 \rangle + \epsilon,
 
+.. math::
     dy = \tfrac{\gamma}{s} \big( dx - \langle dx \rangle - \hat x \langle \hat x\,dx \rangle \big)
     + \hat x\,d\gamma + d\beta .
 
