@@ -60,7 +60,7 @@ def filtered(
     return x
 
 
-def _along(x: Array, taps: list[np.ndarray], pad: tuple[int, int], step: int, axis: int) -> Array:
+def _along(x: Array, taps: list[Any], pad: tuple[int, int], step: int, axis: int) -> Array:
     """Correlate with `taps` along an axis and keep every `step`-th result.
 
     The axis is padded with zeros or, where `pad` is negative, cut.
@@ -75,7 +75,7 @@ def _along(x: Array, taps: list[np.ndarray], pad: tuple[int, int], step: int, ax
     return sum(shifted[1:], shifted[0])
 
 
-def _between_pixels(x: Array, taps: list[np.ndarray], pad: tuple[int, int], axis: int) -> Array:
+def _between_pixels(x: Array, taps: list[Any], pad: tuple[int, int], axis: int) -> Array:
     """Correlate with `taps` along an axis of an image in which a zero stands behind every pixel.
 
     Even and odd results meet every second tap each, as the other taps meet the zeros.

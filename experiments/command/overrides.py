@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from ..configs.common import base_config
 from ..errors import RunError
-from ..storage.renamed import new_name
+from ..storage.renamed import present_name
 from .parse import FALSE, TRUE, Override
 from .schema import did_you_mean
 
@@ -56,7 +56,7 @@ def _refuse_old_name(config: ConfigDict, keys: list[str], override: Override) ->
     """Raise a RunError that gives the new name, if a network's setting is called by its old one."""
     if len(keys) != 2 or keys[0] != "net" or not isinstance(config.get("net"), ConfigDict):
         return
-    if new := new_name(config.net.get("name"), keys[1]):
+    if new := present_name(config.net.get("name"), keys[1]):
         value = "" if override.text is None else f"={override.text}"
         raise RunError(
             f"{override}: this setting is config.net.{new} now; write --config.net.{new}{value}"

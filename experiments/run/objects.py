@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ..storage.renamed import new_name
+from ..storage.renamed import present_name
 from .typed import check_setting, checked_section, settings_class
 
 # What a constructor raises for settings of a kind that it was not made for.
@@ -51,7 +51,7 @@ def make(package: ModuleType, section: Any, kind: type, **extra: Any) -> Any:
     unknown = sorted(settings.keys() - known.keys())
     if unknown and not takes_all:
         takes = ", ".join(k for k in known if k not in extra) or "none"
-        renamed = [f"{old} is {new} now" for old in unknown if (new := new_name(name, old))]
+        renamed = [f"{old} is {new} now" for old in unknown if (new := present_name(name, old))]
         remedy = ", ".join(renamed) or f"it takes {takes}"
         raise ValueError(f"{name} has no setting {', '.join(unknown)}; {remedy}")
     given = {*settings, *extra}

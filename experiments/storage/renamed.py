@@ -1,13 +1,13 @@
-"""Settings of networks that have other names now.
+"""Settings of objects that had another name before.
 
-Run directories that were written before still open: `with_new_names` translates what they saved.
-A command line or a configuration file that uses an old name is answered with the new one.
+Run directories that were written before still open: `with_present_names` translates what they
+saved. A command line or a configuration file that uses an old name of a network's setting is
+answered with the present one.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
-# class -> {its setting before: the setting now, "group.setting"}
+# class -> {old name of a setting: present name, which is "group.setting" in a group}
 RENAMED: dict[str, dict[str, str]] = {
     "UNet": {
         "head_features": "attention.head_features",
@@ -40,24 +40,31 @@ RENAMED: dict[str, dict[str, str]] = {
 }
 
 
-def new_name(owner: Any, setting: str) -> str | None:
-    """Return the name of now for a setting of the class `owner`, or None if it was not renamed."""
-    table = RENAMED.get(owner, {}) if isinstance(owner, str) else {}
-    return table.get(setting)
+def present_name(owner: Any, setting: str) -> str | None:
+    """Return the present name of a setting of the class `owner`, or None if it was not renamed."""
+    names = RENAMED.get(owner, {}) if isinstance(owner, str) else {}
+    return names.get(setting)
 
 
-def with_new_names(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a saved configuration, plain JSON, with the names that its settings have now."""
-    net = saved.get("net")
-    if not isinstance(net, dict):
-        return dict(saved)
-    renamed = {setting: new_name(net.get("name"), setting) for setting in net}
-    translated = {setting: net[setting] for setting, new in renamed.items() if new is None}
-    for setting, new in renamed.items():
-        if new is None:
-            continue
-        group, _, name = new.partition(".")
-        settings = translated.get(group, {})
-        if isinstance(settings, dict):
-            translated[group] = {name: net[setting], **settings}
-    return {**saved, "net": translated}
+def with_present_names(section: Any) -> Any:
+    """Return a section {name, **settings}, plain JSON, with its settings as they are called now.
+
+    The settings may be sections, too. Where both the old and the present name of a setting are
+    given, the present one counts.
+    """
+    if not isinstance(section, dict):
+        return section
+    owner = section.get("name")
+    present: dict[str, Any] = {}
+    renamed: dict[str, Any] = {}
+    for setting, value in section.items():
+        name = present_name(owner, setting)
+        target = present if name is None else renamed
+        target[name or setting] = with_present_names(value)
+    for name, value in renamed.items():
+        group, dot, inner = name.partition(".")
+        if not dot:
+            present.setdefault(name, value)
+        elif isinstance(present.setdefault(group, {}), dict):
+            present[group].setdefault(inner, value)
+    return present

@@ -14,7 +14,7 @@ from ..configs.common import base_config
 from ..errors import RunError
 from .checkpoint_folder import find, weights_config
 from .reading import read_object
-from .renamed import with_new_names
+from .renamed import with_present_names
 
 CONFIG = "config.json"
 
@@ -58,15 +58,17 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def with_defaults(saved: dict[str, Any]) -> ConfigDict:
-    """Return a saved configuration with the names of now.
+    """Return a saved configuration with its settings as they are called now.
 
     Settings that are newer than it take their defaults.
     """
-    filled = with_new_names(saved)
+    filled = dict(saved)
     for section, defaults in _defaults().items():
         plain = isinstance(defaults, dict) and "name" not in defaults and section != "samplers"
         if plain or section in NAMED_WITH_DEFAULTS:
-            filled[section] = {**defaults, **filled.get(section, {})}
+            filled[section] = {**defaults, **saved.get(section, {})}
+    if "net" in filled:
+        filled["net"] = with_present_names(filled["net"])
     if "shape" in filled.get("facts", {}):
         filled["facts"] = {**filled["facts"], "shape": tuple(filled["facts"]["shape"])}
     if "samplers" in filled:
@@ -135,7 +137,7 @@ def check_belongs(
     made_with = weights_config(folder)
     if made_with is None:  # of an older version
         return
-    made_with = with_new_names(made_with)
+    made_with = {**made_with, "net": with_present_names(made_with["net"])}
     here = decisive(json.loads(config.to_json_best_effort()))
     if sections is not None:
         made_with = {section: made_with[section] for section in sections}

@@ -20,7 +20,7 @@ from experiments.run.build import build
 from experiments.run.loading import load
 from experiments.run.objects import make
 from experiments.storage.checkpoint_folder import MANIFEST, MARK, folder_of, hash_of
-from experiments.storage.renamed import RENAMED, with_new_names
+from experiments.storage.renamed import RENAMED, with_present_names
 from models.unet_settings import Groups
 
 SMALL = {"name": "UNet", "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4]}
@@ -57,15 +57,16 @@ def test_every_setting_of_a_group_had_one_old_name():
     assert sorted(RENAMED["UNet"].values()) == sorted(settings)
 
 
-def test_a_saved_network_gets_the_names_of_now():
-    assert with_new_names({"net": BEFORE, "ema": 0.5}) == {"net": NOW, "ema": 0.5}
-    assert with_new_names({"net": NOW}) == {"net": NOW}
-    other = {"name": "MPUNet", "head_features": 8}
-    assert with_new_names({"net": other}) == {"net": other}
-    for damaged in ({}, {"net": 3}, {"net": {"name": [], "fir": True}}):
-        assert with_new_names(damaged) == damaged
+def test_a_saved_network_has_the_present_names():
+    assert with_present_names(BEFORE) == NOW
+    assert with_present_names(NOW) == NOW
+    assert with_present_names(SMALL | {"eps": 1, "normalisation": {"eps": 2}}) == SMALL | {
+        "normalisation": {"eps": 2}
+    }
+    for other in ({"name": "MPUNet", "head_features": 8}, {"name": [], "fir": True}, {}, 3):
+        assert with_present_names(other) == other
     damaged = {"name": "UNet", "resampling": 3, "fir": True}
-    assert with_new_names({"net": damaged})["net"]["resampling"] == 3
+    assert with_present_names(damaged)["resampling"] == 3
 
 
 def config_of(net):
