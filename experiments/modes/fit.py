@@ -24,7 +24,7 @@ from ..run.messages import progress, say, say_next
 from ..storage.identity import identity
 from ..storage.lock import locked
 from ..storage.reading import read_object
-from ..storage.saved_config import with_present_names
+from ..storage.renamed import with_present_names
 from ..storage.workdir import check_plain_name
 from ..storage.writing import write_json
 from .sample import ROOM, labels

@@ -1,14 +1,19 @@
 """Settings of objects that had another name before.
 
 Run directories that were written before still open: `with_present_names` translates what they
-saved. A command line or a configuration file that uses an old name of a network's setting is
-answered with the present one.
+saved. A command line or a configuration file that uses an old name is answered with the present
+one.
 """
 
 from typing import Any
 
 # class -> {old name of a setting: present name, which is "group.setting" in a group}
-RENAMED: dict[str, dict[str, str]] = {
+SAMPLERS: dict[str, dict[str, str]] = {
+    "UniPC": {"p": "predictor_order", "b": "variant"},
+    "SASolver": {"predictor": "predictor_steps", "corrector": "corrector_steps"},
+    "FewSteps": {"levels": "noise_levels", "asked": "network_levels"},
+}
+NETWORKS: dict[str, dict[str, str]] = {
     "UNet": {
         "head_features": "attention.head_features",
         "attn_up": "attention.up",
@@ -38,6 +43,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "init_scale": "residual.init_scale",
     },
 }
+RENAMED = SAMPLERS | NETWORKS
 
 
 def present_name(owner: Any, setting: str) -> str | None:

@@ -26,13 +26,6 @@ NAMED_WITH_DEFAULTS = ("objective", "optim")
 DECISIVE = ("sde", "net", "denoiser", "facts")
 FACTS = ("shape", "levels", "num_classes", "sd")
 
-# Settings of samplers that had another name before: class -> old name -> present name.
-RENAMED = {
-    "UniPC": {"p": "predictor_order", "b": "variant"},
-    "SASolver": {"predictor": "predictor_steps", "corrector": "corrector_steps"},
-    "FewSteps": {"levels": "noise_levels", "asked": "network_levels"},
-}
-
 _REMEDY = (
     "bring it back from a copy, or remove it and start --mode=train with the run's configuration, "
     "which writes it anew"
@@ -76,15 +69,6 @@ def with_defaults(saved: dict[str, Any]) -> ConfigDict:
             name: with_present_names(sampler) for name, sampler in filled["samplers"].items()
         }
     return ConfigDict(filled)
-
-
-def with_present_names(sampler: Any) -> Any:
-    """Return the section of a sampler, whose parts may be sections too, with its settings as they are called now."""
-    if not isinstance(sampler, dict):
-        return sampler
-    name = sampler.get("name")
-    names = RENAMED.get(name, {}) if isinstance(name, str) else {}
-    return {names.get(key, key): with_present_names(value) for key, value in sampler.items()}
 
 
 def form_errors(saved: dict[str, Any]) -> list[str]:

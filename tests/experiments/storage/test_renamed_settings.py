@@ -9,7 +9,8 @@ import samplers
 from experiments.configs.common import base_config
 from experiments.modes.fit import read_fit
 from experiments.run.walks import make_walk
-from experiments.storage.saved_config import RENAMED, read_config
+from experiments.storage.renamed import SAMPLERS
+from experiments.storage.saved_config import read_config
 from samplers import AnnealedLangevin, PredictorCorrector, SASolver, UniPC
 from sde_lib import VP
 
@@ -66,8 +67,8 @@ def test_a_name_that_is_no_text_is_left_to_other_checks(tmp_path):
     assert saved(tmp_path, mine=section).samplers.mine.predictor.p == 3
 
 
-@pytest.mark.parametrize("name", RENAMED)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_names_of_before_are_gone_and_those_of_now_are_there(name):
     settings = inspect.signature(getattr(samplers, name)).parameters
-    assert not RENAMED[name].keys() & settings.keys()
-    assert set(RENAMED[name].values()) <= settings.keys()
+    assert not SAMPLERS[name].keys() & settings.keys()
+    assert set(SAMPLERS[name].values()) <= settings.keys()

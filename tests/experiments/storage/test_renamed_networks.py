@@ -20,7 +20,7 @@ from experiments.run.build import build
 from experiments.run.loading import load
 from experiments.run.objects import make
 from experiments.storage.checkpoint_folder import MANIFEST, MARK, folder_of, hash_of
-from experiments.storage.renamed import RENAMED, with_present_names
+from experiments.storage.renamed import NETWORKS, with_present_names
 from models.unet_settings import Groups
 
 SMALL = {"name": "UNet", "nf": 8, "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [4]}
@@ -41,7 +41,7 @@ NOW = SMALL | {
     "normalisation": {"eps": 1e-5},
     "residual": {"skip_rescale": False},
 }
-every_name = pytest.mark.parametrize("before, now", RENAMED["UNet"].items())
+every_name = pytest.mark.parametrize("before, now", NETWORKS["UNet"].items())
 
 
 @every_name
@@ -54,7 +54,7 @@ def test_the_new_name_of_a_setting_exists_and_the_old_one_does_not(before, now):
 def test_every_setting_of_a_group_had_one_old_name():
     kinds = Groups.__annotations__
     settings = [f"{g}.{n}" for g, kind in kinds.items() for n in inspect.signature(kind).parameters]
-    assert sorted(RENAMED["UNet"].values()) == sorted(settings)
+    assert sorted(NETWORKS["UNet"].values()) == sorted(settings)
 
 
 def test_a_saved_network_has_the_present_names():
