@@ -81,18 +81,18 @@ class DiTBlock(nnx.Module):
     def __call__(self, h: Array, emb: Array, rngs: nnx.Rngs | None) -> Array:
         """Map tokens (batch, tokens, width) with an embedding (batch, width) to the next ones."""
         b1, s1, g1, b2, s2, g2 = jnp.split(self.steer(emb), 6, axis=-1)
-        mixed = self._attend(self.norm(h, b1, s1))
-        h = h + g1[:, None].astype(h.dtype) * mixed
+        mixed = self._mixed(self.norm(h, b1, s1))
+        h = h + g1[:, None].astype(h.dtype) * self.out(mixed)
         inner = nnx.gelu(self.dense0(self.norm(h, b2, s2)), approximate=True)
-        inner = self.dense1(self.dropout(inner, rngs=rngs))
-        return h + g2[:, None].astype(h.dtype) * inner
+        inner = self.dropout(inner, rngs=rngs)
+        return h + g2[:, None].astype(h.dtype) * self.dense1(inner)
 
-    def _attend(self, h: Array) -> Array:
-        """Return the attention of normalised tokens (batch, tokens, width) to one another."""
+    def _mixed(self, h: Array) -> Array:
+        """Return the values of normalised tokens (batch, tokens, width), mixed by attention."""
         batch, tokens, width = h.shape
         parts = jnp.split(self.qkv(h), 3, axis=-1)
         q, k, v = (part.reshape(batch, tokens, self.heads, -1) for part in parts)
-        return self.out(self.attention(q, k, v).reshape(batch, tokens, width))
+        return self.attention(q, k, v).reshape(batch, tokens, width)
 
 
 class DiT(nnx.Module):

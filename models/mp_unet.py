@@ -119,9 +119,9 @@ class MPConv(nnx.Module):
 
         A linear map takes (batch, features_in), a convolution (batch, height, width, features_in).
         """
-        w = self.weight[...]
-        fan_in = w[..., 0].size
-        w = unit(w, tuple(range(w.ndim - 1))) * (gain / np.float32(np.sqrt(fan_in)))
+        weight = self.weight[...]
+        w = unit(weight, tuple(range(weight.ndim - 1)))
+        w = w * (gain / np.float32(np.sqrt(weight[..., 0].size)))
         dtype = self.dtype or jnp.result_type(x, w)
         x = x.astype(dtype)
         w = w.astype(dtype)

@@ -224,16 +224,17 @@ class Resample(nnx.Module):
 
     def _filtered_up(self, conv: nnx.Conv, x: Array) -> Array:
         """Put zeros between the pixels, convolve, and filter."""
-        bias = conv.bias
-        assert bias is not None  # which `nnx.Conv` has by default
+        assert conv.bias is not None  # which `nnx.Conv` has by default
         dtype = conv.dtype or jnp.result_type(x, conv.kernel[...])
+        x = x.astype(dtype)
         kernel = conv.kernel[...].astype(dtype)
-        x = convolution(x.astype(dtype), kernel, [(2, 2)] * 2, lhs_dilation=(2, 2))
+        bias = conv.bias[...].astype(dtype)
+        x = convolution(x, kernel, [(2, 2)] * 2, lhs_dilation=(2, 2))
         excess = len(self.fir) - 4
         pad = ((excess + 1) // 2 + 1, excess // 2 + 1)
         x = 4 * filtered(x, self.fir, pad)  # 4 for the zeros between the pixels
         # the bias belongs behind the filter, which sees zeros beyond the border
-        return x + bias[...].astype(dtype)[None, None, None]
+        return x + bias[None, None, None]
 
 
 def _geometry(direction: str, with_filter: bool, symmetric: bool) -> dict[str, Any]:
