@@ -7,8 +7,9 @@ before every second pixel is kept, on the way up after zeros are put between the
 four). Beyond its border an image is zero. Images are (batch, height, width, channels) everywhere.
 """
 
+import operator
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -72,7 +73,7 @@ def _along(x: Array, taps: list[Any], pad: tuple[int, int], step: int, axis: int
     shifted = [
         tap * jax.lax.slice_in_dim(x, k, k + reach, step, axis) for k, tap in enumerate(taps)
     ]
-    return sum(shifted[1:], shifted[0])
+    return reduce(operator.add, shifted)
 
 
 def _between_pixels(x: Array, taps: list[Any], pad: tuple[int, int], axis: int) -> Array:

@@ -58,7 +58,8 @@ def test_random_frequencies_have_their_scale_and_are_not_trained():
 def test_neighbours_differ_a_little_and_no_two_levels_coincide(name, levels, fine):
     """The distance of embeddings is clear between neighbours, and never small beyond them.
 
-    The distance is the root mean square. Neighbours are a tenth of an e-fold of sigma apart, or one index.
+    The distance is the root mean square. Neighbours are a tenth of an e-fold of sigma apart, or one
+    index.
     """
     omega = SINUSOIDS[name](16).astype(np.float32)
     e = np.asarray(waves(jnp.asarray(levels, jnp.float32), omega))
