@@ -167,5 +167,30 @@ def test_each_of_several_corrector_steps_has_noise_of_its_own():
     np.testing.assert_allclose(float(jnp.var(result)), 2 * epsilon * n, rtol=0.08)
 
 
+def test_a_sampler_has_to_say_its_order():
+    class Silent(samplers.Sampler):
+        def plan(self, sde, ts):
+            return ()
+
+        def step(self, keys, denoise, x, coefficients, memory, cond):
+            return x, memory
+
+    with pytest.raises(TypeError, match="order"):
+        Silent()
+
+    class Spoken(Silent):
+        order = 3
+
+    assert Spoken().order == 3 and not Spoken().is_corrector
+
+
+def test_the_order_of_a_predictor_with_a_corrector_counts_both():
+    orders = [samplers.UniPC(predictor_order=p).order for p in (1, 2, 3)]
+    assert orders == [2, 3, 4]
+    pairs = [(3, 3), (4, 1), (2, 0), (4, 0)]
+    orders = [SASolver(predictor_steps=s, corrector_steps=c, tau=0.0).order for s, c in pairs]
+    assert orders == [4, 4, 2, 4] and SASolver().order == 2
+
+
 def test_ddim_stays_deterministic_when_it_is_known_to_be():
     assert not DDIM().stochastic and not DDIM(eta=jnp.zeros(())).stochastic
