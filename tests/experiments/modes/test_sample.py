@@ -25,6 +25,7 @@ from experiments.run.check import check_run
 from experiments.run.devices import fitting_mesh, make_mesh
 from experiments.run.loading import Loaded, load
 from samplers import grids
+from sde_lib import check_denoise
 
 
 def changed(loaded, **settings):
@@ -39,6 +40,10 @@ def changed(loaded, **settings):
 @pytest.fixture(scope="module")
 def loaded(trained_once):
     return load(trained_once)
+
+
+def test_the_denoiser_of_a_run_keeps_to_the_contract(loaded):
+    check_denoise(loaded.denoiser, loaded.sde, (3, *loaded.run.facts.shape))
 
 
 @pytest.fixture(scope="module")
