@@ -83,7 +83,7 @@ def test_a_dry_run_of_declared_facts_imports_no_reader_of_data_or_checkpoints():
 
 def test_drawing_leaves_the_backend_of_pyplot_to_the_script_that_imports_it():
     code = (
-        "import os, sys\nimport numpy as np\nfrom experiments import pictures\n"
+        "import os, sys\nimport numpy as np\nfrom experiments.storage import pictures\n"
         "image = pictures.scatter(np.ones((3, 2)))\n"
         "assert image.shape[-1] == 3 and image.min() < 200\n"
         "assert 'MPLBACKEND' not in os.environ and 'matplotlib.pyplot' not in sys.modules"

@@ -166,7 +166,7 @@ def test_a_lock_holds_off_a_second_process_and_names_the_first(tmp_path):
 
 def test_a_lock_ends_with_its_process_however_it_ends(tmp_path):
     code = (
-        "import sys, time, pathlib\nfrom experiments.lock import locked\n"
+        "import sys, time, pathlib\nfrom experiments.storage.lock import locked\n"
         "with locked(pathlib.Path(sys.argv[1]), 'train'):\n    print('held', flush=True)\n    time.sleep(60)"
     )
     holder = subprocess.Popen(
