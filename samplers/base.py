@@ -7,7 +7,7 @@ image 17 of a run is the same image in any batch and on any number of devices.
 """
 
 import abc
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -35,7 +35,10 @@ class Sampler(eqx.Module):
         is_corrector: whether a step ends at the time where it starts.
     """
 
-    order: eqx.AbstractVar[int]
+    if TYPE_CHECKING:  # which takes an AbstractVar for an argument of the constructor
+        order: ClassVar[int]
+    else:
+        order: eqx.AbstractVar[int]
     is_corrector: ClassVar[bool] = False
 
     @property

@@ -19,7 +19,7 @@ bound in a few.
 """
 
 import abc
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -59,7 +59,10 @@ class Corrector(Sampler):
 
     order: ClassVar[int] = 1
     is_corrector: ClassVar[bool] = True
-    n_steps: eqx.AbstractVar[int]
+    if TYPE_CHECKING:  # which takes an AbstractVar for an argument of the constructor
+        n_steps: ClassVar[int]
+    else:
+        n_steps: eqx.AbstractVar[int]
 
     @property
     def stochastic(self) -> bool:

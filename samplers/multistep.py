@@ -15,7 +15,7 @@ are 0.
 """
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -50,7 +50,10 @@ class Multistep(Sampler):
         past_predictions: how many past predictions a step uses, the m of `MultistepCoefficients`.
     """
 
-    past_predictions: eqx.AbstractVar[int]
+    if TYPE_CHECKING:  # which takes an AbstractVar for an argument of the constructor
+        past_predictions: ClassVar[int]
+    else:
+        past_predictions: eqx.AbstractVar[int]
 
     def init(self, x: Array) -> tuple[Array, ...]:
         """Return zeros for the predictions before the first step, whose weights are 0."""
