@@ -1,4 +1,7 @@
-"""The runnable part: data sets, configurations, training, sampling and evaluation. `experiments.load(workdir)` opens a run."""
+"""The runnable part: data sets, configurations, training, sampling and evaluation.
+
+`experiments.load(workdir)` opens a run.
+"""
 
 import os
 from importlib.util import find_spec
@@ -14,13 +17,14 @@ if find_spec("ml_collections") is None:
 
 check_packages()
 
-# Without it XLA writes 5 kB of alarm for every program that it finds in the compilation cache: the cache notes settings of the code
-# generator among the abilities of the machine. Read when JAX is imported, so it has to be here; the environment has the last word.
+# Without it XLA writes 5 kB of alarm for every program that it finds in the compilation cache: the
+# cache notes settings of the code generator among the abilities of the machine. Read when JAX is
+# imported, so it has to be here; the environment has the last word.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load` when it is asked for: a configuration file should not have to import JAX."""
+    """Import `load` at its first use: a configuration file should not have to import JAX."""
     if name != "load":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .run.loading import load

@@ -1,6 +1,9 @@
-"""`make demo`: train on real handwritten digits, draw new ones with three samplers, measure and show them.
+"""`make demo`: train on real handwritten digits, draw new ones, measure them and show them.
 
-Trains on the first 1500 of scikit-learn's digits and opens the other 297 once, at the end. Interrupted, the same command goes on.
+The new ones are drawn with three samplers.
+
+Trains on the first 1500 of scikit-learn's digits and opens the other 297 once, at the end.
+Interrupted, the same command goes on.
 """
 
 import shutil
@@ -36,50 +39,51 @@ def demo_config():
 
 
 def main() -> None:
-    """Train, evaluate and show."""
+    """Train the demo's run, evaluate it, and draw its picture."""
     set_up_jax()
     logging.set_verbosity(logging.FATAL)  # what libraries log as errors they raise as well
-    start, config = time.perf_counter(), demo_config()
+    start = time.perf_counter()
+    config = demo_config()
     print(
-        f"1/3  training a score network on 1500 handwritten digits ({config.train.steps} steps) in {WORKDIR}",
+        f"1/3  training a score network on 1500 handwritten digits ({config.train.steps} steps) in "
+        f"{WORKDIR}",
         flush=True,
     )
     train(config, WORKDIR)
     trained = time.perf_counter()
     print(
-        "2/3  drawing 1500 digits with each sampler, and the likelihood of the 297 digits not trained on",
+        "2/3  drawing 1500 digits with each sampler, and the likelihood of the 297 digits not "
+        "trained on",
         flush=True,
     )
     loaded = load(WORKDIR)
     report = evaluate(loaded, WORKDIR)
     path = show(report, WORKDIR)
-    minutes = (trained - start) / 60, (time.perf_counter() - trained) / 60
+    minutes = ((trained - start) / 60, (time.perf_counter() - trained) / 60)
     print(
-        f"3/3  {minutes[0]:.1f} min of training, {minutes[1]:.1f} of evaluation; see {path} and {WORKDIR}/evaluation.json"
+        f"3/3  {minutes[0]:.1f} min of training, {minutes[1]:.1f} of evaluation; see {path} and "
+        f"{WORKDIR}/evaluation.json"
     )
 
 
 def show(report: dict, workdir: Path) -> Path:
-    """Draw real digits beside those of each sampler, with their scores."""
+    """Draw real digits beside those of each sampler, with their scores; return the picture's path."""
     dataset = make_dataset(demo_config())
     source = dataset.source("fit")
-    panels = [("real digits", np.stack([source[i]["x"] for i in range(49)]))]
+    panels = {"real digits": np.stack([source[i]["x"] for i in range(49)])}
     for name, row in report["samplers"].items():
-        with np.load(next(iter(sorted((workdir / "samples" / name).glob("batch_*.npz"))))) as saved:
-            x = dataset.codec.decode(saved["x"][:49])
-        panels.append(
-            (
-                f"{name}, NFE {row['nfe']}\n1-NN {row['one_nn_train']['value']:.2f}, {row['seconds']:.0f} s for 1500",
-                x,
-            )
+        title = (
+            f"{name}, NFE {row['nfe']}\n1-NN {row['one_nn_train']['value']:.2f}, "
+            f"{row['seconds']:.0f} s for 1500"
         )
+        first_batch, *_ = sorted((workdir / "samples" / name).glob("batch_*.npz"))
+        with np.load(first_batch) as saved:
+            panels[title] = dataset.codec.decode(saved["x"][:49])
     figure = Figure(figsize=(3.2 * len(panels), 3.7), layout="constrained")
     axes = figure.subplots(1, len(panels))
-    for axis, (title, x) in zip(axes, panels, strict=True):
-        axis.imshow(
-            pictures.grid(np.repeat((x * (255 / 16)).astype(np.uint8), 3, axis=-1)),
-            interpolation="nearest",
-        )
+    for axis, (title, x) in zip(axes, panels.items(), strict=True):
+        image = np.repeat((x * (255 / 16)).astype(np.uint8), 3, axis=-1)
+        axis.imshow(pictures.grid(image), interpolation="nearest")
         axis.set_title(title, fontsize=10)
         axis.axis("off")
     bits = report["likelihood"]

@@ -4,8 +4,9 @@
     python -m experiments.main --workdir=runs/digits --mode=sample --config.sampling.number=256
     python -m experiments.main --workdir=runs/digits --mode=evaluate    # also likelihood, diagnose, dequantise, fit
 
-Every setting of a configuration can be overridden: --config.train.steps=10000. --dry_run prints the resolved configuration and stops;
---help lists modes, configurations and settings. Libraries are imported when they are needed, so that a mistake is answered at once.
+Every setting of a configuration can be overridden: --config.train.steps=10000. --dry_run prints the
+resolved configuration and stops; --help lists modes, configurations and settings. Libraries are
+imported when they are needed, so that a mistake is answered at once.
 """
 
 # ruff: noqa: E402  (the first import has to act before the others, which take seconds)
@@ -34,7 +35,8 @@ LONGEST_NAME = 255  # bytes of a file name, on every common file system
 def execute(command: Command) -> None:
     """Do what a command says."""
     if command.help:
-        return print(help_text())
+        print(help_text())
+        return
     workdir = _workdir(command)
     from .command.resolve import resolve
     from .command.switches import check_switches
@@ -49,29 +51,31 @@ def execute(command: Command) -> None:
     check_switches(config, command.overrides)
     _set_up()
     if command.dry_run:
-        return dry_run(config)
-    if command.mode == "train":
-        return function_of("train")(config, workdir)
-    for note in notes:
-        print(note, file=sys.stderr)
-    _work_with_a_run(command, config, workdir, other_data)
+        dry_run(config)
+    elif command.mode == "train":
+        function_of("train")(config, workdir)
+    else:
+        for note in notes:
+            print(note, file=sys.stderr)
+        _work_with_a_run(command, config, workdir, other_data)
 
 
 def dry_run(config: Any) -> None:
-    """Print what a run would use."""
+    """Print what a run of a configuration would use; make nothing."""
     import jax
 
-    from .run.build import build, flops, make_dataset, measure
+    from .run.build import build, flops, make_dataset, measure_facts
     from .run.check import check_run
 
-    facts = None if config.facts else measure(config, make_dataset(config))
+    facts = None if config.facts else measure_facts(config, make_dataset(config))
     run = build(config, facts, abstract=True)
     check_run(run)
     print(run.config)
     count = sum(p.size for p in jax.tree.leaves(run.split.params))
-    operations = flops(run)
-    work = f", {operations:.3g} floating-point operations per image in one evaluation"
-    print(f"{count:,} parameters" + (work if operations else ""))
+    text = f"{count:,} parameters"
+    if operations := flops(run):
+        text += f", {operations:.3g} floating-point operations per image in one evaluation"
+    print(text)
 
 
 def _work_with_a_run(command: Command, config: Any, workdir: Any, other_data: bool) -> None:
@@ -92,6 +96,7 @@ def _work_with_a_run(command: Command, config: Any, workdir: Any, other_data: bo
 
 
 def _set_up() -> None:
+    """Set up JAX, and silence what libraries log."""
     from absl import logging
 
     from .run.devices import set_up_jax
@@ -110,29 +115,35 @@ def _workdir(command: Command) -> Path | None:
         return None
     if "://" in command.workdir:
         raise RunError(
-            f"--workdir={command.workdir} is an address; run directories are folders of this machine: mount it and name the folder"
+            f"--workdir={command.workdir} is an address; run directories are folders of this "
+            "machine: mount it and name the folder"
         )
     workdir = Path(command.workdir)
     for part in workdir.parts:
         if len(part.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
             raise RunError(
-                f"--workdir={command.workdir}: a name of {len(part)} characters is too long for a folder; take at most {LONGEST_NAME}"
+                f"--workdir={command.workdir}: a name of {len(part)} characters is too long for a "
+                f"folder; take at most {LONGEST_NAME}"
             )
     for place in (workdir, *workdir.parents):
         if place.exists() and not place.is_dir():
             raise RunError(
-                f"--workdir={workdir}: {place} is a file; name a folder, which is made if it is missing"
+                f"--workdir={workdir}: {place} is a file; name a folder, which is made if it is "
+                "missing"
             )
     return run_directory(workdir)
 
 
 def _is_converted(workdir: Path) -> bool:
-    """Tell whether a run directory is one that experiments.convert made, so that its data are for the user to name."""
+    """Tell whether experiments.convert made a run directory, so that a user names its data."""
     return (workdir / "converted.json").exists()
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command line and return the exit code; what a user can mend ends in one message, with the traceback kept beside the run."""
+    """Run a command line and return the exit code.
+
+    What a user can mend ends in one message, with the traceback kept beside the run.
+    """
     command = None
     try:
         command = parse(arguments)
@@ -164,7 +175,10 @@ def _forget_traceback(command: Command) -> None:
 
 
 def _keep_traceback(command: Command | None, *, always: bool = False) -> Path | None:
-    """Write the traceback of the error that is being handled beside the run, or with `always`, if there is no run, to a temporary file."""
+    """Write the traceback of the error that is being handled into the run directory.
+
+    Without a run it is written, if `always`, to a temporary file. Return its path, or None.
+    """
     workdir = Path(command.workdir) if command and command.workdir else None
     with contextlib.suppress(OSError, ValueError):  # the disk may be what is wrong
         if workdir is not None and workdir.is_dir():

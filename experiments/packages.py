@@ -1,4 +1,7 @@
-"""The packages that stand beside this one, sde_lib, models and samplers: a folder of that name elsewhere can hide them."""
+"""The packages that stand beside this one: sde_lib, models and samplers.
+
+A folder of that name elsewhere can hide them.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,19 +11,23 @@ HERE = Path(__file__).resolve().parents[1]
 
 
 def check_packages() -> None:
-    """Raise an ImportError if Python would import another folder or file in place of one of the packages; import none of them."""
+    """Raise an ImportError if Python would import something else as one of the packages.
+
+    None of them is imported for it.
+    """
     for name in PACKAGES:
         spec = find_spec(name)
-        found = _folder(spec)
+        folder = _folder(spec)
         if spec is None:
             raise ImportError(
-                f"experiments needs the package {name!r}, which stands beside it in {HERE}; install the project, "
-                "or add that folder to PYTHONPATH"
+                f"experiments needs the package {name!r}, which stands beside it in {HERE}; "
+                "install the project, or add that folder to PYTHONPATH"
             )
-        if found != HERE / name:
+        if folder != HERE / name:
             raise ImportError(
-                f"'import {name}' finds {found}, not the package of this project in {HERE / name}; rename that {name}, start Python "
-                f"from another folder, or put {HERE} first in PYTHONPATH"
+                f"'import {name}' finds {folder}, not the package of this project in "
+                f"{HERE / name}; rename that {name}, start Python from another folder, or put "
+                f"{HERE} first in PYTHONPATH"
             )
 
 

@@ -1,6 +1,7 @@
 """One training step, usable from any loop: no flags, no configuration, any callable as the network.
 
-A step draws its randomness from ``fold_in(key, step)``, so that a run resumed from a `TrainState` is bitwise the run never stopped.
+A step draws its randomness from ``fold_in(key, step)``, so that a run resumed from a `TrainState`
+is bitwise the run never stopped.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,18 +36,29 @@ class Metrics(NamedTuple):
 
 
 def init_state(key: Key[Array, ""], params: Params, tx: optax.GradientTransformation) -> TrainState:
-    """Return the state before the first step; it owns a copy of `params`, as steps donate their state."""
+    """Return the state before the first step.
+
+    It owns a copy of `params`, as steps donate their state.
+    """
 
     @jax.jit  # one program, not one for every shape
     def init(key, params):
-        own, ema = (jax.tree.map(jnp.copy, params) for _ in range(2))
-        return TrainState(jnp.zeros((), jnp.int32), own, ema, tx.init(params), jnp.copy(key))
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=jax.tree.map(jnp.copy, params),
+            ema=jax.tree.map(jnp.copy, params),
+            opt=tx.init(params),
+            key=jnp.copy(key),
+        )
 
     return init(key, params)
 
 
 def ema_update(ema: Params, params: Params, rate: float, step: Int[Array, ""]) -> Params:
-    """Move the average towards `params`, at a rate that warms up as min(rate, (1 + n) / (10 + n)) with n = step + 1 updates."""
+    """Move the average towards `params`, at a rate that warms up.
+
+    The rate is min(rate, (1 + n) / (10 + n)) with n = step + 1 updates.
+    """
     n = step + 1
     warm = jnp.minimum(rate, (1 + n) / (10 + n))
     return jax.tree.map(lambda e, p: e + (1 - warm) * (p - e), ema, params)
@@ -58,12 +70,15 @@ def make_train_step(
     ema_rate: float = 0.999,
     accumulate: int = 1,
 ) -> Callable:
-    """Return the compiled step (state, batch) -> (state, Metrics); it donates the state it is given.
+    """Return the compiled step (state, batch) -> (state, Metrics).
 
-    With `accumulate` = k above 1 a step takes a sequence of k batches of one size instead of a batch, and updates once, along the mean of
-    their gradients: for a loss that is a mean over examples, what one batch of all their examples would give, in the memory of one.
-    `state.step`, the moving average and the learning rate count updates. Batch i draws its randomness from ``fold_in(key, i)``, where
-    `key` is that of the step.
+    It donates the state it is given.
+
+    With `accumulate` = k above 1 a step takes a sequence of k batches of one size instead of a
+    batch, and updates once, along the mean of their gradients: for a loss that is a mean over
+    examples, what one batch of all their examples would give, in the memory of one. `state.step`,
+    the moving average and the learning rate count updates. Batch i draws its randomness from
+    ``fold_in(key, i)``, where `key` is that of the step.
     """
     if accumulate < 1:
         raise ValueError(f"need accumulate >= 1, got {accumulate}")
@@ -77,14 +92,23 @@ def make_train_step(
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = ema_update(state.ema, params, ema_rate, state.step)
-        metrics = Metrics(loss=loss, grad_norm=optax.tree.norm(grads))
-        return TrainState(state.step + 1, params, ema, opt, state.key), metrics
+        new_state = TrainState(
+            step=state.step + 1,
+            params=params,
+            ema=ema,
+            opt=opt,
+            key=state.key,
+        )
+        return new_state, Metrics(loss=loss, grad_norm=optax.tree.norm(grads))
 
     return jax.jit(step, donate_argnums=0)
 
 
 def _mean_over_batches(gradient: Callable, count: int) -> Callable:
-    """Return the function (params, key, batches) -> means of loss and gradient over `count` batches, one after the other."""
+    """Return the function (params, key, batches) -> means of loss and gradient.
+
+    It goes through `count` batches, one after the other.
+    """
 
     def mean(params: Params, key: Array, batches: Sequence[Any]) -> Any:
         if len(batches) != count:
@@ -93,8 +117,8 @@ def _mean_over_batches(gradient: Callable, count: int) -> Callable:
 
         def add(total, numbered):
             number, batch = numbered
-            found = gradient(params, jax.random.fold_in(key, number), batch)
-            return jax.tree.map(jnp.add, total, found), None
+            loss_and_gradient = gradient(params, jax.random.fold_in(key, number), batch)
+            return jax.tree.map(jnp.add, total, loss_and_gradient), None
 
         first = jax.tree.map(lambda a: a[0], stacked)
         shapes = jax.eval_shape(gradient, params, key, first)

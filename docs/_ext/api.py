@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 PACKAGES = ("sde_lib", "samplers", "models", "experiments.data")
 EXPERIMENTS = {
     "experiments.run.loading": ("load", "Loaded"),
-    "experiments.run.build": ("Run", "Facts", "build"),
+    "experiments.run.build": ("Run", "DataFacts", "build"),
     "experiments.modes.train": ("train",),
     "experiments.run.callbacks": ("Snapshot", "StopTraining", "EarlyStopping"),
     "experiments.state": ("TrainState", "Metrics", "init_state", "make_train_step", "ema_update"),

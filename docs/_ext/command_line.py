@@ -13,7 +13,7 @@ from sphinx.util.docutils import SphinxDirective
 from experiments.command.help import CONFIGS, NO_CONFIGS, help_text
 from experiments.configs.common import base_config
 from experiments.modes import MODES
-from experiments.modes.train import FREE, FREE_TRAIN
+from experiments.run.opening import FREE, FREE_TRAIN
 from experiments.run.walks import ADAPTIVE, GRIDS
 
 

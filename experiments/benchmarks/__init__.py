@@ -1,1 +1,4 @@
-"""Measured claims about speed, one script each (`python -m experiments.benchmarks`); they print ratios, never pass or fail."""
+"""Measured claims about speed, one script each (`python -m experiments.benchmarks`).
+
+They print ratios, never pass or fail.
+"""

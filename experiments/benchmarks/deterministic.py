@@ -1,7 +1,8 @@
-"""The deterministic half of `work_precision`: the error of every sampler on every grid where the end of the flow is known.
+"""The deterministic half of `work_precision`: every sampler on every grid.
 
-The scores are exact, so that the only error is the sampler's; float64. `error` is the median over the 512 starts of the root mean square,
-over dimensions, of the distance to the exact end in x / alpha.
+The end of the flow is known. The scores are exact, so that the only error is the sampler's;
+float64. `error` is the median over the 512 starts of the root mean square, over dimensions, of the
+distance to the exact end in x / alpha.
 """
 
 from typing import Any, cast
@@ -57,6 +58,7 @@ SAMPLERS: dict[str, Sampler] = {
     "UniPC3": UniPC(predictor_order=3),
     "SA3": SASolver(tau=0.0),
 }
+# Network calls a step, where there is more than one.
 CALLS = {
     "Heun": 2,
     "DPM2": 2,
@@ -64,11 +66,14 @@ CALLS = {
     "DPMSolver3": 3,
     "DPMpp2S": 2,
     "DPMpp3S": 3,
-}  # network calls a step, else 1
+}
 
 
 def end(sampler: Sampler, problem: Problem, ts: np.ndarray) -> np.ndarray:
-    """Return where the sampler ends, in x / alpha, by its steps in NumPy with the compiled exact estimate."""
+    """Return where the sampler ends, in x / alpha (512, d).
+
+    Its steps are made in NumPy, with the compiled exact estimate.
+    """
     plan = in_float64(sampler.plan, problem.sde, ts)
     x: Any = problem.x
     memory: Any = jax.tree.map(lambda a: np.zeros(a.shape), jax.eval_shape(sampler.init, x))
@@ -86,73 +91,78 @@ def end(sampler: Sampler, problem: Problem, ts: np.ndarray) -> np.ndarray:
 
 def error(sampler: Sampler, problem: Problem, ts: np.ndarray) -> float:
     """Return the median over the starts of the root mean square distance to the exact end."""
-    return float(np.median(np.sqrt(np.mean((end(sampler, problem, ts) - problem.y) ** 2, 1))))
+    distances = np.sqrt(np.mean((end(sampler, problem, ts) - problem.y) ** 2, 1))
+    return float(np.median(distances))
 
 
-def measure(names=tuple(SAMPLERS), nfe=NFE, only=()) -> list[dict]:
-    """Return one record for each problem, grid, sampler and number of evaluations."""
-    records = []
+def measure_errors(names=tuple(SAMPLERS), nfe=NFE, only=()) -> list[dict]:
+    """Return one record for each problem, grid, sampler and number of evaluations.
+
+    `only` names the problems; none of them stands for all.
+    """
     with jax.enable_x64(True):
-        for title, problem in problems(*only).items():
-            for grid, make in problem.grids.items():
-                for budget in nfe:
-                    for name in names:
-                        steps, rest = divmod(budget, CALLS.get(name, 1))
-                        if not rest:
-                            value = error(SAMPLERS[name], problem, make(steps))
-                            records.append(
-                                {
-                                    "problem": title,
-                                    "grid": grid,
-                                    "sampler": name,
-                                    "nfe": budget,
-                                    "error": value,
-                                }
-                            )
+        return [
+            record
+            for title, problem in problems(*only).items()
+            for grid in problem.grids
+            for budget in nfe
+            for record in _records(title, problem, grid, budget, names)
+        ]
+
+
+def _records(title: str, problem: Problem, grid: str, budget: int, names) -> list[dict]:
+    """Return the records of the samplers that can spend exactly `budget` evaluations."""
+    records = []
+    for name in names:
+        steps, rest = divmod(budget, CALLS.get(name, 1))
+        if not rest:
+            records.append(
+                {
+                    "problem": title,
+                    "grid": grid,
+                    "sampler": name,
+                    "nfe": budget,
+                    "error": error(SAMPLERS[name], problem, problem.grids[grid](steps)),
+                }
+            )
     return records
 
 
 def best(records: list[dict]) -> dict[tuple[str, int], dict]:
     """Return the record with the smallest error of each problem and number of evaluations."""
-    found: dict[tuple[str, int], dict] = {}
+    winners: dict[tuple[str, int], dict] = {}
     for record in records:
-        key = record["problem"], record["nfe"]
-        if key not in found or record["error"] < found[key]["error"]:
-            found[key] = record
-    return found
+        key = (record["problem"], record["nfe"])
+        if key not in winners or record["error"] < winners[key]["error"]:
+            winners[key] = record
+    return winners
 
 
-def table(records: list[dict]) -> str:
-    """Return, as Markdown, the best of each problem and number of evaluations."""
-    winners, budgets = best(records), sorted({r["nfe"] for r in records})
+def as_markdown(records: list[dict]) -> str:
+    """Return a Markdown table of the best of each problem and number of evaluations."""
+    winners = best(records)
+    budgets = sorted({r["nfe"] for r in records})
     lines = ["| | " + " | ".join(map(str, budgets)) + " |", "|---" * (1 + len(budgets)) + "|"]
     for problem in dict.fromkeys(r["problem"] for r in records):
-        cells = (winners[problem, nfe] for nfe in budgets)
-        lines.append(
-            f"| {problem} | "
-            + " | ".join(f"{c['error']:.1e} {c['sampler']}, {c['grid']}" for c in cells)
-            + " |"
-        )
+        cells = []
+        for nfe in budgets:
+            winner = winners[problem, nfe]
+            cells.append(f"{winner['error']:.1e} {winner['sampler']}, {winner['grid']}")
+        lines.append(f"| {problem} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def draw(records: list[dict], figure: Figure) -> None:
     """Draw the error of each sampler on its best grid against the evaluations into a figure."""
     titles = list(dict.fromkeys(r["problem"] for r in records))
-    for axes, title in zip(
-        np.atleast_1d(figure.subplots(1, len(titles), sharey=True)), titles, strict=True
-    ):
+    panels = np.atleast_1d(figure.subplots(1, len(titles), sharey=True))
+    for axes, title in zip(panels, titles, strict=True):
         for name in dict.fromkeys(r["sampler"] for r in records):
-            curve = sorted(
-                best([r for r in records if r["problem"] == title and r["sampler"] == name]).items()
-            )
-            axes.loglog(
-                [nfe for (_, nfe), _ in curve],
-                [r["error"] for _, r in curve],
-                ".-",
-                label=name,
-                linewidth=1,
-            )
+            own = [r for r in records if r["problem"] == title and r["sampler"] == name]
+            curve = sorted(best(own).values(), key=lambda r: r["nfe"])
+            nfe = [r["nfe"] for r in curve]
+            errors = [r["error"] for r in curve]
+            axes.loglog(nfe, errors, ".-", label=name, linewidth=1)
         axes.set(title=title, xlabel="network evaluations")
     figure.axes[0].set_ylabel("median error")
     figure.axes[-1].legend(fontsize="x-small", ncols=2)

@@ -2,10 +2,12 @@
 
     python -m experiments.benchmarks.digits --workdir=runs/demo
 
-For every sampler, from the same 512 starts: network evaluations, seconds, the median distance to the answer of 1000 steps (root mean square
-over pixels in [-1, 1], of the probability flow; a stochastic sampler has an answer of its own), how often the nearest other image is of the
-same kind (1-NN, 0.5: as alike as two halves of the data) and the Frechet distance in pixels, against as many training images. Solvers that
-`--mode=fit` has learnt for the run are measured beside the others. The answer of 1000 steps is kept in the run.
+For every sampler, from the same 512 starts: network evaluations, seconds, the median distance to
+the answer of 1000 steps (root mean square over pixels in [-1, 1], of the probability flow; a
+stochastic sampler has an answer of its own), how often the nearest other image is of the same kind
+(1-NN, 0.5: as alike as two halves of the data) and the Frechet distance in pixels, against as many
+training images. Solvers that `--mode=fit` has learnt for the run are measured beside the others.
+The answer of 1000 steps is stored in the run.
 """
 
 import argparse
@@ -25,13 +27,10 @@ from ..run.loading import Loaded, load
 from ..storage.jobs import save_arrays
 from ..storage.writing import write_json
 
-NUMBER, BATCH = 512, 128
-REFERENCE = {
-    "name": "DPMpp2M",
-    "grid": "log_snr",
-    "steps": 999,
-    "end": 1e-3,
-}  # and one evaluation to denoise
+NUMBER = 512
+BATCH = 128
+# 999 steps, and one evaluation to denoise.
+REFERENCE = {"name": "DPMpp2M", "grid": "log_snr", "steps": 999, "end": 1e-3}
 SETTINGS: dict[str, dict] = {
     **{f"recommended {n}": {"name": "recommended", "nfe": n} for n in (5, 10, 20, 50)},
     **{
@@ -48,72 +47,91 @@ SETTINGS: dict[str, dict] = {
 
 
 def images(loaded: Loaded, setting: dict) -> tuple[np.ndarray, int, float]:
-    """Return samples in model range, their network evaluations, and the seconds without compilation."""
-    spent, parts, nfe, setting = [], [], 0, ConfigDict(setting)
-    draw(loaded.run, loaded.denoiser, setting, np.arange(BATCH))
+    """Return samples in model range, their network evaluations, and the seconds they took.
+
+    Compilation is not among the seconds.
+    """
+    setting = ConfigDict(setting)
+    draw(loaded.run, loaded.denoiser, setting, np.arange(BATCH))  # compiles
+    seconds = 0.0
+    batches = []
     for first in range(0, NUMBER, BATCH):
         start = time.perf_counter()
-        x, calls = draw(loaded.run, loaded.denoiser, setting, first + np.arange(BATCH))
-        spent.append(time.perf_counter() - start)
-        parts.append(x)
-        nfe = max(nfe, calls)
-    return np.concatenate(parts), nfe, sum(spent)
+        batches.append(draw(loaded.run, loaded.denoiser, setting, first + np.arange(BATCH)))
+        seconds += time.perf_counter() - start
+    x = np.concatenate([batch.x for batch in batches])
+    return x, max(batch.nfe for batch in batches), seconds
 
 
 def reference(loaded: Loaded, workdir: Path) -> tuple[np.ndarray, float]:
-    """Return the ends after 1000 evaluations and the seconds they took, from the run if they are there."""
+    """Return the ends after 1000 evaluations and the seconds they took.
+
+    Both are read from the run if they are there.
+    """
     path = workdir / f"reference_{loaded.step}.npz"
     if not path.exists():
         start = time.perf_counter()
         parts = [
-            draw(loaded.run, loaded.denoiser, ConfigDict(REFERENCE), f + np.arange(BATCH)).x
-            for f in range(0, NUMBER, BATCH)
+            draw(loaded.run, loaded.denoiser, ConfigDict(REFERENCE), first + np.arange(BATCH)).x
+            for first in range(0, NUMBER, BATCH)
         ]
         save_arrays(path, x=np.concatenate(parts), seconds=time.perf_counter() - start)
     with np.load(path) as saved:
         return saved["x"], float(saved["seconds"])
 
 
-def measure(loaded: Loaded, workdir: Path) -> list[dict]:
-    """Return one row for each sampler; print each when it is there."""
-    run, config = loaded.run, loaded.run.config
+def compare_samplers(loaded: Loaded, workdir: Path) -> list[dict]:
+    """Return one row for each sampler, and print each as it comes."""
+    config = loaded.run.config
     real = real_images(make_dataset(config), config.eval.train_split)
     real = real[np.random.default_rng(0).permutation(len(real))[:NUMBER]]
-    (answer, waited), rows = reference(loaded, workdir), []
+    answer, answer_seconds = reference(loaded, workdir)
     fitted = {
         path.stem: dict(config.samplers[path.stem])
         for path in sorted((workdir / "fits").glob("*.json"))
     }
     print(
-        "| sampler | NFE | seconds | distance to 1000 steps | 1-NN | Frechet |\n|---|---|---|---|---|---|"
+        "| sampler | NFE | seconds | distance to 1000 steps | 1-NN | Frechet "
+        "|\n|---|---|---|---|---|---|"
     )
+    rows = []
     for name, setting in {"1000 steps": None, **fitted, **SETTINGS}.items():
-        x, nfe, seconds = (answer, 1000, waited) if setting is None else images(loaded, setting)
-        distance = float(np.median(np.sqrt(np.mean((x - answer) ** 2, (1, 2, 3)))))
-        fake = run.facts.codec.decode(x)
-        a, b = (f.reshape(len(f), -1).astype(np.float64) for f in (fake, real))
-        n = min(len(a), len(b))
-        score = metrics.nearest_neighbour_accuracy(a[:n], b[:n])
-        frechet = metrics.frechet_distance(metrics.pooled_pixels(fake), metrics.pooled_pixels(real))
-        rows.append(
-            {
-                "sampler": name,
-                "nfe": nfe,
-                "seconds": seconds,
-                "distance": distance,
-                "one_nn": score._asdict(),
-                "frechet": frechet,
-            }
-        )
+        if setting is None:
+            x, nfe, seconds = answer, 1000, answer_seconds
+        else:
+            x, nfe, seconds = images(loaded, setting)
+        row = {"sampler": name, "nfe": nfe, "seconds": seconds}
+        row |= scores(x, answer, loaded.run.facts.codec.decode(x), real)
+        rows.append(row)
         print(
-            f"| {name} | {nfe} | {seconds:.1f} | {distance:.4f} | {score.value:.3f} ± {score.std_error:.3f} | {frechet:.2f} |",
+            f"| {name} | {nfe} | {seconds:.1f} | {row['distance']:.4f} | "
+            f"{row['one_nn']['value']:.3f} ± {row['one_nn']['std_error']:.3f} | "
+            f"{row['frechet']:.2f} |",
             flush=True,
         )
     return rows
 
 
+def scores(x: np.ndarray, answer: np.ndarray, fake: np.ndarray, real: np.ndarray) -> dict:
+    """Return how far samples are from the answer, and how they compare with real images.
+
+    `x` and `answer` are in model range, `fake` and `real` in raw values.
+    """
+    distances = np.sqrt(np.mean((x - answer) ** 2, (1, 2, 3)))
+    number = min(len(fake), len(real))
+    a = fake.reshape(len(fake), -1).astype(np.float64)
+    b = real.reshape(len(real), -1).astype(np.float64)
+    return {
+        "distance": float(np.median(distances)),
+        "one_nn": metrics.nearest_neighbour_accuracy(a[:number], b[:number])._asdict(),
+        "frechet": metrics.frechet_distance(
+            metrics.pooled_pixels(fake), metrics.pooled_pixels(real)
+        ),
+    }
+
+
 def main() -> None:
-    """Measure, print and keep."""
+    """Compare the samplers of a run, print the rows and write them into the run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--workdir", type=Path, required=True, help="run directory of a network trained on images"
@@ -121,7 +139,7 @@ def main() -> None:
     workdir = parser.parse_args().workdir
     set_up_jax()
     loaded = with_fits(load(workdir), workdir)
-    write_json(workdir / "samplers.json", measure(loaded, workdir))
+    write_json(workdir / "samplers.json", compare_samplers(loaded, workdir))
 
 
 if __name__ == "__main__":

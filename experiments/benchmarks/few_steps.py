@@ -2,9 +2,10 @@
 
     python -m experiments.benchmarks.few_steps --out=few_steps.json
 
-For each mixture of `problems` and 5, 8 and 10 evaluations: `fit_grid` (with DPM-Solver++(2M)) and `fit_solver` learn on 128 noises of
-their own, half of them held out; the error is that of the 512 noises of the problem. "published" is the least of 23 settings of diffusers
-0.42, k-diffusion and dpm-solver over the grids of their papers; "recommended" is ours without learning.
+For each mixture of `problems` and 5, 8 and 10 evaluations: `fit_grid` (with DPM-Solver++(2M)) and
+`fit_solver` learn on 128 noises of their own, half of them held out; the error is that of the 512
+noises of the problem. "published" is the least of 23 settings of diffusers 0.42, k-diffusion and
+dpm-solver over the grids of their papers; "recommended" is ours without learning.
 """
 
 import argparse
@@ -33,20 +34,18 @@ PUBLISHED = {
 def median_error(problem: Problem, ends, end: float | None) -> float:
     """Return the median distance of `ends` from the exact ends, in x / alpha."""
     alpha = 1.0 if end is None else float(problem.sde.marginal(jnp.asarray(end))[0])
-    return float(
-        np.median(np.sqrt(np.mean((np.asarray(ends, np.float64) / alpha - problem.y) ** 2, -1)))
-    )
+    distances = np.asarray(ends, np.float64) / alpha - problem.y
+    return float(np.median(np.sqrt(np.mean(distances**2, -1))))
 
 
-def measure(name: str, problem: Problem, nfe: int) -> dict:
+def compare_ways(name: str, problem: Problem, nfe: int) -> dict:
     """Fit both for one problem and budget; return errors and seconds, compilation included."""
-    sde, denoise, start = (
-        problem.sde,
-        problem.data.denoiser(problem.sde),
-        jnp.asarray(problem.x, jnp.float32),
-    )
+    sde = problem.sde
+    denoise = problem.data.denoiser(sde)
+    start = jnp.asarray(problem.x, jnp.float32)
     end = 1e-3 if name.endswith("VP") else None
-    x, key = draw_prior(jax.random.key(1), sde, (128, start.shape[1])), jax.random.key(0)
+    x = draw_prior(jax.random.key(1), sde, (128, start.shape[1]))
+    key = jax.random.key(0)
     row: dict = {"problem": name, "nfe": nfe, "published": PUBLISHED[name][NFE.index(nfe)]}
 
     def walked(sampler, ts, denoise_last=False):
@@ -55,9 +54,9 @@ def measure(name: str, problem: Problem, nfe: int) -> dict:
     choice = recommended(sde, nfe, denoise=denoise, end=end, denoise_last=end is None)
     row["recommended"] = median_error(problem, walked(*choice, end is None), end)
     before = time.perf_counter()
-    steps, last = (
-        (nfe, 1e-3) if end else (nfe - 1, 0.1 / nfe / 80)
-    )  # one evaluation denoises at the end
+    steps, last = nfe, 1e-3
+    if end is None:  # one evaluation denoises at the end
+        steps, last = nfe - 1, 0.1 / nfe / 80
     grid = fit_grid(DPMpp2M(), denoise, sde, x, steps, end=last, denoise_last=end is None).result
     row |= {
         "fit_grid": median_error(problem, walked(DPMpp2M(), grid, end is None), end),
@@ -73,21 +72,24 @@ def measure(name: str, problem: Problem, nfe: int) -> dict:
 
 
 def main(out: Path | None = None) -> None:
-    """Measure and print."""
+    """Compare the ways on all problems and print; `out`: where to write the rows as JSON."""
     set_up_jax()
     rows = []
     print(
-        "| problem | NFE | published | recommended | fit_grid | fit_solver | seconds |\n|---|---|---|---|---|---|---|",
+        "| problem | NFE | published | recommended | fit_grid | fit_solver | seconds "
+        "|\n|---|---|---|---|---|---|---|",
         flush=True,
     )
     for name, problem in problems(*PUBLISHED).items():
         for nfe in NFE:
-            rows.append(row := measure(name, problem, nfe))
+            row = compare_ways(name, problem, nfe)
+            rows.append(row)
             errors = " | ".join(
                 f"{row[k]:.1e}" for k in ("published", "recommended", "fit_grid", "fit_solver")
             )
             print(
-                f"| {name} | {nfe} | {errors} | {row['grid_seconds']:.0f} + {row['solver_seconds']:.0f} |",
+                f"| {name} | {nfe} | {errors} | {row['grid_seconds']:.0f} + "
+                f"{row['solver_seconds']:.0f} |",
                 flush=True,
             )
     if out is not None:

@@ -1,4 +1,5 @@
-"""Pictures of what is exact and of how far we are from it; each caption carries the error that its picture was drawn with.
+"""Pictures of what is exact and of how far we are from it; each caption carries the error that its
+picture was drawn with.
 
 python -m experiments.benchmarks.gallery        # draws them anew and writes docs/gallery.md
 """
@@ -60,8 +61,9 @@ def walk(figure: Figure) -> str:
     shares = np.bincount(nearest, minlength=8) / len(nearest)
     error = np.sqrt(1 / 8 * 7 / 8 / len(nearest))
     return (
-        f"2000 noises become eight modes in {int(samples.nfe)} evaluations of the exact denoiser, by `recommended`. Each mode should have "
-        f"a share of 0.125 with standard error {error:.4f}; the shares are {shares.min():.3f} to {shares.max():.3f}."
+        f"2000 noises become eight modes in {int(samples.nfe)} evaluations of the exact denoiser, "
+        "by `recommended`. Each mode should have a share of 0.125 with standard error "
+        f"{error:.4f}; the shares are {shares.min():.3f} to {shares.max():.3f}."
     )
 
 
@@ -93,8 +95,9 @@ def work_precision(figure: Figure) -> str:
     axes.legend(fontsize=8)
     listed = ", ".join(f"{name} {error:.1e}" for name, error in last.items())
     return (
-        "Root mean square distance, a coordinate, between where a walk ends and where the exact flow ends, for a mixture of 8 modes in 64 "
-        f"dimensions under VP on log-SNR times; the ends are known to 6e-10. At {NFE[-1]} evaluations: {listed}."
+        "Root mean square distance, a coordinate, between where a walk ends and where the exact "
+        "flow ends, for a mixture of 8 modes in 64 dimensions under VP on log-SNR times; the ends "
+        f"are known to 6e-10. At {NFE[-1]} evaluations: {listed}."
     )
 
 
@@ -113,8 +116,9 @@ def likelihood(figure: Figure) -> str:
     right.semilogy(x[:, 0], np.maximum(difference, 1e-8), ".", color="#c2410c")
     right.set(xlabel="x, at y = 0", ylabel="difference, nats")
     return (
-        f"The likelihood of 81 points by the probability flow with exact trace, tolerance 1e-5, {int(np.mean(flow.nfe))} evaluations: at "
-        f"most {difference.max():.1e} nats from the exact log-density, {np.median(difference):.1e} in the median."
+        "The likelihood of 81 points by the probability flow with exact trace, tolerance 1e-5, "
+        f"{int(np.mean(flow.nfe))} evaluations: at most {difference.max():.1e} nats from the exact "
+        f"log-density, {np.median(difference):.1e} in the median."
     )
 
 
@@ -146,8 +150,8 @@ def predictor_corrector(figure: Figure) -> str:
         distances[name] = float(np.sqrt(np.mean(distance**2) / 2))
     listed = ", ".join(f"{name}: {value:.4f}" for name, value in distances.items())
     return (
-        "Song et al.'s predictor and corrector on eight narrow modes. Root mean square distance to the nearest mode, a coordinate, exactly "
-        f"{np.sqrt(0.004):.4f} - {listed}."
+        "Song et al.'s predictor and corrector on eight narrow modes. Root mean square distance "
+        f"to the nearest mode, a coordinate, exactly {np.sqrt(0.004):.4f} - {listed}."
     )
 
 
@@ -165,8 +169,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     parts = [
         "# Gallery",
-        "Every picture is of a problem whose answer is known; its caption says how far from it we are. Drawn, and this page written, by "
-        "`python -m experiments.benchmarks.gallery`.",
+        "Every picture is of a problem whose answer is known; its caption says how far from it we "
+        "are. Drawn, and this page written, by `python -m experiments.benchmarks.gallery`.",
     ]
     for name, (title, draw) in PICTURES.items():
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")

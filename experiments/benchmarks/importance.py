@@ -1,15 +1,18 @@
-"""How much importance sampling of t cuts the variance of the likelihood-weighted loss and of its gradient, on a trained run.
+"""How much importance sampling of t cuts the variance of the loss and of its gradient.
 
     python -m experiments.benchmarks.importance runs/demo
 
-Uniform times with weighting "likelihood" against times in proportion to g^2 / sigma^2 (`LogUniform`) with weighting "noise", which have the
-same expectation but for the constant Z. Independent times, so that stratification plays no part. Variances are compared after division by
-the squared mean; errors are the standard error over four quarters of the batches. With uniform times a few draws near t_min carry the
-variance, so that a finite sample rather misses some of it.
+The loss is the likelihood-weighted one of a trained run. Uniform times with weighting "likelihood"
+against times in proportion to g^2 / sigma^2 (`LogUniform`) with weighting "noise", which have the
+same expectation but for the constant Z. Independent times, so that stratification plays no part.
+Variances are compared after division by the squared mean; errors are the standard error over four
+quarters of the batches. With uniform times a few draws near t_min carry the variance, so that a
+finite sample rather misses some of it.
 """
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +32,17 @@ WAYS = {
 }
 
 
-def measure(
-    loaded: Loaded, batches: int = 64, size: int = 32
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return each way's losses (batches, size), and its gradients' projections on 32 random directions (batches, 32)."""
-    run, sde = loaded.run, loaded.sde
+class Draws(NamedTuple):
+    """What one way of drawing times gives."""
+
+    losses: np.ndarray  # (batches, size)
+    gradients: np.ndarray  # (batches, 32), projected on random directions
+
+
+def draw_losses(loaded: Loaded, batches: int = 64, size: int = 32) -> dict[str, Draws]:
+    """Return losses and projected gradients of each of `WAYS`, on the same batches."""
+    run = loaded.run
+    sde = loaded.sde
     stream = data.batches(
         make_dataset(run.config), run.config.train.split, size, seed=1, train=True
     )
@@ -45,47 +54,49 @@ def measure(
         t = draw_times(for_times, sde, size, times, stratified=False)
         return denoising_loss(for_noise, run.denoiser(restore(params)), x, t, weighting=weighting)
 
+    def mean_and_losses(params, key, x, times, weighting):
+        values = losses(params, key, x, times, weighting)
+        return jnp.mean(values), values
+
     @jax.jit
     def both(key, x):
-        found = {}
+        draws = {}
         for name, (times, weighting) in WAYS.items():
-            gradient, loss = jax.grad(
-                lambda p, t=times, w=weighting: (jnp.mean(v := losses(p, key, x, t, w)), v),
-                has_aux=True,
-            )(params)
-            found[name] = loss, directions @ gradient
-        return found
+            gradient_of = jax.grad(mean_and_losses, has_aux=True)
+            gradient, loss = gradient_of(params, key, x, times, weighting)
+            draws[name] = Draws(losses=loss, gradients=directions @ gradient)
+        return draws
 
-    found = [
-        jax.tree.map(np.asarray, both(jax.random.key(100 + i), next(stream)["x"]))
-        for i in range(batches)
-    ]
-    return {
-        name: (np.stack([f[name][0] for f in found]), np.stack([f[name][1] for f in found]))
-        for name in WAYS
-    }
+    draws = []
+    for i in range(batches):
+        key = jax.random.key(100 + i)
+        draws.append(jax.tree.map(np.asarray, both(key, next(stream)["x"])))
+    return jax.tree.map(lambda *parts: np.stack(parts), *draws)
 
 
-def relative_variances(loss: np.ndarray, gradient: np.ndarray, scale: float) -> np.ndarray:
-    """Return the variance of one loss over its squared mean, and of a batch's gradient, projected, in units of the loss's mean."""
-    return np.array([loss.var() / loss.mean() ** 2, gradient.var(0, ddof=1).sum() / scale**2])
+def relative_variances(draws: Draws, part: slice) -> np.ndarray:
+    """Return two variances over some of the batches, of a loss and of a batch's gradient.
+
+    The first is in units of its squared mean, the second, of the projected gradient, in units of
+    the squared mean of all losses.
+    """
+    losses = draws.losses[part]
+    gradient = draws.gradients[part].var(0, ddof=1).sum()
+    return np.array([losses.var() / losses.mean() ** 2, gradient / draws.losses.mean() ** 2])
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure the run that the command line names, and print the ratios of the variances."""
     set_up_jax()
-    found = measure(load(Path(sys.argv[1])))
+    uniform, importance = draw_losses(load(Path(sys.argv[1]))).values()
     ratios = []
     for part in (slice(None), *(slice(i, None, 4) for i in range(4))):
-        values = [
-            relative_variances(loss[part], gradient[part], loss.mean())
-            for loss, gradient in found.values()
-        ]
-        ratios.append(values[0] / values[1])
-    error = np.std(ratios[1:], axis=0, ddof=1) / 2
-    for name, value, spread in zip(("loss", "gradient"), ratios[0], error, strict=True):
+        ratios.append(relative_variances(uniform, part) / relative_variances(importance, part))
+    errors = np.std(ratios[1:], axis=0, ddof=1) / 2
+    for name, value, error in zip(("loss", "gradient"), ratios[0], errors, strict=True):
         print(
-            f"variance of the likelihood-weighted {name}, uniform t over importance sampling: {value:.1f} ± {spread:.1f}"
+            f"variance of the likelihood-weighted {name}, uniform t over importance sampling: "
+            f"{value:.1f} ± {error:.1f}"
         )
 
 

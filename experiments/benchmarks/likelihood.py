@@ -1,13 +1,16 @@
-"""Evaluations and seconds per likelihood at equal error, beside what score_sde does: SciPy's RK45 over t, host-driven, one error norm.
+"""Evaluations and seconds per likelihood at equal error, beside what score_sde does.
 
     python -m experiments.benchmarks.likelihood
 
-Exact denoisers, exact traces, float64, 16 points at once. SciPy integrates dx/dt = f x - g^2/2 score and its divergence over t, as
-published, for all points together: one step size and the root mean square of their errors, so that hard points lean on easy ones. Ours
-steps each point by itself, and a batch costs what its slowest point takes. To tell the two apart, SciPy is also run on each point alone;
-then its slowest point counts too. Every way is run at tolerances from 1e-2 to 1e-8, and the evaluations (seconds) at which the root mean
-square error over the points reaches a value are interpolated on log scales. Errors are against closed forms (Gaussian) or a solve at 1e-12.
-An evaluation is one of the right-hand side; score_sde calls its network twice for it, ours once.
+score_sde runs SciPy's RK45 over t, driven by the host, with one error norm. Exact denoisers, exact
+traces, float64, 16 points at once. SciPy integrates dx/dt = f x - g^2/2 score and its divergence
+over t, as published, for all points together: one step size and the root mean square of their
+errors, so that hard points lean on easy ones. Ours steps each point by itself, and a batch costs
+what its slowest point takes. To tell the two apart, SciPy is also run on each point alone; then its
+slowest point counts too. Every way is run at tolerances from 1e-2 to 1e-8, and the evaluations
+(seconds) at which the root mean square error over the points reaches a value are interpolated on
+log scales. Errors are against closed forms (Gaussian) or a solve at 1e-12. An evaluation is one of
+the right-hand side; score_sde calls its network twice for it, ours once.
 """
 
 import time
@@ -42,21 +45,24 @@ def problems() -> dict[str, DataDistribution]:
 
 
 def published(data: DataDistribution, sde: SDE, x: np.ndarray, together: bool) -> Run:
-    """Return the likelihood as score_sde computes it, with the exact divergence: of all points together, or one after the other."""
+    """Return the likelihood as score_sde computes it, with the exact divergence.
+
+    It is that of all points `together`, or of one after the other.
+    """
     d = x.shape[1]
 
     @jax.jit
     def field(t, flat):
         x = flat.reshape(-1, d + 1)[:, :d]
-        (f, g), at = sde.coefficients(t), data.marginal(sde, x, t)
-        rates = jnp.concatenate(
-            [f * x - 0.5 * g**2 * at.score, (f * d - 0.5 * g**2 * at.divergence)[:, None]], 1
-        )
-        return rates.ravel()
+        f, g = sde.coefficients(t)
+        marginal = data.marginal(sde, x, t)
+        velocity = f * x - 0.5 * g**2 * marginal.score
+        divergence = f * d - 0.5 * g**2 * marginal.divergence
+        return jnp.concatenate([velocity, divergence[:, None]], 1).ravel()
 
     def solve(x, rtol):
         start = np.concatenate([x, np.zeros((len(x), 1))], 1).ravel()
-        found = solve_ivp(
+        solution = solve_ivp(
             lambda t, y: np.asarray(field(t, y)),
             (sde.t_min, 1.0),
             start,
@@ -64,8 +70,9 @@ def published(data: DataDistribution, sde: SDE, x: np.ndarray, together: bool) -
             rtol=rtol,
             atol=rtol,
         )
-        end = found.y[:, -1].reshape(-1, d + 1)
-        return np.asarray(sde.prior_log_prob(jnp.asarray(end[:, :d]))) + end[:, d], found.nfev
+        end = solution.y[:, -1].reshape(-1, d + 1)
+        prior = np.asarray(sde.prior_log_prob(jnp.asarray(end[:, :d])))
+        return prior + end[:, d], solution.nfev
 
     def run(rtol):
         if together:
@@ -82,7 +89,7 @@ def ours(data: DataDistribution, sde: SDE, x: np.ndarray) -> Run:
 
     def run(rtol):
         tolerance = jnp.asarray(rtol)
-        found = log_likelihood(
+        solution = log_likelihood(
             jax.random.key(0),
             data.denoiser(sde),
             sde,
@@ -91,7 +98,7 @@ def ours(data: DataDistribution, sde: SDE, x: np.ndarray) -> Run:
             rtol=tolerance,
             atol=tolerance,
         )
-        return np.asarray(found.log_prob), int(found.nfe)
+        return np.asarray(solution.log_prob), int(solution.nfe)
 
     return run
 
@@ -118,35 +125,38 @@ def at_error(curve: np.ndarray, error: float) -> np.ndarray:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure every problem under every process, and print a line for each solver."""
     print(
-        f"| problem | process | solver | {' | '.join(f'{e:.0e} nat' for e in ERRORS)} | at 1e-5: error, NFE |\n|{'---|' * 7}"
+        f"| problem | process | solver | {' | '.join(f'{e:.0e} nat' for e in ERRORS)} | at 1e-5: "
+        f"error, NFE |\n|{'---|' * 7}"
     )
     with jax.enable_x64(True):
         for name, data in problems().items():
             for sde in (VP(), SubVP(), VE()):
-                x = np.asarray(data.sample(jax.random.key(1), POINTS))
-                own = ours(data, sde, x)
-                exact = (
-                    np.asarray(data.model_log_prob(sde, jnp.asarray(x), sde.t_min))
-                    if isinstance(data, Gaussian)
-                    else own(1e-12)[0]
-                )
-                together, alone = (published(data, sde, x, way) for way in (True, False))
-                for solver, run, rounds in (
-                    ("RK45, together", together, 3),
-                    ("RK45, each alone", alone, 1),
-                    ("ours", own, 3),
-                ):
-                    curve = sweep(run, exact, rounds)
-                    cells = " | ".join(
-                        "{:.0f} NFE, {:.1g} s".format(*at_error(curve, error)) for error in ERRORS
-                    )
-                    error, nfe, _ = curve[np.argmin(np.abs(TOLERANCES - 1e-5))]
-                    print(
-                        f"| {name} | {type(sde).__name__} | {solver} | {cells} | {error:.0e}, {nfe:.0f} |",
-                        flush=True,
-                    )
+                for solver, curve in sweeps(data, sde).items():
+                    print(f"| {name} | {type(sde).__name__} | {solver} | {line(curve)} |")
+
+
+def sweeps(data: DataDistribution, sde: SDE) -> dict[str, np.ndarray]:
+    """Return the sweep of each solver on one problem."""
+    x = np.asarray(data.sample(jax.random.key(1), POINTS))
+    own = ours(data, sde, x)
+    if isinstance(data, Gaussian):
+        exact = np.asarray(data.model_log_prob(sde, jnp.asarray(x), sde.t_min))
+    else:
+        exact, _ = own(1e-12)
+    return {
+        "RK45, together": sweep(published(data, sde, x, together=True), exact, rounds=3),
+        "RK45, each alone": sweep(published(data, sde, x, together=False), exact, rounds=1),
+        "ours": sweep(own, exact, rounds=3),
+    }
+
+
+def line(curve: np.ndarray) -> str:
+    """Return the cells of a sweep: what each of `ERRORS` costs, and what tolerance 1e-5 gives."""
+    cells = ["{:.0f} NFE, {:.1g} s".format(*at_error(curve, error)) for error in ERRORS]
+    error, nfe, _ = curve[np.argmin(np.abs(TOLERANCES - 1e-5))]
+    return " | ".join([*cells, f"{error:.0e}, {nfe:.0f}"])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-r"""Random Gaussian mixtures of any size, with exact estimates in NumPy: families of problems, one for choosing and one kept aside.
+r"""Random Gaussian mixtures of any size, with exact estimates in NumPy.
 
-A mixture is scaled to standard deviation 1 and then to its size, so that what is hard is its shape: imbalanced weights, modes far apart,
-spectra that fall as those of images do, directions in which the data are thin. The end of the probability flow is found by DOP853 in the
-angle :math:`\theta = \arctan(\sigma / \alpha)` and the state :math:`u = x / \sqrt{\alpha^2 + \sigma^2}`, which is regular from pure noise
-to clean data, :math:`du/d\theta = \cos\theta\,\hat\epsilon - \sin\theta\,\hat x_0`.
+They come in families of problems, one for choosing and one that is held out. A mixture is scaled to
+standard deviation 1 and then to its size, so that what is hard is its shape: imbalanced weights,
+modes far apart, spectra that fall as those of images do, directions in which the data are thin. The
+end of the probability flow is found by DOP853 in the angle
+:math:`\theta = \arctan(\sigma / \alpha)` and the state :math:`u = x / \sqrt{\alpha^2 + \sigma^2}`,
+which is regular from pure noise to clean data,
+:math:`du/d\theta = \cos\theta\,\hat\epsilon - \sin\theta\,\hat x_0`.
 """
 
 from typing import NamedTuple
@@ -18,7 +21,7 @@ SIZES = (1.0, 0.1, 10.0, 0.3, 3.0)
 class Kind(NamedTuple):
     """What the mixtures of a kind have in common."""
 
-    balance: float  # weight of each component over that of the one before; 1 draws them from a Dirichlet law instead
+    balance: float  # weight of each component over that of the one before; 1: Dirichlet weights
     between: float  # share of the variance that lies between the components
     decay: float  # variances fall as j^-decay
     thin: bool = False  # half of the directions have a fiftieth of the variance
@@ -68,6 +71,7 @@ class Mixture(NamedTuple):
         return np.sum(posterior * self.means[:, None] + pulled, 0), noise
 
     def _along_axes(self, x, alpha, sigma, variances):
+        """Return what `estimate` does, for components whose axes are those of the space."""
         precision = 1 / variances
         linear = alpha * self.means * precision
         constant = np.sum(alpha * self.means * linear + np.log(variances), -1)
@@ -79,7 +83,10 @@ class Mixture(NamedTuple):
 
 
 def _posterior(weights: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Return the probability of each component (batch, k) from minus twice the logs of the densities."""
+    """Return the probability of each component (batch, k).
+
+    `distance` is minus twice the logs of the components' densities.
+    """
     logits = np.log(weights) - 0.5 * distance
     odds = np.exp(logits - logits.max(-1, keepdims=True))
     return odds / odds.sum(-1, keepdims=True)
@@ -88,16 +95,19 @@ def _posterior(weights: np.ndarray, distance: np.ndarray) -> np.ndarray:
 def family(seed: int, count: int = 12) -> dict[str, Mixture]:
     """Return `count` mixtures of size 1, of every kind in turn, in 2 to 64 dimensions."""
     rng = np.random.default_rng(seed)
-    found = {}
+    mixtures = {}
     for number in range(count):
         kind = list(KINDS)[number % len(KINDS)]
         d = DIMENSIONS[number % len(DIMENSIONS)]
-        found[f"{number}: {kind}, d = {d}"] = draw(rng, KINDS[kind], d)
-    return found
+        mixtures[f"{number}: {kind}, d = {d}"] = draw(rng, KINDS[kind], d)
+    return mixtures
 
 
 def draw(rng: np.random.Generator, kind: Kind, d: int) -> Mixture:
-    """Draw a mixture of a kind in `d` dimensions, of standard deviation 1, with its mean some 0.3 away from 0."""
+    """Return a random mixture of a kind in `d` dimensions.
+
+    Its standard deviation is 1, and its mean lies some 0.3 away from 0.
+    """
     k = int(rng.integers(3, 9))
     weights = kind.balance ** np.arange(k)
     if kind.balance == 1:
@@ -115,11 +125,15 @@ def draw(rng: np.random.Generator, kind: Kind, d: int) -> Mixture:
     bases = None
     if d <= 8:
         bases = np.stack([np.linalg.qr(rng.standard_normal((d, d)))[0] for _ in range(k)])
-    return Mixture(weights, means + 0.3 * rng.standard_normal(d), variances, bases)
+    means = means + 0.3 * rng.standard_normal(d)
+    return Mixture(weights=weights, means=means, variances=variances, bases=bases)
 
 
 def flow_end(mixture: Mixture, x: np.ndarray, alpha: float, sigma: float) -> np.ndarray:
-    """Return where the probability flow takes `x` (batch, d), at a marginal (alpha, sigma), as clean data."""
+    """Return where the probability flow takes `x` (batch, d) from a marginal (alpha, sigma) to.
+
+    The end is clean data, at sigma = 0.
+    """
     first = np.arctan2(sigma, alpha)
 
     def rate(passed, u):

@@ -1,21 +1,20 @@
-"""What samplers and the training step cost beyond the network: U-Net nf 32 on 32 x 32 x 3 images, batch 64, on all devices.
+"""What samplers and the training step cost beyond the network.
 
     python -m experiments.benchmarks.overhead
 
-Prints seconds per network evaluation inside each sampler over those of the bare jitted network, the whole training step over the bare
-value and gradient of the same loss, compile seconds and peak memory.
+The network is a U-Net of nf 32 on 32 x 32 x 3 images, batch 64, on all devices. Prints seconds per
+network evaluation inside each sampler over those of the bare jitted network, the whole training
+step over the bare value and gradient of the same loss, compile seconds and peak memory.
 """
 
 import resource
-import tempfile
-import time
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from samplers import (
@@ -40,12 +39,14 @@ from samplers import sample as walk
 
 from ..configs.common import base_config
 from ..measures.timing import Timing, interleaved
-from ..run.build import Facts, Run, build
+from ..run.build import DataFacts, Run, build
 from ..run.devices import make_mesh, replicated, set_up_jax, share
 from ..run.losses import make_loss
-from ..state import init_state, make_train_step
+from ..state import TrainState, init_state, make_train_step
+from .compiling import compile_seconds
 
-BATCH, STEPS = 64, 4
+BATCH = 64
+STEPS = 4
 SAMPLERS = (
     DDIM(),
     EulerMaruyama(),
@@ -75,29 +76,33 @@ def benchmark_run() -> Run:
         "attn_resolutions": (16,),
     }
     config.train.batch_size = BATCH
-    return build(config, Facts((32, 32, 3), 256, 0, 0.5))
+    return build(config, DataFacts((32, 32, 3), 256, 0, 0.5))
 
 
 def sampler_candidates(run: Run, mesh) -> dict[str, Callable]:
-    """Return the bare network and one short walk of each sampler, without the final denoising, all ready to be timed."""
+    """Return the bare network and one short walk of each sampler, ready to be timed.
+
+    The walks have no final denoising.
+    """
     denoiser = eqx.filter_shard(run.denoiser(run.split.params), replicated(mesh))
     x = share(mesh, np.random.default_rng(0).standard_normal((BATCH, 32, 32, 3)).astype(np.float32))
-    index, ts, signal = (
-        share(mesh, np.arange(BATCH, dtype=np.int32)),
-        grids.quadratic(run.sde, STEPS),
-        share(mesh, np.zeros(BATCH, np.float32)),
-    )
+    index = share(mesh, np.arange(BATCH, dtype=np.int32))
+    signal = share(mesh, np.zeros(BATCH, np.float32))
+    ts = grids.quadratic(run.sde, STEPS)
+    key = jax.random.key(0)
     network = eqx.filter_jit(lambda net, x, signal: net(x, signal, None))
     candidates: dict[str, Callable] = {"network": lambda: network(denoiser.net, x, signal)}
     for sampler in SAMPLERS:
-        candidates[name_of(sampler)] = lambda s=sampler: walk(
-            jax.random.key(0), s, denoiser, run.sde, ts, x, index=index, denoise_last=False
-        ).x  # fmt: skip
+
+        def call(sampler=sampler):
+            return walk(key, sampler, denoiser, run.sde, ts, x, index=index, denoise_last=False).x
+
+        candidates[name_of(sampler)] = call
     return candidates
 
 
 def name_of(sampler) -> str:
-    """Return a short name."""
+    """Return the name of a sampler's class, or of the two that a pair has."""
     if isinstance(sampler, PredictorCorrector):
         return f"{type(sampler.predictor).__name__}+{type(sampler.corrector).__name__}"
     return type(sampler).__name__
@@ -105,64 +110,64 @@ def name_of(sampler) -> str:
 
 def evaluations(name: str) -> int:
     """Return the network evaluations of one timed call."""
+    if name == "network":
+        return 1
     calls = {"Heun": 2, "SEEDS": 2, "DPMpp3S": 3}  # network calls a step, else 1
-    return STEPS * (2 if "+" in name else calls.get(name, 1)) if name != "network" else 1
+    return STEPS * (2 if "+" in name else calls.get(name, 1))
 
 
-def training(run: Run, mesh) -> tuple:
-    """Return a state, a batch, the training step and its loss function."""
+class Training(NamedTuple):
+    """A training step, and what it is called with."""
+
+    state: TrainState
+    batch: dict[str, Any]
+    step: Callable
+    loss: Callable  # (params, key, batch) -> scalar
+
+
+def training(run: Run, mesh) -> Training:
+    """Return the training step of a run with a state and a batch on the devices."""
     rng = np.random.default_rng(0)
     batch = {
         "x": rng.uniform(-1, 1, (BATCH, 32, 32, 3)).astype(np.float32),
         "label": np.zeros(BATCH, np.int32),
     }
-    loss_fn, state = make_loss(run), init_state(jax.random.key(1), run.split.params, run.tx)
-    return (
-        jax.device_put(state, replicated(mesh)),
-        share(mesh, batch),
-        make_train_step(loss_fn, run.tx),
-        loss_fn,
+    loss = make_loss(run)
+    state = init_state(jax.random.key(1), run.split.params, run.tx)
+    return Training(
+        state=jax.device_put(state, replicated(mesh)),
+        batch=share(mesh, batch),
+        step=make_train_step(loss, run.tx),
+        loss=loss,
     )
 
 
 def step_candidates(run: Run, mesh) -> dict[str, Callable]:
     """Return the bare value and gradient of the loss, and the training step."""
-    first, batch, step, loss_fn = training(run, mesh)
-    bare, state = jax.jit(jax.value_and_grad(loss_fn)), [first]
-    params, key = jax.tree.map(jnp.copy, (first.params, first.key))  # the step donates its state
+    state, batch, step, loss = training(run, mesh)
+    bare = jax.jit(jax.value_and_grad(loss))
+    params, key = jax.tree.map(jnp.copy, (state.params, state.key))  # the step donates its state
 
     def whole():
-        state[0], metrics = step(state[0], batch)
+        nonlocal state
+        state, metrics = step(state, batch)
         return metrics
 
     return {"value and gradient": lambda: bare(params, key, batch), "training step": whole}
 
 
-def compile_seconds(run: Run, mesh) -> tuple[float, float]:
-    """Return the seconds from Python to a compiled training step: cold, then warm from the persistent cache that this left."""
-    before = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-    with tempfile.TemporaryDirectory() as folder:
-        _keep_programs_in(folder)
-        seconds = _compile(run, mesh), _compile(run, mesh)
-    _keep_programs_in(before)
-    return seconds
-
-
-def _keep_programs_in(folder: str) -> None:
-    jax.config.update("jax_compilation_cache_dir", folder)
-    compilation_cache.reset_cache()
-
-
-def _compile(run: Run, mesh) -> float:
-    jax.clear_caches()
+def compilation(run: Run, mesh) -> Callable[[], None]:
+    """Return the call that compiles the training step."""
     state, batch, step, _ = training(run, mesh)
-    start = time.perf_counter()
-    step.lower(state, batch).compile()
-    return time.perf_counter() - start
+
+    def compile() -> None:
+        step.lower(state, batch).compile()
+
+    return compile
 
 
 def main(rounds: int = 5) -> None:
-    """Measure and print."""
+    """Measure and print; `rounds`: how often each candidate is timed."""
     set_up_jax()
     run = benchmark_run()
     mesh = make_mesh(BATCH)
@@ -178,21 +183,24 @@ def main(rounds: int = 5) -> None:
     for name, timing in times.items():
         n = evaluations(name)
         print(
-            f"| {name} | {timing.median / n:.4f} ± {timing.spread / n:.4f} | {timing.median / n / base:.3f} |"
+            f"| {name} | {timing.median / n:.4f} ± {timing.quartile_deviation / n:.4f} | "
+            f"{timing.median / n / base:.3f} |"
         )
     steps: dict[str, Timing] = interleaved(step_candidates(run, mesh), rounds)
     base = steps["value and gradient"].median
     print("\n| | s | over the bare value and gradient |\n|---|---|---|")
     for name, timing in steps.items():
         print(
-            f"| {name} | {timing.median:.4f} ± {timing.spread:.4f} | {timing.median / base:.3f} |"
+            f"| {name} | {timing.median:.4f} ± {timing.quartile_deviation:.4f} | "
+            f"{timing.median / base:.3f} |"
         )
-    first, second = compile_seconds(run, mesh)
+    cold, warm = compile_seconds(lambda: compilation(run, mesh))
     print(
-        f"\ncompiling the training step: {first:.1f} s cold, {second:.1f} s from the persistent cache"
+        f"\ncompiling the training step: {cold:.1f} s cold, {warm:.1f} s from the persistent cache"
     )
     print(
-        f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+        "peak memory of this process: "
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
     )
 
 

@@ -1,4 +1,7 @@
-"""Stochastic samplers of k-diffusion and diffusers on the exact scores of our problems, where they are installed (extra `compare`)."""
+"""Stochastic samplers of k-diffusion and diffusers on the exact scores of our problems.
+
+They run where they are installed (the extra `compare`).
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -36,17 +39,19 @@ DIFFUSERS = {  # name: class and settings
 def stochastic(
     problem: Any, nfe: int
 ) -> dict[tuple[str, str], Callable[[int], tuple[np.ndarray, int]]]:
-    """Return the samplers that can be run, as functions of the seed; each name starts with that of its library and a colon."""
-    found: dict[tuple[str, str], Callable] = {}
+    """Return the samplers that can be run, as functions of the seed.
+
+    Each name starts with that of its library and a colon.
+    """
+    samplers: dict[tuple[str, str], Callable] = {}
     if problem.ends_clean and find_spec("k_diffusion"):
         for name, calls in K_DIFFUSION.items():
-            found[f"k-diffusion: {name.removeprefix('sample_')}", "karras"] = partial(
-                by_k_diffusion, problem, name, nfe, calls
-            )
+            title = f"k-diffusion: {name.removeprefix('sample_')}"
+            samplers[title, "karras"] = partial(by_k_diffusion, problem, name, nfe, calls)
     if not problem.ends_clean and find_spec("diffusers"):
         for name in DIFFUSERS:
-            found[f"diffusers: {name}", "its own"] = partial(by_diffusers, problem, name, nfe)
-    return found
+            samplers[f"diffusers: {name}", "its own"] = partial(by_diffusers, problem, name, nfe)
+    return samplers
 
 
 def start(seed: int):
@@ -64,16 +69,17 @@ def by_k_diffusion(
     import torch  # pyright: ignore[reportMissingImports]
     from k_diffusion import sampling  # pyright: ignore[reportMissingImports]
 
-    estimate, made = jax.jit(lambda x, t: problem.data.estimate(problem.sde, x, t).x0), [0]
+    estimate = jax.jit(lambda x, t: problem.data.estimate(problem.sde, x, t).x0)
+    evaluations = 0
 
     def model(x, sigma, **_):
-        made[0] += 1
+        nonlocal evaluations
+        evaluations += 1
         return torch.from_numpy(np.array(estimate(x.numpy(), np.float32(sigma[0] / 80))))
 
     sigmas = sampling.get_sigmas_karras(nfe // calls, 0.002, 80.0)
-    return getattr(sampling, name)(
-        model, 80 * start(seed), sigmas, disable=True
-    ).double().numpy(), made[0]
+    x = getattr(sampling, name)(model, 80 * start(seed), sigmas, disable=True)
+    return x.double().numpy(), evaluations
 
 
 def by_diffusers(problem: Any, name: str, nfe: int, seed: int) -> tuple[np.ndarray, int]:
@@ -85,10 +91,8 @@ def by_diffusers(problem: Any, name: str, nfe: int, seed: int) -> tuple[np.ndarr
     scheduler = getattr(diffusers, kind)(**settings)
     scheduler.set_timesteps(nfe)
     signal = scheduler.alphas_cumprod.double().numpy()
-    estimate, sde = (
-        jax.jit(lambda x, t: problem.data.estimate(problem.sde, x, t).noise),
-        problem.sde,
-    )
+    sde = problem.sde
+    estimate = jax.jit(lambda x, t: problem.data.estimate(sde, x, t).noise)
     x = start(seed) * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         scaled = scheduler.scale_model_input(x, t)

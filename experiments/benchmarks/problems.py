@@ -1,8 +1,10 @@
 r"""Problems whose probability flow has a known end: the ground of the benchmarks of samplers.
 
-Two Gaussian mixtures, in 2 and in 64 dimensions (tests/fixtures/README.md), from 512 given noises, under VP (t = 1 to 1e-3) and under EDM's
-process (sigma = 80 to 0), their ends integrated to 6e-10; and N(1, 0.25) under VP, VE and sub-VP, where the flow only shifts and scales,
-:math:`y_s = 1 + (y_t - 1) \sqrt{0.25 + r_s^2} / \sqrt{0.25 + r_t^2}` with y = x / alpha and r = sigma / alpha.
+Two Gaussian mixtures, in 2 and in 64 dimensions (tests/fixtures/README.md), from 512 given noises,
+under VP (t = 1 to 1e-3) and under EDM's process (sigma = 80 to 0), their ends integrated to 6e-10;
+and N(1, 0.25) under VP, VE and sub-VP, where the flow only shifts and scales,
+:math:`y_s = 1 + (y_t - 1) \sqrt{0.25 + r_s^2} / \sqrt{0.25 + r_t^2}` with y = x / alpha and r =
+sigma / alpha.
 """
 
 from collections.abc import Callable
@@ -31,8 +33,16 @@ class Problem(NamedTuple):
 
 
 def problems(*only: str) -> dict[str, Problem]:
-    """Return every problem, or those asked for."""
-    found = {}
+    """Return the problems of these titles, or all of them."""
+    every = mixtures()
+    for title, sde in (("VP", VP()), ("VE", VE()), ("sub-VP", SubVP())):
+        every[f"gaussian {title}"] = gaussian(sde)
+    return {title: every[title] for title in only or every}
+
+
+def mixtures() -> dict[str, Problem]:
+    """Return the mixtures in 2 and in 64 dimensions, under VP and under EDM's process."""
+    every = {}
     with np.load(PROBLEMS) as file:
         for name in ("gmm2", "gmm64"):
             part = {
@@ -41,28 +51,33 @@ def problems(*only: str) -> dict[str, Problem]:
             }
             covs = np.einsum("kij,kj,klj->kil", part["U"], part["sd"] ** 2, part["U"])
             data = GaussianMixture(part["weights"], part["means"], covs)
-            found[f"{name} VP"] = Problem(
-                data, VP(), part["z"], part["yref_vp_teps"], from_one(VP())
+            every[f"{name} VP"] = Problem(
+                data=data,
+                sde=VP(),
+                x=part["z"],
+                y=part["yref_vp_teps"],
+                grids=from_one(VP()),
             )
-            found[f"{name} EDM"] = Problem(
-                data,
-                EDM(t_min=0.0),
-                80 * part["z"],
-                part["yref_edm_0"],
-                to_zero(EDM(t_min=0.0)),
-                True,
+            every[f"{name} EDM"] = Problem(
+                data=data,
+                sde=EDM(t_min=0.0),
+                x=80 * part["z"],
+                y=part["yref_edm_0"],
+                grids=to_zero(EDM(t_min=0.0)),
+                ends_clean=True,
             )
+    return every
+
+
+def gaussian(sde: SDE) -> Problem:
+    """Return N(1, 0.25) under a process, from 512 quantiles of its prior."""
     data = GaussianMixture([1.0], [[1.0]], [[[0.25]]])
-    for title, sde in {
-        "gaussian VP": VP(),
-        "gaussian VE": VE(),
-        "gaussian sub-VP": SubVP(),
-    }.items():
-        (alpha, sigma), (alpha_s, sigma_s) = (in_float64(sde.marginal, t) for t in (1.0, 1e-3))
-        x = np.hypot(alpha, sigma) * norm.ppf((np.arange(512)[:, None] + 0.5) / 512)
-        shrinks = np.hypot(0.5, sigma_s / alpha_s) / np.hypot(0.5, sigma / alpha)
-        found[title] = Problem(data, sde, x, 1 + (x / alpha - 1) * shrinks, from_one(sde))
-    return {title: found[title] for title in only or found}
+    alpha, sigma = in_float64(sde.marginal, 1.0)
+    alpha_end, sigma_end = in_float64(sde.marginal, 1e-3)
+    x = np.hypot(alpha, sigma) * norm.ppf((np.arange(512)[:, None] + 0.5) / 512)
+    shrinks = np.hypot(0.5, sigma_end / alpha_end) / np.hypot(0.5, sigma / alpha)
+    y = 1 + (x / alpha - 1) * shrinks
+    return Problem(data=data, sde=sde, x=x, y=y, grids=from_one(sde))
 
 
 def from_one(sde: SDE) -> dict[str, Callable]:

@@ -1,26 +1,31 @@
-"""How far `recommended` is behind the best sampler and grid in hindsight, on random mixtures of standard deviation 0.1 to 10.
+"""How far `recommended` is behind the best sampler and grid in hindsight.
 
     python -m experiments.benchmarks.recommendation --seed=2 --out=recommendation.json
     python -m experiments.benchmarks.recommendation --published
 
-Every mixture of `mixtures.family(seed)` is walked under VP, VE, EDM's process and the rectified flow, in a size of its own, from the same
-states of the prior at t = 1. The error of a setting is the median over the states of the root mean square distance, over the dimensions,
-between what the walk returns after its last denoising and the end of the flow at zero noise, from the state at t = 1. So different starts
-and ends are compared by what they are for. All evaluations count. What is expected in x / alpha depends on sigma / alpha alone, so that the
-steps are those of a single process, the quarter circle, whatever the process was that chose the levels.
+The problems are random mixtures of standard deviation 0.1 to 10. Every mixture of
+`mixtures.family(seed)` is walked under VP, VE, EDM's process and the rectified flow, in a size of
+its own, from the same states of the prior at t = 1. The error of a setting is the median over the
+states of the root mean square distance, over the dimensions, between what the walk returns after
+its last denoising and the end of the flow at zero noise, from the state at t = 1. So different
+starts and ends are compared by what they are for. All evaluations count. What is expected in x /
+alpha depends on sigma / alpha alone, so that the steps are those of a single process, the quarter
+circle, whatever the process was that chose the levels.
 
-The settings beside it are every sampler of `SAMPLERS` on `grids.log_snr` and `grids.karras`, down to t = 1e-3, as the grids do by
-themselves, and to noise levels of 0.1 and 0.3 standard deviations over the evaluations. Seed 1 is for choosing, seed 2 was kept aside.
-Prints one table for each process and one for all; writes every error as JSON.
+The settings beside it are every sampler of `SAMPLERS` on `grids.log_snr` and `grids.karras`, down
+to t = 1e-3, as the grids do by themselves, and to noise levels of 0.1 and 0.3 standard deviations
+over the evaluations. Seed 1 is for choosing, seed 2 was held out. Prints one table for each
+process and one for all; writes every error as JSON.
 
-With --published, on the mixtures of `problems` beside the best of 23 settings of diffusers 0.42, k-diffusion and dpm-solver on the grids
-of their papers: VP down to t = 1e-3 without denoising, EDM's process down to zero noise.
+With --published, on the mixtures of `problems` beside the best of 23 settings of diffusers 0.42,
+k-diffusion and dpm-solver on the grids of their papers: VP down to t = 1e-3 without denoising,
+EDM's process down to zero noise.
 """
 
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,9 +70,12 @@ PUBLISHED = {  # the smallest median error, for each of NFE
 
 
 def settings(sde: SDE, nfe: int, size: float) -> dict[str, tuple[Sampler, np.ndarray]]:
-    """Return every sampler and its noise levels sigma / alpha (nfe,) by name; "recommended" is one of them."""
+    """Return every sampler and its noise levels sigma / alpha (nfe,) by name.
+
+    "recommended" is one of them.
+    """
     choice = recommended(sde, nfe, sd=size)
-    found = {"recommended": (choice.sampler, levels(sde, choice.ts))}
+    every = {"recommended": (choice.sampler, levels(sde, choice.ts))}
     ends = {"t = 1e-3": max(1e-3, sde.t_min)}
     for part in (0.1, 0.3):
         time = in_float64(sde.time, np.asarray(-2 * np.log(part * size / nfe)))
@@ -76,8 +84,8 @@ def settings(sde: SDE, nfe: int, size: float) -> dict[str, tuple[Sampler, np.nda
         for title, end in ends.items():
             chosen = levels(sde, grid(sde, nfe - 1, end=end, sd=size))
             for name, sampler in SAMPLERS.items():
-                found[f"{name}, {grid.__name__} to {title}"] = (sampler, chosen)
-    return found
+                every[f"{name}, {grid.__name__} to {title}"] = (sampler, chosen)
+    return every
 
 
 def levels(sde: SDE, ts: np.ndarray) -> np.ndarray:
@@ -87,9 +95,20 @@ def levels(sde: SDE, ts: np.ndarray) -> np.ndarray:
         return sigma / alpha
 
 
-def planned(chosen: dict[str, tuple[Sampler, np.ndarray]]) -> dict[str, tuple[Sampler, Any, Any]]:
-    """Return sampler, plan and angles in units of a right angle, under `CIRCLE`; one program for each sampler plans all its grids."""
-    found = {}
+class Planned(NamedTuple):
+    """A sampler and what it does on a grid under `CIRCLE`."""
+
+    sampler: Sampler
+    plan: Any  # its coefficients
+    angles: np.ndarray  # (nfe,) in units of a right angle
+
+
+def planned(chosen: dict[str, tuple[Sampler, np.ndarray]]) -> dict[str, Planned]:
+    """Return the plan of each sampler with its noise levels, by name.
+
+    One program for each sampler plans all its grids.
+    """
+    every = {}
     for sampler in {sampler: None for sampler, _ in chosen.values()}:
         names = [name for name, (other, _) in chosen.items() if other == sampler]
         with np.errstate(invalid="ignore"):
@@ -97,20 +116,21 @@ def planned(chosen: dict[str, tuple[Sampler, np.ndarray]]) -> dict[str, tuple[Sa
         with jax.enable_x64(True):
             plans = jax.jit(jax.vmap(partial(sampler.plan, CIRCLE)))(angles)
         for i, name in enumerate(names):
-            found[name] = (
-                sampler,
-                jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), plans),
-                angles[i],
-            )
-    return found
+            plan = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), plans)
+            every[name] = Planned(sampler=sampler, plan=plan, angles=angles[i])
+    return every
 
 
 def walk(mixture: Mixture, sampler: Sampler, plan: Any, angles: np.ndarray, x: Any) -> np.ndarray:
-    """Return what a deterministic sampler of one call a step makes of `x`, in NumPy, denoised at the end."""
-    marginals = {float(t): (np.sin(np.pi / 2 * (1 - t)), np.sin(np.pi / 2 * t)) for t in angles}
+    """Return what a deterministic sampler of one call a step makes of `x`, denoised at the end.
+
+    All of it is computed in NumPy.
+    """
 
     def denoise(x, t, cond=None):
-        estimate: Any = mixture.estimate(x, *marginals[float(t)])
+        alpha = np.sin(np.pi / 2 * (1 - float(t)))
+        sigma = np.sin(np.pi / 2 * float(t))
+        estimate: Any = mixture.estimate(x, alpha, sigma)
         return Estimate(*estimate)
 
     no_keys: Any = None
@@ -121,9 +141,20 @@ def walk(mixture: Mixture, sampler: Sampler, plan: Any, angles: np.ndarray, x: A
     return np.asarray(denoise(x, angles[-1]).x0)
 
 
-def measured(seed: int, budgets: tuple[int, ...], count: int = 12) -> list[dict]:
-    """Return one record for each mixture, process and budget; errors are in standard deviations of the data."""
-    cases: list[tuple[dict[str, Any], Mixture, np.ndarray, np.ndarray]] = []
+class Case(NamedTuple):
+    """A mixture under a process."""
+
+    title: str
+    process: str
+    size: float  # standard deviation of the data
+    mixture: Mixture
+    x: np.ndarray  # (STATES, d) starts, scaled to the circle
+    end: np.ndarray  # (STATES, d) where the flow takes them
+
+
+def cases_of(seed: int, count: int) -> list[Case]:
+    """Return `count` mixtures of a family, each under every process."""
+    cases = []
     for number, (title, unit) in enumerate(family(seed, count).items()):
         noise = np.random.default_rng([seed, number]).standard_normal((STATES, unit.means.shape[1]))
         for place, (process, sde) in enumerate(PROCESSES.items()):
@@ -131,30 +162,62 @@ def measured(seed: int, budgets: tuple[int, ...], count: int = 12) -> list[dict]
             mixture = unit.scaled(size)
             alpha, sigma = (float(a) for a in in_float64(sde.marginal, np.asarray(1.0)))
             x = float(in_float64(lambda sde: jnp.asarray(sde.prior_std()), sde)) * noise
-            end = flow_end(mixture, x, alpha, sigma)
-            case: dict[str, Any] = {"mixture": title, "process": process, "size": size}
-            cases.append((case, mixture, x / np.hypot(alpha, sigma), end))
+            cases.append(
+                Case(
+                    title=title,
+                    process=process,
+                    size=size,
+                    mixture=mixture,
+                    x=x / np.hypot(alpha, sigma),
+                    end=flow_end(mixture, x, alpha, sigma),
+                )
+            )
+    return cases
+
+
+def measure_errors(seed: int, budgets: tuple[int, ...], count: int = 12) -> list[dict]:
+    """Return one record for each mixture, process and budget.
+
+    Errors are in standard deviations of the data.
+    """
+    cases = cases_of(seed, count)
     records = []
     for nfe in budgets:
         chosen = {}
-        for place in {(case["process"], case["size"]): None for case, *_ in cases}:
-            for name, setting in settings(PROCESSES[place[0]], nfe, place[1]).items():
-                chosen[*place, name] = setting
+        for process, size in {(case.process, case.size): None for case in cases}:
+            for name, setting in settings(PROCESSES[process], nfe, size).items():
+                chosen[process, size, name] = setting
         plans = planned(chosen)
-        for case, mixture, x, end in cases:
+        for case in cases:
             errors = {}
-            for (process, size, name), (sampler, plan, angles) in plans.items():
-                if (process, size) == (case["process"], case["size"]):
-                    distance = walk(mixture, sampler, plan, angles, x) - end
-                    rms = np.sqrt(np.mean(distance**2, -1))
-                    errors[name] = float(np.median(rms)) / float(size)
-            records.append(case | {"nfe": nfe, "errors": errors})
+            for (process, size, name), plan in plans.items():
+                if (process, size) == (case.process, case.size):
+                    errors[name] = _error(case, plan)
+            records.append(
+                {
+                    "mixture": case.title,
+                    "process": case.process,
+                    "size": case.size,
+                    "nfe": nfe,
+                    "errors": errors,
+                }
+            )
         print(f"  {nfe} evaluations done", flush=True)
     return records
 
 
+def _error(case: Case, plan: Planned) -> float:
+    """Return the median root mean square distance to the ends, in standard deviations of the data."""
+    distance = walk(case.mixture, *plan, case.x) - case.end
+    return float(np.median(np.sqrt(np.mean(distance**2, -1)))) / float(case.size)
+
+
 def summary(records: list[dict]) -> dict[str, float]:
-    """Return the ratios of one budget: to the best single setting in hindsight, to each problem's own best, and to the plain ones."""
+    """Return the ratios of one budget.
+
+    They are those to the best single setting in hindsight, to each problem's own best, and to the
+    plain ones.
+    """
     others = [name for name in records[0]["errors"] if name != "recommended"]
     plain = [name for name in others if name.startswith(PLAIN)]
     mine = np.log([record["errors"]["recommended"] for record in records])
@@ -173,36 +236,38 @@ def summary(records: list[dict]) -> dict[str, float]:
     }
 
 
-def table(records: list[dict]) -> str:
-    """Return the ratios as Markdown, one line a budget."""
+def as_markdown(records: list[dict]) -> str:
+    """Return the ratios as a Markdown table, one line a budget."""
     lines = [
-        "| evaluations | to the best single setting, geometric mean | to each problem's own best: geometric mean, median, worst "
-        "| to the better of plain DPM-Solver++(2M) and DEIS(3), worst | best single setting |",
+        "| evaluations | to the best single setting, geometric mean | to each problem's own best: "
+        "geometric mean, median, worst | to the better of plain DPM-Solver++(2M) and DEIS(3), "
+        "worst | best single setting |",
         "|---|---|---|---|---|",
     ]
     for nfe in sorted({record["nfe"] for record in records}):
         s = summary([record for record in records if record["nfe"] == nfe])
         lines.append(
-            f"| {nfe} | {s['single']:.2f} | {s['own_mean']:.2f}, {s['own_median']:.2f}, {s['own_worst']:.2f} "
-            f"| {s['plain_worst']:.2f} | {s['best_single']} |"
+            f"| {nfe} | {s['single']:.2f} | {s['own_mean']:.2f}, {s['own_median']:.2f}, "
+            f"{s['own_worst']:.2f} | {s['plain_worst']:.2f} | {s['best_single']} |"
         )
     return "\n".join(lines)
 
 
 def on_published_problems() -> str:
-    """Return as Markdown what `recommended` reaches on the older problems, beside the best of the peers."""
+    """Return a Markdown table of what `recommended` reaches on the older problems.
+
+    The best of the peers stands beside it.
+    """
     lines = [
         "| | " + " | ".join(map(str, NFE)) + " |",
         "|---" * (1 + len(NFE)) + "|",
     ]
     with jax.enable_x64(True):
         for title, problem in problems(*PUBLISHED).items():
-            errors = [published_error(problem, nfe) for nfe in NFE]
-            lines.append(
-                f"| {title}: recommended | " + " | ".join(f"{e:.1e}" for e in errors) + " |"
-            )
-            best = " | ".join(f"{e:.1e}" for e in PUBLISHED[title])
-            lines.append(f"| {title}: the best of theirs | {best} |")
+            ours = " | ".join(f"{published_error(problem, nfe):.1e}" for nfe in NFE)
+            theirs = " | ".join(f"{error:.1e}" for error in PUBLISHED[title])
+            lines.append(f"| {title}: recommended | {ours} |")
+            lines.append(f"| {title}: the best of theirs | {theirs} |")
     return "\n".join(lines)
 
 
@@ -217,12 +282,12 @@ def published_error(problem: Problem, nfe: int) -> float:
 
 
 def main(seed: int, count: int, budgets: tuple[int, ...], out: Path | None) -> None:
-    """Measure, print and write."""
-    records = measured(seed, budgets, count)
+    """Measure a family of mixtures, print the tables, and write every error to `out`."""
+    records = measure_errors(seed, budgets, count)
     for process in PROCESSES:
         chosen = [record for record in records if record["process"] == process]
-        print(f"\n{process}, seed {seed}\n\n{table(chosen)}")
-    print(f"\nall, seed {seed}\n\n{table(records)}")
+        print(f"\n{process}, seed {seed}\n\n{as_markdown(chosen)}")
+    print(f"\nall, seed {seed}\n\n{as_markdown(records)}")
     if out is not None:
         write_json(out, records)
 

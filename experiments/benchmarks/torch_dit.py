@@ -1,4 +1,7 @@
-"""DiT written plainly in PyTorch, to be timed beside ours: the same layers of the same widths. Needs PyTorch."""
+"""DiT written plainly in PyTorch, to be timed beside ours: the same layers of the same widths.
+
+Needs PyTorch.
+"""
 
 import math
 
@@ -22,10 +25,12 @@ class Block(nn.Module):
         self.dense1 = nn.Linear(4 * width, width)
 
     def forward(self, h, emb):
+        """Return tokens (batch, tokens, width), given as `h`, for an embedding (batch, width)."""
         b1, s1, g1, b2, s2, g2 = self.steer(emb)[:, None].chunk(6, -1)
         batch, tokens, width = h.shape
         qkv = self.qkv(self.norm0(h) * (1 + s1) + b1)
-        q, k, v = qkv.reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        qkv = qkv.reshape(batch, tokens, 3, self.heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (batch, heads, tokens, features)
         mixed = functional.scaled_dot_product_attention(q, k, v)
         h = h + g1 * self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))
         inner = functional.gelu(self.dense0(self.norm1(h) * (1 + s2) + b2), approximate="tanh")
@@ -37,7 +42,9 @@ class DiT(nn.Module):
 
     def __init__(self, size: int, channels: int, patch: int, width: int, depth: int, heads: int):
         super().__init__()
-        self.patch, self.channels, self.side = patch, channels, size // patch
+        self.patch = patch
+        self.channels = channels
+        self.side = size // patch
         self.dense_in = nn.Conv2d(channels, width, patch, stride=patch)
         self.places = nn.Parameter(torch.randn(self.side**2, width) * 0.02, requires_grad=False)
         self.embed = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
@@ -47,6 +54,7 @@ class DiT(nn.Module):
         self.dense_out = nn.Linear(width, patch * patch * channels)
 
     def forward(self, x, t):
+        """Return the noise in images `x` (batch, channels, height, width) at times `t` (batch,)."""
         omega = torch.exp(-math.log(1e4) * torch.arange(128, device=t.device) / 128)
         angle = t[:, None] * omega[None]
         emb = functional.silu(self.embed(torch.cat([angle.cos(), angle.sin()], 1)))

@@ -1,4 +1,7 @@
-"""DDPM++ written plainly in PyTorch, to be timed beside ours: the same layers of the same widths, channels first. Needs PyTorch."""
+"""DDPM++ written plainly in PyTorch, to be timed beside ours: the same layers of the same widths.
+
+Images come channels first. Needs PyTorch.
+"""
 
 import math
 from collections.abc import Sequence
@@ -18,17 +21,18 @@ class Attention(nn.Module):
 
     def __init__(self, features: int):
         super().__init__()
-        self.norm, self.qkv, self.out = (
-            norm(features),
-            nn.Conv2d(features, 3 * features, 1),
-            nn.Conv2d(features, features, 1),
-        )
+        self.norm = norm(features)
+        self.qkv = nn.Conv2d(features, 3 * features, 1)
+        self.out = nn.Conv2d(features, features, 1)
 
     def forward(self, x):
+        """Return features shaped as `x` (batch, channels, height, width)."""
         b, c, h, w = x.shape
-        q, k, v = self.qkv(self.norm(x)).reshape(b, 3, c, h * w).transpose(2, 3).unbind(1)
+        qkv = self.qkv(self.norm(x)).reshape(b, 3, c, h * w)
+        q, k, v = qkv.transpose(2, 3).unbind(1)  # (batch, pixels, features)
         mixed = functional.scaled_dot_product_attention(q, k, v)
-        return (x + self.out(mixed.transpose(1, 2).reshape(b, c, h, w))) / math.sqrt(2)
+        change = self.out(mixed.transpose(1, 2).reshape(b, c, h, w))
+        return (x + change) / math.sqrt(2)
 
 
 class Block(nn.Module):
@@ -45,33 +49,28 @@ class Block(nn.Module):
     ):
         super().__init__()
         self.resample = resample
-        self.norm0, self.conv0 = (
-            norm(features_in),
-            nn.Conv2d(features_in, features_out, 3, padding=1),
-        )
-        self.cond, self.norm1 = nn.Linear(emb, features_out), norm(features_out)
-        self.dropout, self.conv1 = (
-            nn.Dropout(dropout),
-            nn.Conv2d(features_out, features_out, 3, padding=1),
-        )
+        self.norm0 = norm(features_in)
+        self.conv0 = nn.Conv2d(features_in, features_out, 3, padding=1)
+        self.cond = nn.Linear(emb, features_out)
+        self.norm1 = norm(features_out)
+        self.dropout = nn.Dropout(dropout)
+        self.conv1 = nn.Conv2d(features_out, features_out, 3, padding=1)
         project = features_in != features_out or resample != "none"
         self.shortcut = nn.Conv2d(features_in, features_out, 1) if project else nn.Identity()
         self.attention = Attention(features_out) if attend else nn.Identity()
 
     def change(self, x):
+        """Return `x` at the resolution that the block ends in."""
         if self.resample == "down":
             return functional.avg_pool2d(x, 2)
-        return (
-            functional.interpolate(x, scale_factor=2.0, mode="nearest")
-            if self.resample == "up"
-            else x
-        )
+        if self.resample == "up":
+            return functional.interpolate(x, scale_factor=2.0, mode="nearest")
+        return x
 
     def forward(self, x, emb):
-        h = (
-            self.conv0(self.change(functional.silu(self.norm0(x))))
-            + self.cond(emb)[:, :, None, None]
-        )
+        """Return the features after the block, for an embedding (batch, features)."""
+        h = self.conv0(self.change(functional.silu(self.norm0(x))))
+        h = h + self.cond(emb)[:, :, None, None]
         h = self.conv1(self.dropout(functional.silu(self.norm1(h))))
         return self.attention((self.shortcut(self.change(x)) + h) / math.sqrt(2))
 
@@ -90,55 +89,51 @@ class UNet(nn.Module):
         dropout: float,
     ):
         super().__init__()
-        self.nf, emb, levels = nf, 4 * nf, len(ch_mult)
+        emb = 4 * nf
+        widths = [nf * multiplier for multiplier in ch_mult]
+        self.nf = nf
         self.dense = nn.Sequential(nn.Linear(nf, emb), nn.SiLU(), nn.Linear(emb, emb), nn.SiLU())
         self.conv_in = nn.Conv2d(channels, nf, 3, padding=1)
-        features, kept, down, up = nf, [nf], [], []
-        for level in range(levels):
+        features = nf
+        skips = [nf]  # features of what goes from the way down to the way up
+        self.down = nn.ModuleList()
+        for level, width in enumerate(widths):
+            attend = size >> level in attn_resolutions
             for _ in range(num_res_blocks):
-                down.append(
-                    Block(
-                        features,
-                        nf * ch_mult[level],
-                        emb,
-                        dropout,
-                        attend=size >> level in attn_resolutions,
-                    )
-                )
-                features = nf * ch_mult[level]
-                kept.append(features)
-            if level < levels - 1:
-                down.append(Block(features, features, emb, dropout, "down"))
-                kept.append(features)
-        self.middle = nn.ModuleList(
-            [
-                Block(features, features, emb, dropout, attend=True),
-                Block(features, features, emb, dropout),
-            ]
-        )
-        for level in reversed(range(levels)):
+                self.down.append(Block(features, width, emb, dropout, attend=attend))
+                features = width
+                skips.append(features)
+            if level < len(widths) - 1:
+                self.down.append(Block(features, features, emb, dropout, "down"))
+                skips.append(features)
+        middle = [Block(features, features, emb, dropout, attend=way) for way in (True, False)]
+        self.middle = nn.ModuleList(middle)
+        self.up = nn.ModuleList()
+        for level, width in reversed(list(enumerate(widths))):
             for i in range(num_res_blocks + 1):
                 attend = size >> level in attn_resolutions and i == num_res_blocks
-                up.append(
-                    Block(features + kept.pop(), nf * ch_mult[level], emb, dropout, attend=attend)
-                )
-                features = nf * ch_mult[level]
+                features_in = features + skips.pop()
+                self.up.append(Block(features_in, width, emb, dropout, attend=attend))
+                features = width
             if level > 0:
-                up.append(Block(features, features, emb, dropout, "up"))
-        self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
-        self.norm_out, self.conv_out = norm(features), nn.Conv2d(features, channels, 3, padding=1)
+                self.up.append(Block(features, features, emb, dropout, "up"))
+        self.norm_out = norm(features)
+        self.conv_out = nn.Conv2d(features, channels, 3, padding=1)
 
     def forward(self, x, t):
+        """Return the noise in images `x` (batch, channels, height, width) at times `t` (batch,)."""
         omega = torch.logspace(0, -4, self.nf // 2, device=t.device)
         angle = t[:, None] * omega[None]
         emb = self.dense(torch.cat([angle.sin(), angle.cos()], 1))
         h = self.conv_in(x)
-        kept = [h]
+        skips = [h]
         for block in self.down:
             h = block(h, emb)
-            kept.append(h)
+            skips.append(h)
         for block in self.middle:
             h = block(h, emb)
         for block in self.up:
-            h = block(h if block.resample == "up" else torch.cat([h, kept.pop()], 1), emb)
+            if block.resample != "up":
+                h = torch.cat([h, skips.pop()], 1)
+            h = block(h, emb)
         return self.conv_out(functional.silu(self.norm_out(h)))

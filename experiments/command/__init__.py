@@ -1,1 +1,1 @@
-"""From a command line to the configuration of what it asks for."""
+"""From a command line to a configuration."""

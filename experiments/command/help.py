@@ -1,4 +1,4 @@
-"""The text of `--help`: what can be done, with which configurations, and the settings that are changed most.
+"""The text of `--help`: modes, configurations, and the settings that are changed most.
 
 Nothing but the configuration files is read for it.
 """

@@ -1,8 +1,9 @@
 """Settings that a command line changes: text becomes a value of the type that the setting has.
 
-The type is that of the default in `configs/common.py`. Where there is none, in a section that names an object, it is the type that the
-configuration's own value has, whole numbers and others taken as one; and for a setting that the configuration does not spell out, a number,
-a tuple, true or false are recognised as in Python, and anything else is text.
+The type is that of the default in `configs/common.py`. Where there is none, in a section that names
+an object, it is the type that the configuration's own value has, whole numbers and others taken as
+one; and for a setting that the configuration does not spell out, a number, a tuple, true or false
+are recognised as in Python, and anything else is text.
 """
 
 import ast
@@ -24,19 +25,22 @@ def apply(config: ConfigDict, overrides: tuple[Override, ...]) -> None:
     """Change the settings of an unlocked configuration that a command line gives.
 
     Raises:
-        RunError: no such setting, a value of another type, or a section given after one of its settings.
+        RunError: no such setting, a value of another type, or a section given after one of its
+            settings.
     """
     base = base_config()
     for number, override in enumerate(overrides):
         keys = override.path.split(".")
         if not all(keys):
             raise RunError(
-                f"{override}: there is an empty name in config.{override.path}; write --config.section.name=value"
+                f"{override}: there is an empty name in config.{override.path}; write "
+                "--config.section.name=value"
             )
         for earlier in overrides[:number]:
             if earlier.path.startswith(override.path + "."):
                 raise RunError(
-                    f"{override} would undo {earlier}, which stands before it; give the section first"
+                    f"{override} would undo {earlier}, which stands before it; give the section "
+                    "first"
                 )
         _refuse_old_name(config, keys, override)
         section, known = _section_of(config, base, keys, override)
@@ -64,7 +68,10 @@ def _refuse_old_name(config: ConfigDict, keys: list[str], override: Override) ->
 
 
 def _section_of(config: ConfigDict, base: Any, keys: list[str], override: Override):
-    """Return the section that holds the setting, made where it is missing, and the same section of the defaults."""
+    """Return the section that holds a setting, and the same section of the defaults.
+
+    The section is made where it is missing; the defaults may have none, which gives None.
+    """
     section: Any = config
     known: Any = base
     for depth, key in enumerate(keys[:-1]):
@@ -74,7 +81,8 @@ def _section_of(config: ConfigDict, base: Any, keys: list[str], override: Overri
             section[key] = ConfigDict()
         if not isinstance(section[key], ConfigDict):
             raise RunError(
-                f"{override}: config.{path} is {section[key]!r}, not a section; give it by itself, --config.{path}=..."
+                f"{override}: config.{path} is {section[key]!r}, not a section; give it by itself, "
+                f"--config.{path}=..."
             )
         section = section[key]
         known = known[key] if isinstance(known, ConfigDict) and key in known else None
@@ -91,6 +99,7 @@ def _check_key(known: Any, key: str, before: list[str], override: Override) -> N
 
 
 def _set(section: ConfigDict, known: Any, key: str, override: Override) -> None:
+    """Change the setting `key` of a section, whose defaults are `known`."""
     default = known[key] if isinstance(known, ConfigDict) and key in known else None
     current = section[key] if key in section else None
     if isinstance(current if default is None else default, ConfigDict):
@@ -106,21 +115,27 @@ def _set(section: ConfigDict, known: Any, key: str, override: Override) -> None:
 
 
 def _placeholder(override: Override, kind: type) -> Any:
+    """Return the value of an override for a setting that has a type, but no value yet."""
     samples = {int: 0, float: 0.0, str: "", bool: False}
     return _typed(override, samples.get(kind), exact=kind is not float)
 
 
 def _as_section(override: Override) -> ConfigDict:
+    """Return the value of an override as a section."""
     value = _literal(override.text or "")
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise RunError(
-            f"{override}: config.{override.path} is a section; give its settings, such as --config.{override.path}.name=..."
+            f"{override}: config.{override.path} is a section; give its settings, such as "
+            f"--config.{override.path}.name=..."
         )
     return ConfigDict(value)
 
 
 def _typed(override: Override, like: Any, *, exact: bool) -> Any:
-    """Return the value of an override as one of the type of `like`; `exact`: where that is whole, only a whole number is taken."""
+    """Return the value of an override as one of the type of `like`.
+
+    With `exact` a setting whose default is a whole number takes only whole numbers.
+    """
     text = override.text
     if text == "None" and not exact:  # back to the default of the object that is named
         return None
@@ -145,6 +160,7 @@ def _typed(override: Override, like: Any, *, exact: bool) -> Any:
 
 
 def _boolean(override: Override) -> bool:
+    """Return the value of an override as True or False; no value means True."""
     text = "true" if override.text is None else override.text.lower()
     if text not in (*TRUE, *FALSE):
         raise RunError(f"{override} is neither true nor false, {override.text!r}")

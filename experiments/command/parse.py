@@ -1,9 +1,11 @@
-"""Reading a command line: what to do, in which run directory, with which configuration and which settings of it changed.
+"""Reading a command line: a mode, a run directory, a configuration, and changed settings.
 
-    --mode=NAME --workdir=FOLDER --config=FILE.py:VARIANT --config.SECTION.NAME=VALUE --dry_run --trust --help
+    --mode=NAME --workdir=FOLDER --config=FILE.py:VARIANT --config.SECTION.NAME=VALUE --dry_run
+    --trust --help
 
-A value stands behind "=" or is the next argument. A switch takes no value, `true` or `false`; `--no` before its name turns it off. Where an
-argument is given twice, the last one holds, so that a script may append to the arguments of another.
+A value stands behind "=" or is the next argument. A switch takes no value, `true` or `false`;
+`--no` before its name turns it off. Where an argument is given twice, the last one holds, so that a
+script may append to the arguments of another.
 """
 
 import difflib
@@ -23,9 +25,7 @@ class Override(NamedTuple):
     """One setting that the command line gives."""
 
     path: str  # "train.steps"
-    text: (
-        str | None
-    )  # as it was written; None: no value, which a setting that is true or false may have
+    text: str | None  # as written; None: no value, which is allowed where true or false is wanted
 
     def __str__(self) -> str:
         return f"--config.{self.path}" + ("" if self.text is None else f"={self.text}")
@@ -59,7 +59,8 @@ def parse(arguments: list[str]) -> Command:
             continue
         if not argument.startswith("-") or argument.strip("-") == "":
             raise RunError(
-                f"unexpected argument {argument!r}; settings are given as --config.section.name=value"
+                f"unexpected argument {argument!r}; settings are given as "
+                "--config.section.name=value"
             )
         name, equals, text = argument.lstrip("-").partition("=")
         value = text if equals else None
@@ -80,6 +81,7 @@ def parse(arguments: list[str]) -> Command:
 
 
 def _override(name: str, value: str | None, waiting: list[str]) -> Override:
+    """Return the setting that an argument gives; its value may be the first of those waiting."""
     negated = name.startswith("no")
     path = name.removeprefix("no").removeprefix("config.")
     if negated and value is not None:
@@ -92,6 +94,7 @@ def _override(name: str, value: str | None, waiting: list[str]) -> Override:
 
 
 def _value(name: str, value: str | None, waiting: list[str]) -> str:
+    """Return the value of an argument; it may be the first of those waiting."""
     if value is None and waiting and not _is_flag(waiting[0]):
         value = waiting.pop(0)
     if not value:
@@ -102,6 +105,7 @@ def _value(name: str, value: str | None, waiting: list[str]) -> str:
 
 
 def _switch(name: str, value: str | None) -> bool:
+    """Return whether an argument turns its switch on."""
     on = not name.startswith("no")
     if value is None:
         return on
@@ -116,10 +120,12 @@ def _is_flag(argument: str) -> bool:
 
 
 def _unknown(name: str) -> str:
+    """Return the message about an argument that does not exist."""
     known = [*VALUES, *SWITCHES]
     close = difflib.get_close_matches(name, known, 1)
     if close:
         return f"there is no --{name}; did you mean --{close[0]}?"
     if "." in name:
         return f"there is no --{name}; settings are given as --config.section.name=value"
-    return f"there is no --{name}; there are {', '.join('--' + k for k in known)} and --config.section.name"
+    others = ", ".join(f"--{k}" for k in known)
+    return f"there is no --{name}; there are {others} and --config.section.name"

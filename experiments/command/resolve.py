@@ -1,7 +1,8 @@
-"""The configuration of a command: that of a file or of the run directory, with what the command line changes of it.
+"""The configuration of a command.
 
-A trained run keeps what made its parameters. A command line that changes something which its mode does not read is refused, so that
-nothing that a user writes is dropped without a word.
+It is that of a file or of the run directory, with what the command line changes of it. A trained
+run keeps what made its parameters. A command line that changes something which its mode does not
+read is refused, so that nothing that a user writes is dropped without a word.
 """
 
 import json
@@ -17,8 +18,10 @@ from .config_file import read_config_file
 from .overrides import apply, value_at
 from .parse import Command, Override
 
-FREE = ("sampling", "eval", "fit", "dequantise", "devices")  # a file's replace those of a run
-DECIDED = ("net", "sde", "denoiser")  # a checkpoint belongs to them
+# Sections in which what a configuration file says replaces what a run says.
+REPLACED = ("sampling", "eval", "fit", "dequantise", "devices")
+# Sections that the weights of a checkpoint belong to.
+DECIDED = ("net", "sde", "denoiser")
 MISSING = object()
 
 
@@ -34,7 +37,9 @@ def resolve(command: Command, *, converted: bool = False) -> Resolved:
     """Return the configuration of a command.
 
     Args:
-        converted: the run is a foreign checkpoint, whose data and training are for the user to name.
+        command: the command line.
+        converted: the run is a foreign checkpoint, whose data and training are for the user to
+            name.
 
     Raises:
         RunError: nothing says what to work with, or a setting is given that would have no effect.
@@ -46,23 +51,24 @@ def resolve(command: Command, *, converted: bool = False) -> Resolved:
     if workdir is None:
         raise RunError("name a run directory with --workdir=runs/...")
     run = read_saved(workdir, trust=command.trust)
-    return merge(command, run, _given(command), converted=converted)
+    return merge(command, run, _from_file(command), converted=converted)
 
 
 def _of_training(command: Command, workdir: Path | None) -> Resolved:
-    config = _given(command)
+    """Return the configuration of training: that of the file, or else that of the run directory."""
+    config = _from_file(command)
     if config is None and workdir is not None:
         config = copied(read_saved(workdir, trust=command.trust))
         apply(config, command.overrides)
     if config is None:
         raise RunError(
-            "--mode=train and --dry_run need --config, such as --config=experiments/configs/digits.py:vp, "
-            "or the --workdir of a run to go on with"
+            "--mode=train and --dry_run need --config, such as "
+            "--config=experiments/configs/digits.py:vp, or the --workdir of a run to go on with"
         )
     return Resolved(config)
 
 
-def _given(command: Command) -> ConfigDict | None:
+def _from_file(command: Command) -> ConfigDict | None:
     """Return the configuration of the file that a command names, with its changes, or None."""
     if command.config is None:
         return None
@@ -72,12 +78,24 @@ def _given(command: Command) -> ConfigDict | None:
 
 
 def merge(command: Command, run: ConfigDict, given: Any, *, converted: bool = False) -> Resolved:
-    """Return a run's configuration with what a command may change of it; `given` is that of the file that it names, or None."""
-    mode, merged, notes = MODES[command.mode], copied(run), []
+    """Return a run's configuration with what a command may change of it.
+
+    Args:
+        command: the command line.
+        run: the configuration of the run directory.
+        given: the configuration of the file that the command names, with its changes, or None.
+        converted: see `resolve`.
+
+    Raises:
+        RunError: the file is of another network, or a setting is given that would have no effect.
+    """
+    mode = MODES[command.mode]
+    merged = copied(run)
+    notes = []
     if given is None:
         given = copied(run)
         apply(given, command.overrides)
-    for section in FREE:
+    for section in REPLACED:
         merged[section] = given[section]
     for name, setting in given.samplers.items():
         merged.samplers[name] = setting
@@ -90,21 +108,21 @@ def merge(command: Command, run: ConfigDict, given: Any, *, converted: bool = Fa
     for override in command.overrides:
         _check_effect(override, command, run, given, merged)
         if mode.takes(override.path, merged) and override.path.startswith("train."):
-            key = override.path.removeprefix("train.")  # how often training is told of and saved
+            key = override.path.removeprefix("train.")  # how often numbers are logged and saved
             merged.train[key] = given.train[key]
     for section, setting in given.items():
-        if section in (*FREE, "samplers", "facts") or (section == "data" and other_data):
+        if section in (*REPLACED, "samplers", "facts") or (section == "data" and other_data):
             continue
-        if found := contradictions(setting, run[section], f"config.{section}"):
-            text = "; ".join(found[:3])
+        if changes := contradictions(setting, run[section], f"config.{section}"):
+            text = "; ".join(changes[:3])
             if section in DECIDED and not converted:
                 raise RunError(
-                    f"--config={command.config} is of another network than {command.workdir} ({text}); "
-                    "leave --config out to take the run's own"
+                    f"--config={command.config} is of another network than {command.workdir} "
+                    f"({text}); leave --config out to take the run's own"
                 )
             if section != "data" or mode.needs_data:
                 notes.append(f"the run keeps what it was made with: {text}")
-    return Resolved(merged, tuple(notes), other_data)
+    return Resolved(config=merged, notes=tuple(notes), other_data=other_data)
 
 
 def copied(config: ConfigDict) -> ConfigDict:
@@ -116,9 +134,11 @@ def _check_effect(
     override: Override, command: Command, run: ConfigDict, given: ConfigDict, merged: ConfigDict
 ) -> None:
     """Raise a RunError if a changed setting is one that the mode does not read."""
-    path, mode = override.path, MODES[command.mode]
+    path = override.path
+    mode = MODES[command.mode]
     section = path.partition(".")[0]
-    before, now = value_at(run, path, MISSING), value_at(given, path, MISSING)
+    before = value_at(run, path, MISSING)
+    now = value_at(given, path, MISSING)
     if mode.takes(path, merged) or _same(before, now):
         return
     why = f"{override} has no effect on --mode={command.mode}"
@@ -126,7 +146,8 @@ def _check_effect(
         used = ", ".join(mode.samplers(merged)) or "no sampler"
         name = path.split(".")[1] if "." in path else "..."
         raise RunError(
-            f"{why}, which uses {used}; to sample with it use --mode=sample --config.sampling.sampler={name}"
+            f"{why}, which uses {used}; to sample with it use --mode=sample "
+            f"--config.sampling.sampler={name}"
         )
     readers = [
         name for name, other in MODES.items() if name != "train" and other.takes(path, merged)
@@ -135,23 +156,25 @@ def _check_effect(
         raise RunError(f"{why}; it is read by --mode={' and --mode='.join(readers)}")
     was = "is not set" if before is MISSING else f"is {_text(before)}"
     raise RunError(
-        f"{why}: the run {command.workdir} was trained with another value (config.{path} {was}); train a new run with it, or leave it out"
+        f"{why}: the run {command.workdir} was trained with another value (config.{path} {was}); "
+        "train a new run with it, or leave it out"
     )
 
 
 def contradictions(given: Any, run: Any, path: str) -> list[str]:
-    """Return where a file says something else than a run; what the file leaves open (None, no such key) is no contradiction."""
+    """Return, in words, where a file says something else than a run.
+
+    What the file leaves open (None, no such key) is no contradiction.
+    """
     if isinstance(given, ConfigDict) and isinstance(run, ConfigDict):
-        return [
-            found
-            for key, value in given.items()
-            if key in run
-            for found in contradictions(value, run[key], f"{path}.{key}")
-        ] + [
-            f"{path}.{key} is {_text(value)} there, not set here"
-            for key, value in given.items()
-            if key not in run and value is not None
-        ]
+        changes = []
+        for key, value in given.items():
+            if key in run:
+                changes += contradictions(value, run[key], f"{path}.{key}")
+        for key, value in given.items():
+            if key not in run and value is not None:
+                changes.append(f"{path}.{key} is {_text(value)} there, not set here")
+        return changes
     if given is None or (path == "config.denoiser.sigma_data" and given == 0) or _same(given, run):
         return []
     return [f"{path} is {_text(given)} there, {_text(run)} here"]
@@ -166,8 +189,6 @@ def _same(a: Any, b: Any) -> bool:
 
 def _text(value: Any) -> str:
     """Return a setting as JSON."""
-    return (
-        value.to_json_best_effort()
-        if isinstance(value, ConfigDict)
-        else json.dumps(value, default=str)
-    )
+    if isinstance(value, ConfigDict):
+        return value.to_json_best_effort()
+    return json.dumps(value, default=str)

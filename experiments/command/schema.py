@@ -1,6 +1,7 @@
-"""What a configuration may hold, checked without building anything: its sections and settings, their types, and the range of each number.
+"""What a configuration may hold: sections, settings, their types, and the range of each number.
 
-What a section `{name, **settings}` may hold beyond the defaults is known to the object that it names; `build.make` checks it.
+It is checked without building anything. What a section `{name, **settings}` may hold beyond the
+defaults is known to the object that it names; `build.make` checks it.
 """
 
 import difflib
@@ -81,14 +82,26 @@ def did_you_mean(key: str, known: Iterable[str]) -> str:
 
 
 def check_settings(config: ConfigDict) -> None:
-    """Raise a ValueError if a setting is missing, is read by nothing, has another type or is out of range."""
+    """Check the settings of a configuration.
+
+    Raises:
+        ValueError: one is missing, is read by nothing, has another type or is out of range.
+    """
     base = base_config()
     if wrong := _wrong_keys(config, base, "config"):
         raise ValueError("; ".join(wrong))
     check_finite(config, "config")
     _check_types(config, base, "config")
+    _check_ranges(config)
+    _check_names(config)
+    _check_facts(config.facts)
+
+
+def _check_ranges(config: ConfigDict) -> None:
+    """Raise a ValueError if a number is out of its range."""
     for path, low in AT_LEAST.items():
-        value, high = _at(config, path), AT_MOST.get(path, LARGEST_INT)
+        value = _at(config, path)
+        high = AT_MOST.get(path, LARGEST_INT)
         if value is not None and value < low:
             raise ValueError(f"need config.{path} >= {low}, got {value}")
         if value is not None and value > high:
@@ -99,8 +112,6 @@ def check_settings(config: ConfigDict) -> None:
             upper = "" if high == math.inf else f" {'<' if ends[1] == ')' else '<='} {high:g}"
             lower = f"{low:g} {'<' if ends[0] == '(' else '<='}"
             raise ValueError(f"need {lower} config.{path}{upper}, got {value}")
-    _check_names(config)
-    _check_facts(config.facts)
 
 
 def check_finite(value: Any, path: str) -> None:
@@ -119,12 +130,14 @@ def check_finite(value: Any, path: str) -> None:
 
 
 def _within(value: float, low: float, high: float, ends: str) -> bool:
+    """Tell whether a value is in an interval; `ends` "[)" allows its lower end, not its upper one."""
     above = low <= value if ends[0] == "[" else low < value
     below = value <= high if ends[1] == "]" else value < high
     return above and below
 
 
 def _at(config: Any, path: str) -> Any:
+    """Return the value of a setting by its path, or None if there is no such setting."""
     for key in path.split("."):
         if not isinstance(config, ConfigDict) or key not in config:
             return None
@@ -133,6 +146,7 @@ def _at(config: Any, path: str) -> Any:
 
 
 def _wrong_keys(section: Any, known: Any, path: str) -> list[str]:
+    """Return, in words, which settings of a section are missing or are not among the `known`."""
     if not isinstance(known, ConfigDict):
         return []
     if not isinstance(section, ConfigDict):
@@ -153,7 +167,8 @@ def _check_types(section: Any, known: ConfigDict, path: str) -> None:
     for key, default in known.items():
         if key not in section:
             continue
-        value, place = section[key], f"{path}.{key}"
+        value = section[key]
+        place = f"{path}.{key}"
         if isinstance(default, ConfigDict):
             if place not in ("config.samplers", "config.objective.times"):
                 _check_types(value, default, place)
@@ -162,6 +177,7 @@ def _check_types(section: Any, known: ConfigDict, path: str) -> None:
 
 
 def _like(value: Any, default: Any) -> bool:
+    """Tell whether a value may stand in place of a default."""
     if isinstance(default, bool):
         return isinstance(value, bool)
     if isinstance(default, tuple | list):
@@ -174,6 +190,7 @@ def _like(value: Any, default: Any) -> bool:
 
 
 def _kind(default: Any) -> str:
+    """Return in words what may stand in place of a default."""
     kinds = {
         bool: "True or False",
         int: "a whole number",
@@ -190,14 +207,16 @@ def _check_names(config: ConfigDict) -> None:
     for name, setting in config.samplers.items():
         if not isinstance(setting, ConfigDict) or not isinstance(setting.get("name"), str):
             raise ValueError(
-                f"config.samplers.{name} needs a name, such as --config.samplers.{name}.name=DDIM, got {setting!r}"
+                f"config.samplers.{name} needs a name, such as --config.samplers.{name}.name=DDIM, "
+                f"got {setting!r}"
             )
         if not name.strip() or name.startswith(".") or set(name) & set("/\\\0"):
             raise ValueError(f"config.samplers has an entry {name!r}, which cannot name a folder")
     for section in ("data", "net"):
         if not isinstance(config[section].get("name"), str):
             raise ValueError(
-                f"config.{section} names no object; give --config.{section}.name=..., or begin with one of experiments/configs"
+                f"config.{section} names no object; give --config.{section}.name=..., or begin "
+                "with one of experiments/configs"
             )
 
 
@@ -219,6 +238,8 @@ _EXPECTED = {
 
 
 def _good_fact(key: str, value: Any) -> bool:
+    """Tell whether a fact has a value that a data set can have."""
+
     def whole(number: Any, low: int) -> bool:
         return (
             isinstance(number, int)

@@ -1,4 +1,7 @@
-"""Settings that do nothing while another one is off: giving such a setting on the command line alone is a mistake, and is refused."""
+"""Settings that do nothing while another one is off.
+
+Giving such a setting on the command line alone is a mistake, and is refused.
+"""
 
 from typing import Any
 
@@ -16,11 +19,12 @@ SWITCHES = {
 
 
 def check_switches(config: Any, overrides: tuple[Override, ...]) -> None:
-    """Raise a RunError if a command line gives a setting that nothing reads, because what would read it is off."""
+    """Raise a RunError if a command line gives a setting whose switch is off."""
     for override in overrides:
         switch = SWITCHES.get(override.path)
         if switch and not value_at(config, switch):
             off = value_at(config, switch)
             raise RunError(
-                f"{override} has no effect while config.{switch} is {off!r}; set --config.{switch}=..., too, or leave it out"
+                f"{override} has no effect while config.{switch} is {off!r}; set "
+                f"--config.{switch}=..., too, or leave it out"
             )

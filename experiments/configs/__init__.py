@@ -1,1 +1,4 @@
-"""Experiments, one a file: `get_config(variant)` returns the configuration; the docstring gives its command and what it measured."""
+"""Experiments, one a file: `get_config(variant)` returns the configuration.
+
+The docstring gives its command and what it measured.
+"""

@@ -1,17 +1,19 @@
-"""CIFAR-10, full size: the DDPM++ base of Song et al. 2021 (arXiv:2011.13456), with EDM's preconditioning.
+"""CIFAR-10, full size: DDPM++ of Song et al. 2021 (arXiv:2011.13456) with EDM's preconditioning.
 
     python -m experiments.data.prepare cifar10
     python -m experiments.main --config=experiments/configs/cifar10.py:vp --workdir=runs/cifar10 --mode=train
 
-Meant for accelerators. Not run here: the data cannot be downloaded where this was written; what is tested is --dry_run.
-Published for the continuous VP model of this size, trained for 1.3 million steps: FID 2.55 with 1000 Euler-Maruyama steps, 3.16 bits/dim.
-Variants: vp, ve, subvp; with ",cond" conditional on the class.
+Meant for accelerators. Not run here: the data cannot be downloaded where this was written; what is
+tested is --dry_run. Published for the continuous VP model of this size, trained for 1.3 million
+steps: FID 2.55 with 1000 Euler-Maruyama steps, 3.16 bits/dim. Variants: vp, ve, subvp; with ",cond"
+conditional on the class.
 """
 
 from experiments.configs.common import base_config, choose_sde
 
 
 def get_config(variant: str = "vp"):
+    """Return the configuration of a variant; the docstring of this file lists them."""
     config = base_config()
     words = choose_sde(config, variant, ("cond",))
     config.data = {"name": "TFDS", "dataset": "cifar10"}

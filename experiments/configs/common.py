@@ -1,4 +1,7 @@
-"""What all configurations share: the sections and their defaults. A configuration states only what it changes."""
+"""What all configurations share: the sections and their defaults.
+
+A configuration states only what it changes.
+"""
 
 from collections.abc import Iterable
 
@@ -24,7 +27,8 @@ SDES = {
 def base_config() -> ConfigDict:
     """Return the defaults; `data` and `net` have to be named.
 
-    The comment beside a setting describes it, in docs/command_line.md too; comments above a setting are for readers of this file.
+    The comment beside a setting describes it, in docs/command_line.md too; comments above a setting
+    are for readers of this file.
     """
     return ConfigDict(
         {
@@ -128,11 +132,15 @@ def base_config() -> ConfigDict:
 
 
 def choose_sde(config: ConfigDict, variant: str, others: tuple[str, ...] = ()) -> list[str]:
-    """Set the SDE that a variant such as "ve" or "subvp,cond" names, VP by default; return the variant's other words."""
+    """Set the SDE that a variant such as "ve" or "subvp,cond" names, VP by default.
+
+    Return the variant's other words.
+    """
     words = [word for word in variant.split(",") if word]
     if unknown := [word for word in words if word not in SDES and word not in others]:
         raise RunError(
-            f"unknown variant {unknown[0]!r}; choose from {', '.join([*SDES, *others])}, joined by commas"
+            f"unknown variant {unknown[0]!r}; choose from {', '.join([*SDES, *others])}, joined by "
+            "commas"
         )
     config.sde = SDES[choose(words, SDES, "vp")]
     return words

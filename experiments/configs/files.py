@@ -3,13 +3,13 @@
     python -m experiments.main --config=experiments/configs/files.py --config.data.path=my_images --config.data.image_size=32 \\
         --workdir=runs/mine --mode=train
 
-image_size cuts and resamples the images of a folder to squares; leave it out where they have one size, and for arrays. Images that
-cannot be read are all named; --config.data.skip_unreadable=True leaves them out.
-Variants: vp, ve, subvp. Images in sub-folders are labelled by them, arrays by y in the .npz or by --config.data.labels=y.npy: add ",cond"
-to condition on the label.
-For an array of vectors (N, D) add ",vectors": an MLP instead of the U-Net.
-Floats are used as they are; where images lie in [0, 1], --config.data.value_range='(0,1)' maps them to [-1, 1]. See `data.Files` for all
-settings.
+image_size cuts and resamples the images of a folder to squares; leave it out where they have one
+size, and for arrays. Images that cannot be read are all named; --config.data.skip_unreadable=True
+leaves them out. Variants: vp, ve, subvp. Images in sub-folders are labelled by them, arrays by y in
+the .npz or by --config.data.labels=y.npy: add ",cond" to condition on the label. For an array of
+vectors (N, D) add ",vectors": an MLP instead of the U-Net. Floats are used as they are; where
+images lie in [0, 1], --config.data.value_range='(0,1)' maps them to [-1, 1]. See `data.Files` for
+all settings.
 """
 
 from ml_collections.config_dict import placeholder
@@ -18,6 +18,7 @@ from experiments.configs.common import base_config, choose_sde
 
 
 def get_config(variant: str = "vp"):
+    """Return the configuration of a variant; the docstring of this file lists them."""
     config = base_config()
     words = choose_sde(config, variant, ("cond", "vectors"))
     config.data = {"name": "Files", "path": placeholder(str), "image_size": placeholder(int)}

@@ -11,6 +11,7 @@ DENSITIES = ("checkerboard", "swiss_roll", "mixture", "moons")
 
 
 def get_config(variant: str = "checkerboard"):
+    """Return the configuration of a variant; the docstring of this file lists them."""
     config = base_config()
     words = choose_sde(config, variant, DENSITIES)
     config.data = {

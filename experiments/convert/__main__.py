@@ -4,10 +4,13 @@
         --config=experiments/configs/score_sde.py:ve,ncsnpp --workdir=runs/ncsnpp
     python -m experiments.main --workdir=runs/ncsnpp --mode=sample
 
-    python -m experiments.convert --workdir=runs/ncsnpp --to=folder      # for diffusers' UNet2DModel.from_pretrained
+    python -m experiments.convert --workdir=runs/ncsnpp --to=folder
 
-Formats: score_sde_pytorch (.pth, or an .npz of its state dict), score_sde (msgpack), diffusers (.safetensors of a UNet2DModel, with its
-config.json beside it), edm (.pkl of a network snapshot). --config is one of our configurations, or that of score_sde as JSON.
+The last command writes a folder that diffusers' UNet2DModel.from_pretrained reads.
+
+Formats: score_sde_pytorch (.pth, or an .npz of its state dict), score_sde (msgpack), diffusers
+(.safetensors of a UNet2DModel, with its config.json beside it), edm (.pkl of a network snapshot).
+--config is one of our configurations, or that of score_sde as JSON.
 """
 
 import argparse
@@ -22,7 +25,7 @@ from . import FORMATS, convert, export
 
 
 def main() -> None:
-    """Convert; what a user can mend ends in one message."""
+    """Convert as the command line says; what a user can mend ends in one message."""
     parser = argparse.ArgumentParser(
         "python -m experiments.convert",
         description=__doc__,
@@ -33,21 +36,23 @@ def main() -> None:
     parser.add_argument("--format", choices=list(FORMATS))
     parser.add_argument("--config", help="configuration of the network")
     parser.add_argument("--workdir", required=True, help="run directory to make")
-    asked = parser.parse_args()
-    if bool(asked.to) == bool(asked.source and asked.format):
+    arguments = parser.parse_args()
+    if bool(arguments.to) == bool(arguments.source and arguments.format):
         parser.error("give either --from and --format, or --to")
     set_up_jax()
     try:
-        if asked.to:
-            export(asked.workdir, asked.to)
-            return print(f"a UNet2DModel in {asked.to}")
-        run = convert(asked.source, asked.format, asked.workdir, asked.config)
+        if arguments.to:
+            export(arguments.workdir, arguments.to)
+            print(f"a UNet2DModel in {arguments.to}")
+            return
+        run = convert(arguments.source, arguments.format, arguments.workdir, arguments.config)
     except (RunError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     count = sum(p.size for p in jax.tree.leaves(run.split.params))
     print(
-        f"{count:,} parameters in {asked.workdir}; sample from it with python -m experiments.main --workdir={asked.workdir} --mode=sample"
+        f"{count:,} parameters in {arguments.workdir}; sample from it with "
+        f"python -m experiments.main --workdir={arguments.workdir} --mode=sample"
     )
 
 

@@ -1,20 +1,19 @@
-r"""Networks of diffusers' `UNet2DModel` (github.com/huggingface/diffusers): weights in safetensors, settings in config.json.
+r"""Networks of diffusers' `UNet2DModel` (github.com/huggingface/diffusers).
 
-Its block types are levels of our `UNet`. "Skip" ones are NCSN++ (FIR, both image pyramids, residual sums over :math:`\sqrt 2`), the others
+Weights are in safetensors, settings in config.json. Its block types are levels of our `UNet`.
+"Skip" ones are NCSN++ (FIR, both image pyramids, residual sums over :math:`\sqrt 2`), the others
 DDPM. Where one network of diffusers mixes what one of ours cannot, it is refused by name.
 
-Labels (`num_class_embeds`) add a row of a table to the embedding of time, as ours do with `label_into` "embedding". Our table has one row
-more, "no label". There a missing label is an error, so here that row is NaN, a loud answer; training on begins at the mean of the labels
-(`with_no_label`). Of a network that was trained with its last label meaning "none", `"_no_label": num_class_embeds - 1` in config.json says
-so: we write it where that row is no NaN, and diffusers passes over it.
+Labels (`num_class_embeds`) add a row of a table to the embedding of time, as ours do with
+`label_into` "embedding". Our table has one row more, "no label". There a missing label is an error,
+so here that row is NaN, a loud answer; training on begins at the mean of the labels
+(`with_no_label`). Of a network that was trained with its last label meaning "none",
+`"_no_label": num_class_embeds - 1` in config.json says so: we write it where that row is no NaN,
+and diffusers passes over it.
 """
 
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-
-from models import UNet
 
 from ..errors import RunError
 from .expect import (
@@ -37,7 +36,6 @@ from .expect import (
     whole,
 )
 from .reading import shown
-from .rules import OIHW, SAME, TRANSPOSED, Layout, Path, Rule, joined, single
 
 # What a missing key of config.json means.
 DEFAULTS: dict[str, Any] = {
@@ -75,19 +73,12 @@ EXPECTED_OF_SCHEDULERS: dict[str, Expected] = {
 }  # fmt: skip
 CLASS = "UNet2DModel"
 OLD_PREFIX = "UNetRes"  # of the names of blocks in older files
-# Names of older files.
-RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-# [cos, sin] instead of [sin, cos]: the rows of the matrix behind them change places
-FLIPPED = single(
-    lambda a: np.roll(a.T, a.shape[1] // 2, axis=0), lambda a: np.roll(a, a.shape[0] // 2, axis=0).T
-)
-LABEL = ("conditioning", "label", "embedding")
-# a table without a row for "no label"
-LABELS = single(lambda a: np.concatenate([a, np.full_like(a[:1], np.nan)]), lambda a: a[:-1])
 
 
 def network(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of our `UNet` for a config.json of diffusers, its shape and number of classes among them.
+    """Return the settings of our `UNet` for a config.json of diffusers.
+
+    Among them are its shape and its number of classes.
 
     Raises:
         RunError: the network has something that ours has not; it is named.
@@ -104,15 +95,85 @@ def network(config: Mapping[str, Any]) -> dict[str, Any]:
             f"there are {len(down)} down_block_types, {len(up)} up_block_types and "
             f"{len(c['block_out_channels'])} block_out_channels, expected equally many"
         )
-    skip, labels, no_label = (
-        any("Skip" in kind for kind in (*down, *up)),
-        c["num_class_embeds"],
-        c["_no_label"],
-    )
+    skip = _has_skips(down, up)
+    _check_counterpart(c, down, up)
+    fourier = c["time_embedding_type"] == "fourier"
+    size = c["sample_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    widths = c["block_out_channels"]
+    first = widths[0]
+    labels = c["num_class_embeds"] or 0
+    return {
+        "name": "UNet",
+        "shape": (height, width, c["in_channels"]),
+        "num_classes": labels - (c["_no_label"] is not None),
+        "nf": first,
+        "ch_mult": tuple(w // first if w % first == 0 else w / first for w in widths),
+        "num_res_blocks": c["layers_per_block"],
+        "attn_resolutions": _attending(down, height),
+        "attention": {
+            "head_features": c["attention_head_dim"] or 0,
+            "up": "last" if skip else "every",
+            "up_resolutions": _attending(up, height),
+            "middle": c["add_attention"],
+        },
+        "dropout": c["dropout"],
+        "embedding": "fourier" if fourier else ("positional_open", "positional")[c["freq_shift"]],
+        "conditioning": {
+            "label_into": "embedding",
+            "scale_shift": c["resnet_time_scale_shift"] == "scale_shift",
+        },
+        **_groups_of_layers(c, down, up),
+        "scale_by_sigma": fourier,
+        "centered": not c["center_input_sample"],
+    }
+
+
+def _groups_of_layers(c: Mapping[str, Any], down: list[str], up: list[str]) -> dict[str, Any]:
+    """Return the groups of settings that concern the layers: how they normalise and resample."""
+    skip = _has_skips(down, up)
+    return {
+        "normalisation": {
+            "groups": 0 if skip else c["norm_num_groups"],
+            "middle_groups": c["norm_num_groups"] or 0,
+            "attention_groups": 32 if skip else c["norm_num_groups"],
+            # there the parentheses of min((a + b) // 4, 32) are lost in blocks with attention,
+            # which makes 32 of it
+            "up_groups": 32 if skip else 0,
+            "eps": c["norm_eps"],
+        },
+        "pyramids": {
+            "input": "input_skip" if skip else "none",
+            "output": "output_skip" if skip else "none",
+        },
+        "resampling": {
+            "resblock_type": "biggan" if skip else "ddpm",
+            "down_steps": tuple(_step(kind, c["downsample_type"]) for kind in down[:-1]),
+            "up_steps": tuple(_step(kind, c["upsample_type"]) for kind in up[1:]),
+            "symmetric": c["downsample_padding"] == 1,
+            "shortcut": skip,
+            "fir": skip,
+        },
+        "residual": {
+            "skip_rescale": skip,
+            "middle_rescale": float(c["mid_block_scale_factor"]),
+        },
+    }
+
+
+def _check_counterpart(c: Mapping[str, Any], down: list[str], up: list[str]) -> None:
+    """Raise a RunError if a network has something that ours has not.
+
+    `c` is its configuration with defaults; the kinds of blocks are given from fine to coarse.
+    """
+    skip = _has_skips(down, up)
+    labels = c["num_class_embeds"]
+    no_label = c["_no_label"]
     if c["class_embed_type"] is not None:
         raise RunError(
-            f"class_embed_type = {c['class_embed_type']!r} of a UNet2DModel takes numbers or vectors for labels; ours are rows of a table, "
-            "which is class_embed_type = None with num_class_embeds"
+            f"class_embed_type = {c['class_embed_type']!r} of a UNet2DModel takes numbers or "
+            "vectors for labels; ours are rows of a table, which is class_embed_type = None with "
+            "num_class_embeds"
         )
     only = {
         "down_block_types": (down, all(kind in DOWN and ("Skip" in kind) == skip for kind in down)),
@@ -149,68 +210,33 @@ def network(config: Mapping[str, Any]) -> dict[str, Any]:
     scale_shift = c["resnet_time_scale_shift"] == "scale_shift"
     if scale_shift and c["add_attention"] and c["attn_norm_num_groups"] is None:
         raise RunError(
-            "with resnet_time_scale_shift and no attn_norm_num_groups the middle attention is not normalised; ours is"
+            "with resnet_time_scale_shift and no attn_norm_num_groups the middle attention is not "
+            "normalised; ours is"
         )
-    size = c["sample_size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    widths, levels = c["block_out_channels"], len(down)
-    attend = lambda kinds: tuple(height >> i for i in range(levels) if kinds[i].startswith("Attn"))  # noqa: E731
     middle = c["norm_num_groups"] or 0
     if c["attn_norm_num_groups"] not in (None, middle):
         raise RunError(
-            f"attn_norm_num_groups is {c['attn_norm_num_groups']}, and norm_num_groups {middle}: ours are equal in the middle"
+            f"attn_norm_num_groups is {c['attn_norm_num_groups']}, and norm_num_groups {middle}: "
+            "ours are equal in the middle"
         )
-    return {
-        "name": "UNet",
-        "shape": (height, width, c["in_channels"]),
-        "num_classes": (labels or 0) - (no_label is not None),
-        "nf": widths[0],
-        "ch_mult": tuple(w // widths[0] if w % widths[0] == 0 else w / widths[0] for w in widths),
-        "num_res_blocks": c["layers_per_block"],
-        "attn_resolutions": attend(down),
-        "attention": {
-            "head_features": c["attention_head_dim"] or 0,
-            "up": "last" if skip else "every",
-            "up_resolutions": attend(up),
-            "middle": c["add_attention"],
-        },
-        "dropout": c["dropout"],
-        "embedding": "fourier"
-        if c["time_embedding_type"] == "fourier"
-        else ("positional_open", "positional")[c["freq_shift"]],
-        "conditioning": {"label_into": "embedding", "scale_shift": scale_shift},
-        "normalisation": {
-            "groups": 0 if skip else c["norm_num_groups"],
-            "middle_groups": middle,
-            "attention_groups": 32 if skip else c["norm_num_groups"],
-            # there the parentheses of min((a + b) // 4, 32) are lost in blocks with attention,
-            # which makes 32 of it
-            "up_groups": 32 if skip else 0,
-            "eps": c["norm_eps"],
-        },
-        "pyramids": {
-            "input": "input_skip" if skip else "none",
-            "output": "output_skip" if skip else "none",
-        },
-        "resampling": {
-            "resblock_type": "biggan" if skip else "ddpm",
-            "down_steps": tuple(_step(kind, c["downsample_type"]) for kind in down[:-1]),
-            "up_steps": tuple(_step(kind, c["upsample_type"]) for kind in up[1:]),
-            "symmetric": c["downsample_padding"] == 1,
-            "shortcut": skip,
-            "fir": skip,
-        },
-        "residual": {
-            "skip_rescale": skip,
-            "middle_rescale": float(c["mid_block_scale_factor"]),
-        },
-        "scale_by_sigma": c["time_embedding_type"] == "fourier",
-        "centered": not c["center_input_sample"],
-    }
+
+
+def _has_skips(down: list[str], up: list[str]) -> bool:
+    """Tell whether a network has blocks with image pyramids."""
+    return any("Skip" in kind for kind in (*down, *up))
+
+
+def _attending(kinds: list[str], height: int) -> tuple[int, ...]:
+    """Return the heights of the levels, from fine to coarse, whose blocks have attention."""
+    return tuple(height >> i for i, kind in enumerate(kinds) if kind.startswith("Attn"))
 
 
 def process(config: Mapping[str, Any], scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """Return our `sde` and `denoiser` sections for a network and its scheduler_config.json, which may be empty: the published values then.
+    """Return our `sde` and `denoiser` sections for a network.
+
+    Args:
+        config: its config.json.
+        scheduler: its scheduler_config.json; what is missing there has the published value.
 
     Raises:
         RunError: the schedule has no counterpart here.
@@ -220,140 +246,48 @@ def process(config: Mapping[str, Any], scheduler: Mapping[str, Any]) -> dict[str
         scheduler, {k: v for k, v in EXPECTED_OF_SCHEDULERS.items() if k in scheduler}, "scheduler "
     )
     if c["time_embedding_type"] == "fourier":
-        factor = (
-            2 if c["center_input_sample"] else 1
-        )  # on [-1, 1] the noise of [0, 1] is twice as large
-        low, high = scheduler.get("sigma_min", 0.01), scheduler.get("sigma_max", 1348.0)
-        units = ("unit_score", "unit_sigma") if c["center_input_sample"] else ("score", "sigma")
-        sde = {"name": "VE", "sigma_min": factor * low, "sigma_max": factor * high}
-        return {"sde": sde, "denoiser": dict(zip(("prediction", "inputs"), units, strict=True))}
-    kind, predicted = (
-        scheduler.get("beta_schedule", "linear"),
-        scheduler.get("prediction_type", "epsilon"),
-    )
+        return _process_of_sigma(scheduler, unit=c["center_input_sample"])
+    kind = scheduler.get("beta_schedule", "linear")
+    predicted = scheduler.get("prediction_type", "epsilon")
     predictions = {"epsilon": "noise", "sample": "x0", "v_prediction": "v"}
-    if (
-        kind != "linear"
-        or scheduler.get("trained_betas") is not None
-        or predicted not in predictions
-    ):
+    known = kind == "linear" and scheduler.get("trained_betas") is None
+    if not known or predicted not in predictions:
         raise RunError(
-            f"no process of ours has beta_schedule {kind!r} with prediction_type {predicted!r} of a scheduler"
+            f"no process of ours has beta_schedule {kind!r} with prediction_type {predicted!r} of "
+            "a scheduler"
         )
     steps = scheduler.get("num_train_timesteps", 1000)
     if steps != 1000:
         raise RunError(
-            f"the scheduler has {steps} steps, where the time that our networks are told reaches 999"
+            f"the scheduler has {steps} steps, where the time that our networks are told reaches "
+            "999"
         )
-    low, high = steps * scheduler.get("beta_start", 1e-4), steps * scheduler.get("beta_end", 0.02)
-    return {
-        "sde": {"name": "VP", "beta_min": low, "beta_max": high},
-        "denoiser": {"prediction": predictions[predicted], "inputs": "time"},
+    sde = {
+        "name": "VP",
+        "beta_min": steps * scheduler.get("beta_start", 1e-4),
+        "beta_max": steps * scheduler.get("beta_end", 0.02),
     }
+    denoiser = {"prediction": predictions[predicted], "inputs": "time"}
+    return {"sde": sde, "denoiser": denoiser}
 
 
-def diffusers_rules(net: UNet, flip: bool, no_label: bool = False) -> list[Rule]:
-    """Return the rules for the weights of a `UNet2DModel`; `flip` is its flip_sin_to_cos, `no_label`: its last label means "no label"."""
-    rules, last = [], len(net.down) - 1
-    if net.conditioning is not None:
-        fourier = net.conditioning.frequencies is not None
-        rules += (
-            [Rule(("conditioning", "frequencies"), ("time_proj.weight",), SAME)] if fourier else []
-        )
-        first = FLIPPED if flip and not fourier else TRANSPOSED
-        rules += _pair("time_embedding.linear_1", ("conditioning", "dense0"), first)
-        rules += _pair("time_embedding.linear_2", ("conditioning", "dense1"), TRANSPOSED)
-        if net.conditioning.label is not None:
-            layout = SAME if no_label else LABELS
-            rules.append(Rule(LABEL, ("class_embedding.weight",), layout, not no_label))
-    rules += _pair("conv_in", ("conv_in",), OIHW)
-    for way in ("down", "up"):
-        for i, level in enumerate(getattr(net, way)):
-            prefix, path = f"{way}_blocks.{i}", (way, i)
-            for j, block in enumerate(level.blocks):
-                rules += _block(f"{prefix}.resnets.{j}", (*path, "blocks", j), block)
-                if block.attention is not None:
-                    index = 0 if way == "up" and level.merge is not None else j
-                    rules += _attention(
-                        f"{prefix}.attentions.{index}", (*path, "blocks", j, "attention")
-                    )
-            if level.resample is not None:
-                name = (
-                    f"{prefix}.{way}samplers.0" if level.merge is None else f"{prefix}.resnet_{way}"
-                )
-                if hasattr(level.resample, "conv0"):
-                    rules += _block(name, (*path, "resample"), level.resample)
-                else:
-                    rules += _pair(f"{name}.conv", (*path, "resample", "conv"), OIHW)
-            if level.merge is not None and way == "down":
-                rules += _pair(f"{prefix}.skip_conv", (*path, "merge", "conv"), OIHW)
-            elif level.merge is not None:
-                norm, conv = (
-                    (f"{prefix}.skip_norm", f"{prefix}.skip_conv")
-                    if i < last
-                    else ("conv_norm_out", "conv_out")
-                )
-                rules += _pair(norm, (*path, "merge", "norm"), SAME, "scale") + _pair(
-                    conv, (*path, "merge", "conv"), OIHW
-                )
-    for j, block in enumerate((net.middle0, net.middle1)):
-        rules += _block(f"mid_block.resnets.{j}", (f"middle{j}",), block)
-    if net.middle0.attention is not None:
-        rules += _attention("mid_block.attentions.0", ("middle0", "attention"))
-    if net.conv_out is not None:
-        rules += _pair("conv_norm_out", ("norm_out",), SAME, "scale") + _pair(
-            "conv_out", ("conv_out",), OIHW
-        )
-    return rules
-
-
-def modern(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return weights under the names that diffusers gives them now."""
-    renamed = {}
-    for name, value in weights.items():
-        for old, new in RENAMED.items():
-            name = name.replace(old, new)
-        renamed[name] = value
-    return renamed
-
-
-def _pair(prefix: str, path: Path, layout: Layout, kernel: str = "kernel") -> list[Rule]:
-    return [
-        Rule((*path, kernel), (f"{prefix}.weight",), layout),
-        Rule((*path, "bias"), (f"{prefix}.bias",), SAME),
-    ]
-
-
-def _block(prefix: str, path: Path, block) -> list[Rule]:
-    rules = []
-    for i in (0, 1):
-        rules += _pair(f"{prefix}.norm{i + 1}", (*path, f"norm{i}"), SAME, "scale")
-        rules += _pair(f"{prefix}.conv{i + 1}", (*path, f"conv{i}"), OIHW)
-    if block.cond is not None:
-        rules += _pair(f"{prefix}.time_emb_proj", (*path, "cond"), TRANSPOSED)
-    if block.shortcut is not None:
-        rules += _pair(f"{prefix}.conv_shortcut", (*path, "shortcut"), OIHW)
-    return rules
-
-
-def _attention(prefix: str, path: Path) -> list[Rule]:
-    names = [f"{prefix}.to_{part}" for part in "qkv"]
-    return [
-        *_pair(f"{prefix}.group_norm", (*path, "norm"), SAME, "scale"),
-        Rule(
-            (*path, "qkv", "kernel"),
-            tuple(f"{name}.weight" for name in names),
-            joined(TRANSPOSED, 3),
-        ),
-        Rule((*path, "qkv", "bias"), tuple(f"{name}.bias" for name in names), joined(SAME, 3)),
-        *_pair(f"{prefix}.to_out.0", (*path, "out"), TRANSPOSED),
-    ]
+def _process_of_sigma(scheduler: Mapping[str, Any], unit: bool) -> dict[str, Any]:
+    """Return our sections for a network whose input is sigma; `unit`: on data in [0, 1]."""
+    factor = 2 if unit else 1  # on [-1, 1] the noise of [0, 1] is twice as large
+    sde = {
+        "name": "VE",
+        "sigma_min": factor * scheduler.get("sigma_min", 0.01),
+        "sigma_max": factor * scheduler.get("sigma_max", 1348.0),
+    }
+    denoiser = {"prediction": "score", "inputs": "sigma"}
+    if unit:
+        denoiser = {key: f"unit_{value}" for key, value in denoiser.items()}
+    return {"sde": sde, "denoiser": denoiser}
 
 
 def _step(kind: str, resample_type: str) -> str:
-    by_block = (
-        kind.startswith("Resnet")
-        or "Skip" in kind
-        or (kind.startswith("Attn") and resample_type == "resnet")
-    )
+    """Return how a level changes the resolution: by a block, or by a convolution."""
+    by_block = kind.startswith("Resnet") or "Skip" in kind
+    if kind.startswith("Attn") and resample_type == "resnet":
+        by_block = True
     return "biggan" if by_block else "ddpm"

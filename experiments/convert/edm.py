@@ -1,7 +1,9 @@
-r"""Networks of EDM (Karras et al. 2022, github.com/NVlabs/edm): pickles of whole objects, of which only the state is read.
+r"""Networks of EDM (Karras et al. 2022, github.com/NVlabs/edm).
 
-Their `SongUNet` (DDPM++, NCSN++) and `DhariwalUNet` (ADM) are our `UNet`. A label enters theirs through a matrix; here each label's row is
-worked out once. Labels of augmentation are zero when sampling, so what they pass through (`map_augment`) is left out.
+The files are pickles of whole objects, of which only the state is read. Their `SongUNet` (DDPM++,
+NCSN++) and `DhariwalUNet` (ADM) are our `UNet`. A label enters theirs through a matrix; here each
+label's row is worked out once. Labels of augmentation are zero when sampling, so what they pass
+through (`map_augment`) is left out.
 """
 
 from collections.abc import Mapping
@@ -13,7 +15,7 @@ import numpy as np
 from models import UNet
 
 from ..errors import RunError
-from .diffusers import FLIPPED
+from .diffusers_weights import FLIPPED
 from .expect import (
     BLOCKS,
     CHANNELS,
@@ -57,10 +59,16 @@ DEEPEST = 20  # modules inside of modules
 
 
 class Net:
-    """A module of theirs: its arrays by name, and the settings that it was made with."""
+    """A module of theirs, as a pickle holds it.
 
-    def __init__(self, found: Any):
-        meta = found.arguments[0] if isinstance(found, Remains) and found.arguments else found
+    Args:
+        content: what stands for the module, or for the pickled description of it.
+    """
+
+    def __init__(self, content: Any):
+        meta = content
+        if isinstance(content, Remains) and content.arguments:
+            meta = content.arguments[0]
         self.state = _plain(_plain(meta).get("state", meta))
         self.kind = _plain(meta).get("class_name", "")
         self.settings = _plain(self.state.get("_init_kwargs", {}))
@@ -73,14 +81,14 @@ class Net:
             **_plain(self.state.get("_parameters", {})),
             **_plain(self.state.get("_buffers", {})),
         }
-        found = {f"{prefix}{name}": array for name, array in own.items() if array is not None}
+        arrays = {f"{prefix}{name}": array for name, array in own.items() if array is not None}
         for name, module in _plain(self.state.get("_modules", {})).items():
             if module is not None:
-                found |= Net(module).arrays(f"{prefix}{name}.", depth + 1)
-        return found
+                arrays |= Net(module).arrays(f"{prefix}{name}.", depth + 1)
+        return arrays
 
     def inner(self, name: str) -> "Net":
-        """Return a module inside."""
+        """Return the module inside of this one that has a name; raise a RunError without one."""
         modules = _plain(self.state.get("_modules", {}))
         if name not in modules:
             raise RunError(f"the file holds no module {name!r} in its network")
@@ -88,16 +96,19 @@ class Net:
 
 
 def read_edm(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the settings of our `UNet` (with `shape`, `num_classes`, `sigma_data`) and the weights under their names.
+    """Return the settings of our `UNet`, and the weights under their names.
+
+    Among the settings are `shape`, `num_classes` and `sigma_data`.
 
     Raises:
-        RunError: the file holds anything but plain containers, tensors and EDM's own objects, or another network.
+        RunError: the file holds anything but plain containers, tensors and EDM's own objects, or
+            another network.
     """
-    found = _plain(read_pickle(path, REMAINS))
+    content = _plain(read_pickle(path, REMAINS))
     with reading(path, "network snapshot of EDM"):
-        if "ema" not in found:
+        if "ema" not in content:
             raise RunError("it holds no averaged network (ema); expected a network snapshot of EDM")
-        outer = Net(found["ema"])
+        outer = Net(content["ema"])
         if outer.kind != "EDMPrecond":
             raise RunError(f"it holds the network {shown(outer.kind)}, expected an EDMPrecond")
         net = outer.inner("model")
@@ -114,50 +125,57 @@ def settings_of(kind: str, given: Mapping[str, Any], outer: Mapping[str, Any]) -
     needed = {name: EXPECTED[name] for name in ("img_resolution", "in_channels")}
     check(given, needed | {k: v for k, v in EXPECTED.items() if k in given})
     check(outer, {k: v for k, v in EXPECTED.items() if k in outer})
-    size, channels, labels = (
-        given["img_resolution"],
-        given["in_channels"],
-        given.get("label_dim", 0),
-    )
+    size = given["img_resolution"]
     shared = {
         "name": "UNet",
-        "shape": (size, size, channels),
-        "num_classes": labels,
+        "shape": (size, size, given["in_channels"]),
+        "num_classes": given.get("label_dim", 0),
         "sigma_data": float(outer.get("sigma_data", 0.5)),
         "dropout": given.get("dropout", 0.1),
     }
     if kind == "SongUNet":
-        embedding = _one_of(EMBEDDINGS, given, "embedding_type", "positional")
-        encoder = _one_of(ENCODERS, given, "encoder_type", "standard")
-        decoder = _one_of(DECODERS, given, "decoder_type", "standard")
-        kernel = tuple(given.get("resample_filter", (1, 1)))
-        return shared | {
-            "nf": given.get("model_channels", 128),
-            "ch_mult": tuple(given.get("channel_mult", (1, 2, 2, 2))),
-            "num_res_blocks": given.get("num_blocks", 4),
-            "attn_resolutions": tuple(given.get("attn_resolutions", (16,))),
-            "embedding": EMBEDDINGS[embedding],
-            "pyramids": {"input": ENCODERS[encoder], "output": DECODERS[decoder]},
-            "resampling": {"fir": kernel != (1, 1), "kernel": kernel},
-        }
+        return shared | _song(given)
     if kind == "DhariwalUNet":
-        return shared | {
-            "nf": given.get("model_channels", 192),
-            "ch_mult": tuple(given.get("channel_mult", (1, 2, 3, 4))),
-            "num_res_blocks": given.get("num_blocks", 3),
-            "attn_resolutions": tuple(given.get("attn_resolutions", (32, 16, 8))),
-            "embedding": "positional_open",
-            "attention": {"head_features": 64, "up": "every"},
-            "conditioning": {"label_into": "embedding", "scale_shift": True},
-            "normalisation": {"eps": 1e-5},
-            "resampling": {"shortcut": False},
-            "residual": {"skip_rescale": False},
-        }
+        return shared | _dhariwal(given)
     name = kind[:80] if isinstance(kind, str) else shown(kind)
     raise RunError(f"the file holds a {name}, expected a SongUNet or a DhariwalUNet")
 
 
+def _song(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of our `UNet` that are those of a SongUNet alone."""
+    embedding = _one_of(EMBEDDINGS, given, "embedding_type", "positional")
+    encoder = _one_of(ENCODERS, given, "encoder_type", "standard")
+    decoder = _one_of(DECODERS, given, "decoder_type", "standard")
+    kernel = tuple(given.get("resample_filter", (1, 1)))
+    return {
+        "nf": given.get("model_channels", 128),
+        "ch_mult": tuple(given.get("channel_mult", (1, 2, 2, 2))),
+        "num_res_blocks": given.get("num_blocks", 4),
+        "attn_resolutions": tuple(given.get("attn_resolutions", (16,))),
+        "embedding": EMBEDDINGS[embedding],
+        "pyramids": {"input": ENCODERS[encoder], "output": DECODERS[decoder]},
+        "resampling": {"fir": kernel != (1, 1), "kernel": kernel},
+    }
+
+
+def _dhariwal(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of our `UNet` that are those of a DhariwalUNet alone."""
+    return {
+        "nf": given.get("model_channels", 192),
+        "ch_mult": tuple(given.get("channel_mult", (1, 2, 3, 4))),
+        "num_res_blocks": given.get("num_blocks", 3),
+        "attn_resolutions": tuple(given.get("attn_resolutions", (32, 16, 8))),
+        "embedding": "positional_open",
+        "attention": {"head_features": 64, "up": "every"},
+        "conditioning": {"label_into": "embedding", "scale_shift": True},
+        "normalisation": {"eps": 1e-5},
+        "resampling": {"shortcut": False},
+        "residual": {"skip_rescale": False},
+    }
+
+
 def _one_of(choices: Mapping[str, str], given: Mapping[str, Any], name: str, usual: str) -> str:
+    """Return the value of a setting; raise a RunError if it is none of the choices."""
     value = given.get(name, usual)
     if value not in choices:
         raise RunError(f"{name} is {shown(value)}, expected one of {', '.join(choices)}")
@@ -165,26 +183,29 @@ def _one_of(choices: Mapping[str, str], given: Mapping[str, Any], name: str, usu
 
 
 def with_labels(weights: Mapping[str, np.ndarray], net: UNet) -> dict[str, np.ndarray]:
-    """Return the weights with a row for each label, the last for none, in place of the matrix that labels went through."""
+    """Return the weights with "label rows" in place of the matrix that labels went through.
+
+    There is a row for each label, and a last one for none.
+    """
     left_out = ("map_augment.", "map_label.")
-    kept = {
+    others = {
         k: v
         for k, v in weights.items()
         if not k.startswith(left_out) and not k.endswith("resample_filter")
     }
     if net.conditioning is None or net.conditioning.label is None:
-        return kept
+        return others
     count = net.num_classes
-    if net.conditioning.label_into == "embedding":
-        matrix = _matrix(weights, "map_label.weight", count)
-        return kept | {"label rows": np.concatenate([matrix, np.zeros((1, matrix.shape[1]))])}
     matrix = _matrix(weights, "map_label.weight", count)
+    if net.conditioning.label_into == "embedding":
+        rows = np.concatenate([matrix, np.zeros((1, matrix.shape[1]))])
+        return others | {"label rows": rows}
     first = _matrix(weights, "map_layer0.weight", matrix.shape[1])
     bias = weights.get("map_label.bias", np.zeros(0)).astype(np.float64)
     if bias.shape != matrix.shape[1:]:
         raise RunError(f"map_label.bias has shape {bias.shape}, expected {matrix.shape[1:]}")
     rows = np.concatenate([matrix * np.sqrt(count), np.zeros((1, matrix.shape[1]))]) + bias
-    return kept | {"label rows": rows @ first}
+    return others | {"label rows": rows @ first}
 
 
 def _matrix(weights: Mapping[str, np.ndarray], name: str, rows: int) -> np.ndarray:
@@ -197,7 +218,8 @@ def _matrix(weights: Mapping[str, np.ndarray], name: str, rows: int) -> np.ndarr
 
 def edm_rules(net: UNet) -> list[Rule]:
     """Return the rules for the weights of a SongUNet or DhariwalUNet."""
-    size, levels, song = net.shape[0], len(net.down), net.style.resampled_shortcut
+    size = net.shape[0]
+    song = net.style.resampled_shortcut
     rules: list[Rule] = []
     if net.conditioning is not None:
         if net.conditioning.frequencies is not None:
@@ -207,8 +229,24 @@ def edm_rules(net: UNet) -> list[Rule]:
         rules += _pair("map_layer0", ("conditioning", "dense0"), TRANSPOSED if song else FLIPPED)
         rules += _pair("map_layer1", ("conditioning", "dense1"), TRANSPOSED)
     rules += _pair(f"enc.{size}x{size}_conv", ("conv_in",), OIHW)
+    rules += _down_rules(net)
+    rules += _up_rules(net)
+    if net.conv_out is not None:
+        names = ("out_norm", "out_conv")
+        if song:
+            names = (f"dec.{size}x{size}_aux_norm", f"dec.{size}x{size}_aux_conv")
+        rules += _pair(names[0], ("norm_out",), SAME, "scale")
+        rules += _pair(names[1], ("conv_out",), OIHW)
+    return rules
+
+
+def _down_rules(net: UNet) -> list[Rule]:
+    """Return the rules for the levels on the way down."""
+    size = net.shape[0]
+    rules: list[Rule] = []
     for i, level in enumerate(net.down):
-        here, below = f"enc.{size >> i}x{size >> i}", f"enc.{size >> (i + 1)}x{size >> (i + 1)}"
+        here = f"enc.{size >> i}x{size >> i}"
+        below = f"enc.{size >> (i + 1)}x{size >> (i + 1)}"
         for j, block in enumerate(level.blocks):
             rules += _block(f"{here}_block{j}", ("down", i, "blocks", j), block)
         if level.resample is not None:
@@ -217,13 +255,18 @@ def edm_rules(net: UNet) -> list[Rule]:
             rules += _pair(f"{below}_aux_skip", ("down", i, "merge", "conv"), OIHW)
         elif level.merge is not None:
             rules += _pair(f"{below}_aux_residual", ("down", i, "merge", "down", "conv"), OIHW)
+    return rules
+
+
+def _up_rules(net: UNet) -> list[Rule]:
+    """Return the rules for the middle and the levels on the way up."""
+    rules: list[Rule] = []
     for i, level in enumerate(net.up):
-        at = size >> (levels - 1 - i)
+        at = net.shape[0] >> (len(net.down) - 1 - i)
         here = f"dec.{at}x{at}"
         if i == 0:
-            rules += _block(f"{here}_in0", ("middle0",), net.middle0) + _block(
-                f"{here}_in1", ("middle1",), net.middle1
-            )
+            rules += _block(f"{here}_in0", ("middle0",), net.middle0)
+            rules += _block(f"{here}_in1", ("middle1",), net.middle1)
         for j, block in enumerate(level.blocks):
             rules += _block(f"{here}_block{j}", ("up", i, "blocks", j), block)
         if level.resample is not None:
@@ -231,19 +274,13 @@ def edm_rules(net: UNet) -> list[Rule]:
         if level.merge is not None:
             rules += _pair(f"{here}_aux_norm", ("up", i, "merge", "norm"), SAME, "scale")
             rules += _pair(f"{here}_aux_conv", ("up", i, "merge", "conv"), OIHW)
-    if net.conv_out is not None:
-        norm, conv = (
-            (f"dec.{size}x{size}_aux_norm", f"dec.{size}x{size}_aux_conv")
-            if song
-            else ("out_norm", "out_conv")
-        )
-        rules += _pair(norm, ("norm_out",), SAME, "scale") + _pair(conv, ("conv_out",), OIHW)
     return rules
 
 
 def _pair(
     prefix: str, path: Place, layout: Layout, kernel: str = "kernel", bias: Layout = SAME
 ) -> list[Rule]:
+    """Return the rules for a weight, called `kernel` here, and its bias."""
     return [
         Rule((*path, kernel), (f"{prefix}.weight",), layout),
         Rule((*path, "bias"), (f"{prefix}.bias",), bias),
@@ -251,6 +288,7 @@ def _pair(
 
 
 def _block(prefix: str, path: Place, block) -> list[Rule]:
+    """Return the rules for a residual block with its attention."""
     rules = []
     for i in (0, 1):
         rules += _pair(f"{prefix}.norm{i}", (*path, f"norm{i}"), SAME, "scale")
@@ -259,21 +297,25 @@ def _block(prefix: str, path: Place, block) -> list[Rule]:
     if block.shortcut is not None:
         rules += _pair(f"{prefix}.skip", (*path, "shortcut"), OIHW)
     if block.attention is not None:
-        own, heads = (*path, "attention"), block.attention.heads
+        own = (*path, "attention")
+        heads = block.attention.heads
+        of_1x1 = single(lambda a: a[:, :, 0, 0].T, lambda a: a.T[:, :, None, None])
         rules += _pair(f"{prefix}.norm2", (*own, "norm"), SAME, "scale")
         rules += _pair(
-            f"{prefix}.qkv", (*own, "qkv"), _apart(heads, True), "kernel", _apart(heads, False)
+            f"{prefix}.qkv",
+            (*own, "qkv"),
+            _apart(heads, matrix=True),
+            bias=_apart(heads, matrix=False),
         )
-        rules += _pair(
-            f"{prefix}.proj",
-            (*own, "out"),
-            single(lambda a: a[:, :, 0, 0].T, lambda a: a.T[:, :, None, None]),
-        )
+        rules += _pair(f"{prefix}.proj", (*own, "out"), of_1x1)
     return rules
 
 
 def _apart(heads: int, matrix: bool) -> Layout:
-    """Return the layout of q, k, v, which lie beside one another for each channel there, and one after the other here."""
+    """Return the layout of queries, keys and values.
+
+    They lie beside one another for each channel there, and one after the other here.
+    """
 
     def read(a: np.ndarray) -> np.ndarray:
         a = a[:, :, 0, 0] if matrix else a

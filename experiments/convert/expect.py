@@ -1,4 +1,7 @@
-"""What a setting of a foreign configuration may be; whatever else stands there is named, with the file that it stands in."""
+"""What a setting of a foreign configuration may be.
+
+Whatever else stands there is named, with the file that it stands in.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,7 +21,7 @@ class Expected(NamedTuple):
 
 
 def whole(low: int, high: int) -> Expected:
-    """Return what a whole number is."""
+    """Return what a whole number from `low` to `high` is."""
 
     def holds(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
@@ -38,7 +41,7 @@ def real(low: float, high: float = MOST, *, above: bool = False) -> Expected:
 
 
 def several(each: Expected, most: int, *, least: int = 0) -> Expected:
-    """Return what a list of such values is."""
+    """Return what a list of `least` to `most` values is, each as `each` says."""
 
     def holds(value: Any) -> bool:
         if not isinstance(value, list | tuple) or not least <= len(value) <= most:
@@ -49,14 +52,14 @@ def several(each: Expected, most: int, *, least: int = 0) -> Expected:
 
 
 def optional(expected: Expected) -> Expected:
-    """Return the same, or nothing at all."""
+    """Return what such a value, or None, is."""
     return Expected(
         f"{expected.words}, or none", lambda value: value is None or expected.holds(value)
     )
 
 
 def either(first: Expected, second: Expected) -> Expected:
-    """Return one of two."""
+    """Return what a value of one of two kinds is."""
     return Expected(
         f"{first.words}, or {second.words}",
         lambda value: first.holds(value) or second.holds(value),
@@ -87,7 +90,8 @@ def check(settings: Any, expected: Mapping[str, Expected], where: str = "") -> N
         where: what the settings are part of, such as "model.".
 
     Raises:
-        RunError: one is missing, or is something else; its name, its value and what was expected are told.
+        RunError: one is missing, or is something else; the message has its name, its value and
+            what was expected.
     """
     if not isinstance(settings, Mapping):
         part = where.rstrip(".") or "the configuration"

@@ -1,8 +1,9 @@
 r"""Our NCSN++ and DDPM as a `UNet2DModel` of diffusers.
 
-There DDPM has attention behind every block on the way up, where score_sde's has it behind the last one of a level. Attention of zeros adds
-nothing to its input, so that is what stands in the places that ours leaves free; reading such a file leaves it out again.
-"No label" becomes the last label there, unless nothing is known of it (see `diffusers`).
+There DDPM has attention behind every block on the way up, where score_sde's has it behind the last
+one of a level. Attention of zeros adds nothing to its input, so that is what stands in the places
+that ours leaves free; reading such a file leaves it out again. "No label" becomes the last label
+there, unless nothing is known of it (see `diffusers`).
 """
 
 import inspect
@@ -21,7 +22,8 @@ from ..errors import RunError
 from ..run.loading import load
 from ..storage.writing import check_free, write_json
 from . import rules
-from .diffusers import DEFAULTS, LABEL, diffusers_rules, network
+from .diffusers import DEFAULTS, network
+from .diffusers_weights import LABEL, diffusers_rules
 from .safetensors import write_safetensors
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -47,7 +49,8 @@ def export(workdir: str | Path, folder: str | Path) -> None:
     check_free(Path(folder), ("config.json", WEIGHTS))
     loaded = load(workdir)
     net = loaded.config.net.to_dict()
-    config, weights = to_diffusers(net, loaded.run.facts.shape, loaded.denoiser.net.params)  # pyright: ignore[reportFunctionMemberAccess]
+    params = loaded.denoiser.net.params  # pyright: ignore[reportFunctionMemberAccess]
+    config, weights = to_diffusers(net, loaded.run.facts.shape, params)
     write_json(Path(folder) / "config.json", config)
     write_safetensors(Path(folder) / WEIGHTS, weights)
 
@@ -80,7 +83,8 @@ def to_diffusers(
     template = rules.flatten(models.split(abstract).params)
     if homeless := own.keys() - template.keys():
         raise RunError(
-            f"a UNet2DModel has no place for our parameter {'.'.join(map(str, sorted(homeless, key=str)[0]))}"
+            "a UNet2DModel has no place for our parameter "
+            f"{'.'.join(map(str, sorted(homeless, key=str)[0]))}"
         )
     complete = {
         path: np.asarray(own[path]) if path in own else np.zeros(leaf.shape, leaf.dtype)
@@ -91,7 +95,10 @@ def to_diffusers(
 
 
 def idle_attention(weights: Mapping[str, np.ndarray], net: Mapping[str, Any]) -> list[str]:
-    """Return the names of attention on the way up that adds nothing, if all but a level's last is such."""
+    """Return the names of attention on the way up that adds nothing.
+
+    There are none unless all attention but the last one of each level adds nothing.
+    """
     last = f".attentions.{net['num_res_blocks']}."
     names = [
         name
@@ -153,7 +160,8 @@ def _effective(given: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, An
     usual = lambda groups, width: groups or min(width // 4, 32)  # noqa: E731
     steps = [net["resampling.resblock_type"]] * (len(widths) - 1)
     groups, middle_groups = net["normalisation.groups"], net["normalisation.middle_groups"]
-    # what is concatenated on the way up, at a level: from the level below (or this one), and kept on the way down (or from above)
+    # what is concatenated on the way up, at a level: from the level below (or this one), and kept
+    # on the way down (or from above)
     entering = {
         i: {widths[i] + w for w in (widths[i], widths[max(i - 1, 0)])}
         | {widths[min(i + 1, levels[-1])] + widths[i]}
@@ -208,6 +216,7 @@ def _filled(net: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _divisor(net: Mapping[str, Any]) -> float:
+    """Return what the sum of a residual block in the middle is divided by."""
     own = float(np.sqrt(2)) if net["residual.skip_rescale"] else 1.0
     middle = net["residual.middle_rescale"]
     return own if middle is None else float(middle)

@@ -15,7 +15,7 @@ from ..configs.common import base_config
 from ..errors import RunError
 from ..run.build import make
 from . import diffusers as unet2d
-from . import rules
+from . import diffusers_weights, rules
 from .edm import edm_rules, read_edm, with_labels
 from .export import idle_attention
 from .ncsn import ncsn_rules
@@ -37,7 +37,9 @@ class Converted(NamedTuple):
 
 
 def load_config(spec: str) -> ConfigDict:
-    """Return the configuration of a file of ours (FILE.py or FILE.py:variant) or of score_sde's, as JSON.
+    """Return a configuration: that of a file of ours, or score_sde's as JSON.
+
+    `spec` is FILE.json, FILE.py or FILE.py:variant.
 
     Raises:
         RunError: there is no such file.
@@ -45,22 +47,24 @@ def load_config(spec: str) -> ConfigDict:
     path, _, variant = spec.partition(":")
     if not Path(path).exists():
         raise RunError(
-            f"there is no configuration file {path}; name one of ours, such as experiments/configs/score_sde.py:VARIANT"
+            f"there is no configuration file {path}; name one of ours, such as "
+            "experiments/configs/score_sde.py:VARIANT"
         )
     with reading(path, "configuration"):
         if path.endswith(".json"):
             return from_score_sde(read_json(Path(path)))
-        found: dict[str, Any] = {"__name__": "config"}
+        module: dict[str, Any] = {"__name__": "config"}
         code = compile(Path(path).read_text(), path, "exec")
-        exec(code, found)  # our own file, named by the user
-        return found["get_config"](*([variant] if variant else []))
+        exec(code, module)  # our own file, named by the user
+        return module["get_config"](*([variant] if variant else []))
 
 
 def abstract_network(config: ConfigDict) -> nnx.Module:
-    """Return the network of a configuration without numbers."""
+    """Return the network of a configuration, its parameters without numbers."""
     if not config.facts:
         raise RunError(
-            "the configuration declares no facts about its data, of which the network's shape is one; give it config.facts.shape"
+            "the configuration declares no facts about its data, of which the network's shape is "
+            "one; give it config.facts.shape"
         )
     classes = config.facts.num_classes if config.train.conditional else 0
     extra = {"shape": tuple(config.facts.shape), "num_classes": classes}
@@ -72,7 +76,9 @@ def abstract_network(config: ConfigDict) -> nnx.Module:
 def fitting_network(
     config: ConfigDict, weights: Mapping[str, np.ndarray], source: Any
 ) -> nnx.Module:
-    """Return the network of a configuration without numbers, if it can be that of these weights; `source` is its file.
+    """Return the network of a configuration without numbers, if it can be that of these weights.
+
+    `source` is its file.
 
     Raises:
         RunError: it has more blocks than there are weights; making it could take hours.
@@ -102,21 +108,24 @@ def score_sde_pytorch(path: Path, spec: str | None) -> Converted:
     config = load_config(_given(spec))
     model, ema, step = state_dict(path) if path.suffix == ".npz" else pytorch_state(path)
     if config.net.get("embedding") == "none" and np.ndim(model.get("all_modules.0.weight", 0)) == 2:
-        config.net.embedding = (
-            "positional"  # its DDPM is told the time whatever model.conditional says
-        )
+        # Its DDPM has time as an input whatever model.conditional says.
+        config.net.embedding = "positional"
     with reading(path, "checkpoint of this network"):
         net = fitting_network(config, model, spec)
+        ignored = ["sigmas"]
         if isinstance(net, models.NCSN):
-            names, ignored = ncsn_rules(net), ["sigmas"]
+            names = ncsn_rules(net)
         else:
             unread = idle(_unet(net), model)
-            names = fitting_rules(
-                _unet(net), drop(model, ["sigmas", *unread]), first=int(UNTRAINED in unread)
-            )
-            ignored = ["sigmas", *unread]
-        read = lambda weights: rules.read(names, weights, template_of(net), ignored)  # noqa: E731
-        return Converted(config, read(model), read(ema), step)
+            ignored += unread
+            names = fitting_rules(_unet(net), drop(model, ignored), first=int(UNTRAINED in unread))
+        template = template_of(net)
+        return Converted(
+            config=config,
+            params=rules.read(names, model, template, ignored),
+            ema=rules.read(names, ema, template, ignored),
+            step=step,
+        )
 
 
 def score_sde(path: Path, spec: str | None) -> Converted:
@@ -125,9 +134,15 @@ def score_sde(path: Path, spec: str | None) -> Converted:
     raw, ema, step = jax_state(path)
     with reading(path, "checkpoint of this network"):
         net = _unet(fitting_network(config, ema, spec))
-        names, unread, template = jax_rules(net, ema), idle(net, ema), template_of(net)
-        read = lambda weights: rules.read(names, weights, template, unread)  # noqa: E731
-        return Converted(config, read(raw), read(ema), step)
+        names = jax_rules(net, ema)
+        unread = idle(net, ema)
+        template = template_of(net)
+        return Converted(
+            config=config,
+            params=rules.read(names, raw, template, unread),
+            ema=rules.read(names, ema, template, unread),
+            step=step,
+        )
 
 
 def diffusers(path: Path, spec: str | None) -> Converted:
@@ -136,7 +151,8 @@ def diffusers(path: Path, spec: str | None) -> Converted:
     Its config.json stands beside it, and scheduler_config.json too, if there is one.
     """
     own = Path(spec) if spec else path.with_suffix(".config.json")
-    own = own if own.exists() else path.parent / "config.json"
+    if not own.exists():
+        own = path.parent / "config.json"
     if not own.exists():
         raise RunError(f"there is no {own}; name the network's config.json with --config")
     settings = read_json(own)
@@ -148,32 +164,43 @@ def diffusers(path: Path, spec: str | None) -> Converted:
     with reading(own, "configuration of a UNet2DModel"):
         net = unet2d.network(settings)
     with reading(scheduler or own, "configuration of a scheduler"):
-        found = unet2d.process(settings, read_json(scheduler) if scheduler else {})
+        process = unet2d.process(settings, read_json(scheduler) if scheduler else {})
     config = base_config()
-    shape, classes = net.pop("shape"), net.pop("num_classes")
-    config.net, config.sde, config.train.conditional = net, found["sde"], classes > 0
-    config.denoiser.update({**found["denoiser"], "sigma_data": 0.5})
+    shape = net.pop("shape")
+    classes = net.pop("num_classes")
+    config.net = net
+    config.sde = process["sde"]
+    config.train.conditional = classes > 0
+    config.denoiser.update({**process["denoiser"], "sigma_data": 0.5})
     config.facts = {"shape": shape, "levels": 256, "num_classes": classes, "sd": 0.5}
     config.data = {"name": "Files", "path": placeholder(str)}
     read = read_torch if path.suffix in (".bin", ".pt", ".pth") else read_safetensors
     with reading(path, "file of weights"):
-        weights = unet2d.modern(checked_weights(read(path), "the file"))
+        weights = diffusers_weights.modern(checked_weights(read(path), "the file"))
         if absent := idle_attention(weights, net):
             config.net = {**net, "attention": {**net["attention"], "up": "last"}}
         abstract = _unet(fitting_network(config, weights, own))
         flip = settings.get("flip_sin_to_cos", True)
-        names = unet2d.diffusers_rules(abstract, flip, settings.get("_no_label") is not None)
+        names = diffusers_weights.diffusers_rules(
+            abstract, flip, settings.get("_no_label") is not None
+        )
         params = rules.read(names, weights, template_of(abstract), absent)
-        return Converted(config, params, params, 0)
+        return Converted(config=config, params=params, ema=params, step=0)
 
 
 def edm(path: Path, spec: str | None) -> Converted:
-    """Read a network snapshot of EDM (`.pkl`); it says itself what network it holds, so `spec` is not needed."""
+    """Read a network snapshot of EDM (`.pkl`).
+
+    The file says itself what network it holds, so `spec` is not needed.
+    """
     del spec
     net, weights = read_edm(path)
     config = base_config()
-    shape, classes, sd = net.pop("shape"), net.pop("num_classes"), net.pop("sigma_data")
-    config.net, config.train.conditional = net, classes > 0
+    shape = net.pop("shape")
+    classes = net.pop("num_classes")
+    sd = net.pop("sigma_data")
+    config.net = net
+    config.train.conditional = classes > 0
     config.sde = {"name": "EDM", "sigma_max": 80.0}
     config.denoiser.update({"prediction": "edm", "inputs": "edm", "sigma_data": sd})
     config.facts = {"shape": shape, "levels": 256, "num_classes": classes, "sd": sd}
@@ -185,7 +212,7 @@ def edm(path: Path, spec: str | None) -> Converted:
         abstract = _unet(fitting_network(config, weights, path))
         labelled = with_labels(weights, abstract)
         params = rules.read(edm_rules(abstract), labelled, template_of(abstract))
-        return Converted(config, params, params, 0)
+        return Converted(config=config, params=params, ema=params, step=0)
 
 
 FORMATS: dict[str, Callable[[Path, str | None], Converted]] = {
@@ -197,6 +224,7 @@ FORMATS: dict[str, Callable[[Path, str | None], Converted]] = {
 
 
 def _given(spec: str | None) -> str:
+    """Return the name of a configuration; raise a RunError if none is given."""
     if not spec:
         raise RunError(
             "name the network's configuration with --config: one of ours, or score_sde's as JSON"
@@ -205,8 +233,10 @@ def _given(spec: str | None) -> str:
 
 
 def _unet(net: nnx.Module) -> models.UNet:
+    """Return a network that is a `UNet`; raise a RunError if it is none."""
     if not isinstance(net, models.UNet):
         raise RunError(
-            f"this format holds U-Nets, but the configuration names {type(net).__name__}; give config.net.name = 'UNet'"
+            f"this format holds U-Nets, but the configuration names {type(net).__name__}; give "
+            "config.net.name = 'UNet'"
         )
     return net

@@ -1,8 +1,9 @@
 """Pickles, read without running anything that is in them.
 
-A pickle is a program: it names functions and has them called. Here it may name those of `TABLE` in `plain`, which build numbers and
-containers, and nothing else; whatever else it names is refused. The program is run by the unpickler of the standard library that is
-written in Python, every step of which that calls, changes or hashes an object is replaced below.
+A pickle is a program: it names functions and has them called. Here it may name those of `TABLE` in
+`plain`, which build numbers and containers, and nothing else; whatever else it names is refused.
+The program is run by the unpickler of the standard library that is written in Python, every step of
+which that calls, changes or hashes an object is replaced below.
 """
 
 import functools
@@ -32,7 +33,7 @@ from .reading import Budget, shown
 RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
-# the one in Python, whose steps can be replaced
+# The unpickler that is written in Python, whose steps can be replaced.
 UNPICKLER: Any = pickle._Unpickler
 
 
@@ -44,7 +45,7 @@ class Restricted(UNPICKLER):
         storage: the function (kind, key, size) -> storage of a tensor.
         budget: what it may make of the file that it is in.
         extra: further names that it may use, by (module, name).
-        remains: names of classes whose objects are kept as `Remains`.
+        remains: names of classes whose objects become `Remains`.
     """
 
     dispatch = dict(UNPICKLER.dispatch)
@@ -70,13 +71,13 @@ class Restricted(UNPICKLER):
             return Maker(f"{module}.{name}", lambda budget, *arguments: Remains(arguments))
         if (module, name) in self.extra:
             return Maker(f"{module}.{name}", self.extra[module, name])
-        found = find_plain(module, name)
-        if found is None:
+        substitute = find_plain(module, name)
+        if substitute is None:
             raise RunError(
                 f"the file asks for {module}.{name}, which is neither a tensor nor a plain "
                 "container; it is refused unread"
             )
-        return found
+        return substitute
 
     def persistent_load(self, pid: Any) -> Any:
         """Return the storage of a tensor."""
@@ -92,6 +93,7 @@ class Restricted(UNPICKLER):
         return self.storage(kind, key, size)
 
     def get_extension(self, code: int) -> Any:
+        """Refuse a name that stands for a registered number."""
         raise RunError(f"the file asks for extension {code}, which nothing here has registered")
 
     def call(self, function: Any, arguments: Any) -> Any:
@@ -101,10 +103,12 @@ class Restricted(UNPICKLER):
         return function.make(self.budget, *arguments)
 
     def load_reduce(self) -> None:
+        """Call a function with its arguments; both are on the stack, as for all steps below."""
         arguments = self.stack.pop()
         self.stack[-1] = self.call(self.stack[-1], arguments)
 
     def load_newobj_ex(self) -> None:
+        """Make an object, which may not have arguments by keyword."""
         settings = self.stack.pop()
         if settings:
             raise RunError(f"the file makes an object with {shown(settings)}, which is not read")
@@ -114,18 +118,22 @@ class Restricted(UNPICKLER):
         self.stack.append(self.call(klass, tuple(arguments)))
 
     def load_build(self) -> None:
+        """Give an object its state."""
         state = self.stack.pop()
         give_state(self.stack[-1], state, self.budget)
 
     def load_setitem(self) -> None:
+        """Set one item of a container."""
         value = self.stack.pop()
         key = self.stack.pop()
         self.set_items([key, value])
 
     def load_setitems(self) -> None:
+        """Set several items of a container."""
         self.set_items(self.pop_mark())
 
     def load_dict(self) -> None:
+        """Make a dictionary with its items."""
         items = self.pop_mark()
         self.stack.append({})
         self.set_items(items)
@@ -142,6 +150,7 @@ class Restricted(UNPICKLER):
             container[key] = value
 
     def load_additems(self) -> None:
+        """Add items to a set."""
         items = self.pop_mark()
         if not isinstance(self.stack[-1], set):
             raise RunError(f"the file adds items to {shown(self.stack[-1])}; it is damaged")
@@ -150,6 +159,7 @@ class Restricted(UNPICKLER):
             self.stack[-1].add(item)
 
     def load_frozenset(self) -> None:
+        """Make a frozen set."""
         items = self.pop_mark()
         for item in items:
             check_key(item)

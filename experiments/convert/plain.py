@@ -1,6 +1,7 @@
-"""The values that pickles may hold beside tensors: numbers, containers, and attributes of settings, as plain data.
+"""The values that pickles may hold beside tensors, as plain data.
 
-A function of `TABLE` stands for one that a pickle names. It takes the `Budget` of the file and the arguments of that function, checks them
+They are numbers, containers, and attributes of settings. A function of `TABLE` stands for one that
+a pickle names. It takes the `Budget` of the file and the arguments of that function, checks them
 and builds the value; it calls nothing that it is given.
 """
 
@@ -20,15 +21,19 @@ LONGEST_KEY = 100  # parts of a tuple that is a key
 LONGEST_NUMBER = 4096  # bits of a number that is a key
 # Element types of PyTorch, also under the names of its storages.
 TYPES = {
-    "float32": np.float32, "float64": np.float64, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16,
-    "int64": np.int64, "int32": np.int32, "int16": np.int16, "int8": np.int8, "uint8": np.uint8, "bool": np.bool_,
-    "uint16": np.uint16, "uint32": np.uint32, "uint64": np.uint64, "complex64": np.complex64, "complex128": np.complex128,
+    "float64": np.float64, "float32": np.float32, "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+    "int64": np.int64, "int32": np.int32, "int16": np.int16, "int8": np.int8,
+    "uint64": np.uint64, "uint32": np.uint32, "uint16": np.uint16, "uint8": np.uint8,
+    "complex64": np.complex64, "complex128": np.complex128, "bool": np.bool_,
     "float8_e4m3fn": ml_dtypes.float8_e4m3fn, "float8_e5m2": ml_dtypes.float8_e5m2,
 }  # fmt: skip
 STORAGES = {
-    "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
-    "BoolStorage": "bool", "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128", "UntypedStorage": "uint8",
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
+    "ByteStorage": "uint8", "BoolStorage": "bool", "UntypedStorage": "uint8",
+    "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128",
 }  # fmt: skip
 PLAIN_TYPE = re.compile(r"[<>=|]?([biufcSU]\d+|[?])")
 
@@ -53,7 +58,7 @@ class Name(NamedTuple):
 
 
 class Remains:
-    """What stands for an object whose class is not ours to run: arguments, state and items, as plain containers."""
+    """What stands for an object whose class is not run: its arguments, its state and its items."""
 
     def __init__(self, arguments: tuple):
         self.arguments = arguments
@@ -70,7 +75,10 @@ class Array(np.ndarray):
 
 
 def check_key(key: Any) -> None:
-    """Raise a RunError unless a key of a dictionary is plain and small: hashing one that is nested in itself would never end."""
+    """Raise a RunError unless a key of a dictionary is plain and small.
+
+    Hashing a key that is nested in itself would never end.
+    """
     waiting = [key]
     for _ in range(LONGEST_KEY):
         if not waiting:
@@ -86,7 +94,10 @@ def check_key(key: Any) -> None:
 
 
 def fill_array(array: Array, state: Any, budget: Budget) -> None:
-    """Give an array of NumPy its shape and numbers, as (version, shape, type, in Fortran's order, bytes)."""
+    """Give an array of NumPy its shape and numbers.
+
+    `state` is (version, shape, type, whether it is in Fortran's order, bytes).
+    """
     _, shape, dtype, fortran, raw = state
     check_type(dtype)
     check_bytes(raw, shape, dtype)
@@ -131,10 +142,12 @@ def check_bytes(raw: Any, shape: Any, dtype: np.dtype) -> None:
 
 
 def new_array(budget: Budget, kind: Any, *_: Any) -> Array:
+    """Return an array whose numbers come later, with its state."""
     return np.ndarray.__new__(Array, (0,), np.uint8)
 
 
 def array_of(budget: Budget, raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    """Return the array that lies in some bytes, in the order of C or Fortran."""
     check_type(dtype)
     check_bytes(raw, shape, dtype)
     budget.spend(len(raw), "an array")
@@ -142,6 +155,7 @@ def array_of(budget: Budget, raw: Any, dtype: Any, shape: Any, order: Any) -> np
 
 
 def scalar(budget: Budget, dtype: Any, raw: Any) -> np.generic:
+    """Return the number that lies in some bytes."""
     check_type(dtype)
     check_bytes(raw, (), dtype)
     return np.frombuffer(raw, dtype)[0]
@@ -159,22 +173,27 @@ def items_of(budget: Budget, items: Any, hashed: bool) -> Any:
 
 
 def new_list(budget: Budget, items: Any = (), *_: Any) -> list:
+    """Return a list of items."""
     return list(items_of(budget, items, hashed=False))
 
 
 def new_tuple(budget: Budget, items: Any = ()) -> tuple:
+    """Return a tuple of items."""
     return tuple(items_of(budget, items, hashed=False))
 
 
 def new_set(budget: Budget, items: Any = ()) -> set:
+    """Return a set of items."""
     return set(items_of(budget, items, hashed=True))
 
 
 def new_frozenset(budget: Budget, items: Any = ()) -> frozenset:
+    """Return a frozen set of items."""
     return frozenset(items_of(budget, items, hashed=True))
 
 
 def new_dict(budget: Budget, items: Any = ()) -> OrderedDict:
+    """Return a dictionary of pairs, or of the items of another one."""
     pairs = items.items() if isinstance(items, dict) else items_of(budget, items, hashed=False)
     made = OrderedDict()
     for key, value in pairs:
@@ -184,6 +203,7 @@ def new_dict(budget: Budget, items: Any = ()) -> OrderedDict:
 
 
 def default_dict(budget: Budget, kind: Any = None, items: Any = ()) -> OrderedDict:
+    """Return a dictionary without the function that makes its defaults."""
     return new_dict(budget, items)
 
 
@@ -196,16 +216,19 @@ def text_of(budget: Budget, text: Any, encoding: Any = "latin1", *_: Any) -> byt
 
 
 def new_bytes(budget: Budget, value: Any = b"", encoding: Any = "latin1") -> bytes:
+    """Return bytes, given as such or as text."""
     return bytes(value) if isinstance(value, bytes) else text_of(budget, value, encoding)
 
 
 def new_bytearray(budget: Budget, value: Any = b"", encoding: Any = "latin1") -> bytearray:
+    """Return bytes that can be changed, given as bytes or as text."""
     raw = new_bytes(budget, value, encoding)
     budget.spend(len(raw), "a text")
     return bytearray(raw)
 
 
 def new_complex(budget: Budget, real: float, imaginary: float) -> complex:
+    """Return a complex number."""
     return complex(float(real), float(imaginary))
 
 
@@ -217,16 +240,19 @@ def reconstructed(budget: Budget, kind: Any, *_: Any) -> Any:
 
 
 def attributes(budget: Budget, *_: Any) -> Attributes:
+    """Return an object of attributes, which come later, with its state."""
     return Attributes()
 
 
 def path_of(budget: Budget, *parts: Any) -> str:
+    """Return a path as text."""
     text = "/".join(str(part) for part in parts if isinstance(part, str))
     budget.spend(len(text), "a path")
     return text
 
 
 def device(budget: Budget, *parts: Any) -> str:
+    """Return the name of a device of PyTorch, such as "cuda:0"."""
     return ":".join(str(part) for part in parts if isinstance(part, str | int))
 
 

@@ -1,4 +1,7 @@
-"""What all readers of foreign files keep to: an error names the file, and nothing grows beyond what the file holds."""
+"""What all readers of foreign files keep to.
+
+An error names the file, and nothing grows beyond what the file holds.
+"""
 
 import json
 import reprlib
@@ -11,7 +14,8 @@ import numpy as np
 
 from ..errors import RunError
 
-# What reading may make of a file: so many times its own size, and some bytes more for the small ones.
+# What reading may make of a file: so many times its own size, and some bytes more for the small
+# ones.
 GROWTH = 20
 FREE = 2**26
 LAST_STEP = 2**31 - 1  # training counts its steps in int32
@@ -22,6 +26,7 @@ class _Short(reprlib.Repr):
     """Short texts, and short ways to them: what is not known to be small is only named."""
 
     def repr_instance(self, x: Any, level: int) -> str:
+        """Return a short text for a value of any other class."""
         if isinstance(x, dict):
             return self.repr_dict(x, level)
         if isinstance(x, np.ndarray):
@@ -101,9 +106,9 @@ def checked_step(value: Any) -> int:
     Raises:
         RunError: it is no whole number that can be one.
     """
-    number = (
-        value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
-    )
+    number = value
+    if isinstance(value, np.ndarray | np.generic) and value.size == 1:
+        number = value.item()
     if isinstance(number, int | float) and not isinstance(number, bool):
         if 0 <= number <= LAST_STEP and number == int(number):
             return int(number)

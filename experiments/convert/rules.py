@@ -1,7 +1,10 @@
-"""What a foreign checkpoint calls our parameters, as a list of rules; reading and writing with them.
+"""What a foreign checkpoint calls our parameters, as a list of rules.
 
-A rule says: our parameter at `ours` is made of the arrays `theirs`, laid out as `layout`. Reading names every weight that is missing, left
-over or of another shape, so that nothing is silently skipped. Layouts only permute and join numbers: writing undoes reading bit by bit.
+The same rules read and write.
+
+A rule says: our parameter at `ours` is made of the arrays `theirs`, laid out as `layout`. Reading
+names every weight that is missing, left over or of another shape, so that nothing is silently
+skipped. Layouts only permute and join numbers: writing undoes reading bit by bit.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -40,7 +43,10 @@ def single(
 
 
 def joined(layout: Layout, parts: int) -> Layout:
-    """Return the layout of `parts` arrays side by side along our last axis, such as queries, keys and values."""
+    """Return the layout of `parts` arrays that lie side by side along our last axis.
+
+    Such arrays are queries, keys and values.
+    """
     return Layout(
         lambda arrays: np.concatenate([layout.read([a]) for a in arrays], axis=-1),
         lambda array: [layout.write(a)[0] for a in np.split(array, parts, axis=-1)],
@@ -49,13 +55,12 @@ def joined(layout: Layout, parts: int) -> Layout:
 
 SAME = single(lambda a: a, lambda a: a)
 VECTOR = single(np.ravel, lambda a: a)  # (1, 1, 1, C) or (C,)
-TRANSPOSED = single(
-    np.transpose, np.transpose
-)  # (out, in), as PyTorch keeps the matrix of a linear map
+# (out, in), as PyTorch has the matrix of a linear map.
+TRANSPOSED = single(np.transpose, np.transpose)
+# (out, in, height, width), as PyTorch has the kernel of a convolution.
 OIHW = single(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))
-MATRIX_AS_1X1 = single(
-    lambda a: a[None, None], lambda a: a[0, 0]
-)  # (in, out), where we convolve 1 x 1
+# (in, out), where we convolve with 1 x 1.
+MATRIX_AS_1X1 = single(lambda a: a[None, None], lambda a: a[0, 0])
 
 
 def read(
@@ -64,41 +69,32 @@ def read(
     """Return our parameters, shaped like `template`, made of foreign weights.
 
     Raises:
-        RunError: a weight is missing, left over, or of another shape than the network of this configuration needs; it is named.
+        RunError: a weight is missing, left over, or of another shape than the network of this
+            configuration needs; it is named.
     """
-    rules, expected = list(rules), flatten(template)
-    if undescribed := expected.keys() ^ {rule.ours for rule in rules}:
-        raise RunError(
-            f"this format has no place for our parameter {_dotted(sorted(undescribed, key=str)[0])}"
-        )
+    rules = list(rules)
+    expected = flatten(template)
+    _check_complete(rules, expected)
     needed = {name for rule in rules for name in rule.theirs}
     problems = [f"lacks {name}" for name in sorted(needed - weights.keys(), key=_natural)]
     problems += [
         f"holds {name}, which the network has no place for"
         for name in sorted(weights.keys() - needed - set(ignored), key=_natural)
     ]
-    found: dict[Path, np.ndarray] = {}
+    params: dict[Path, np.ndarray] = {}
     for rule in rules:
         if all(name in weights for name in rule.theirs):
-            array, shape = _shaped(rule, weights), expected[rule.ours].shape
-            if array is None or array.shape != shape:
-                have = ", ".join(f"{name} {weights[name].shape}" for name in rule.theirs)
-                problems.append(
-                    f"holds {have}; {_dotted(rule.ours)} of the network has shape {shape}"
-                )
-            else:
-                with np.errstate(over="ignore"):
-                    array = np.ascontiguousarray(array, dtype=expected[rule.ours].dtype)
-                found[rule.ours] = array
-                if not (np.isfinite(array).all() or rule.may_be_nan):
-                    names = ", ".join(rule.theirs)
-                    problems.append(f"holds numbers in {names} that are not finite")
+            try:
+                params[rule.ours] = _parameter(rule, weights, expected[rule.ours])
+            except _Problem as problem:
+                problems.append(str(problem))
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise RunError(
-            f"the checkpoint does not fit the network of this configuration: it {'; it '.join(problems[:5])}{more}"
+            "the checkpoint does not fit the network of this configuration: it "
+            f"{'; it '.join(problems[:5])}{more}"
         )
-    return unflatten(found, template)
+    return unflatten(params, template)
 
 
 def write(rules: Iterable[Rule], params: Any) -> dict[str, np.ndarray]:
@@ -107,21 +103,15 @@ def write(rules: Iterable[Rule], params: Any) -> dict[str, np.ndarray]:
     Raises:
         RunError: the format has no place for one of our parameters; it is named.
     """
-    rules, ours = list(rules), flatten(params)
-    if homeless := ours.keys() ^ {rule.ours for rule in rules}:
-        raise RunError(
-            f"this format has no place for our parameter {_dotted(sorted(homeless, key=str)[0])}"
-        )
-    written = {}
+    rules = list(rules)
+    ours = flatten(params)
+    _check_complete(rules, ours)
+    weights = {}
     for rule in rules:
-        written |= dict(
-            zip(
-                rule.theirs,
-                map(np.ascontiguousarray, rule.layout.write(np.asarray(ours[rule.ours]))),
-                strict=True,
-            )
-        )
-    return written
+        arrays = rule.layout.write(np.asarray(ours[rule.ours]))
+        for name, array in zip(rule.theirs, arrays, strict=True):
+            weights[name] = np.ascontiguousarray(array)
+    return weights
 
 
 def flatten(tree: Any) -> dict[Path, Any]:
@@ -138,16 +128,45 @@ def unflatten(leaves: Mapping[Path, np.ndarray], template: Any) -> Any:
     )
 
 
-def _shaped(rule: Rule, weights: Weights) -> np.ndarray | None:
+def _check_complete(rules: list[Rule], params: Mapping[Path, Any]) -> None:
+    """Raise a RunError unless there is a rule for every parameter, and none without one."""
+    if homeless := params.keys() ^ {rule.ours for rule in rules}:
+        raise RunError(
+            f"this format has no place for our parameter {_dotted(sorted(homeless, key=str)[0])}"
+        )
+
+
+class _Problem(Exception):
+    """A parameter cannot be made of what a file holds; the message says why."""
+
+
+def _parameter(rule: Rule, weights: Weights, expected: Any) -> np.ndarray:
+    """Return one of our parameters, of the shape and type of `expected`.
+
+    Raises:
+        _Problem: the weights have another shape, or are not finite.
+    """
     try:
-        return rule.layout.read([np.asarray(weights[name]) for name in rule.theirs])
+        array = rule.layout.read([np.asarray(weights[name]) for name in rule.theirs])
     except ValueError:  # another number of axes
-        return None
+        array = None
+    if array is None or array.shape != expected.shape:
+        have = ", ".join(f"{name} {weights[name].shape}" for name in rule.theirs)
+        raise _Problem(
+            f"holds {have}; {_dotted(rule.ours)} of the network has shape {expected.shape}"
+        )
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, dtype=expected.dtype)
+    if not (np.isfinite(array).all() or rule.may_be_nan):
+        raise _Problem(f"holds numbers in {', '.join(rule.theirs)} that are not finite")
+    return array
 
 
 def _natural(name: str) -> list:
+    """Return the parts of a name, to sort by: numbers by their value, before words."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in name.split(".")]
 
 
 def _dotted(path: Path) -> str:
+    """Return a path as text."""
     return ".".join(map(str, path))

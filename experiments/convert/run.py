@@ -1,4 +1,7 @@
-"""A converted checkpoint as an ordinary run directory: `config.json` and one checkpoint, as training leaves them behind."""
+"""A converted checkpoint as an ordinary run directory.
+
+It holds `config.json` and one checkpoint, as training leaves them behind.
+"""
 
 import json
 from pathlib import Path
@@ -7,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import RunError
-from ..modes.train import CONVERTED
 from ..run.build import Run, build
 from ..run.check import check_run, check_settings
-from ..state import TrainState, init_state
+from ..run.opening import CONVERTED
+from ..state import init_state
 from ..storage.checkpoint import Checkpoints, latest
 from ..storage.lock import locked
 from ..storage.saved_config import CONFIG, decisive
@@ -23,24 +26,26 @@ WRITTEN = ("config.json", CONVERTED, "checkpoints")
 
 
 def convert(source: str | Path, format: str, workdir: str | Path, config: str | None = None) -> Run:
-    """Make a run directory of a foreign checkpoint, which sampling, evaluation and `load` open like any other.
+    """Make a run directory of a foreign checkpoint.
 
-    Training goes on from it (--mode=train, with a configuration of the same net, sde and denoiser), with an optimizer that starts anew:
-    of a foreign file only the weights, their moving average and the step are read.
+    Sampling, evaluation and `load` open it like any other. Training goes on from it (--mode=train,
+    with a configuration of the same net, sde and denoiser), with an optimizer that starts anew: of
+    a foreign file only the weights, their moving average and the step are read.
 
     Args:
         source: the foreign file.
         format: a name of FORMATS.
         workdir: the run directory, which must not hold a run yet.
-        config: file of the network's configuration: one of ours with an optional variant, or the foreign one as JSON where the format
-            has one.
+        config: file of the network's configuration: one of ours with an optional variant, or the
+            foreign one as JSON where the format has one.
 
     Raises:
         RunError: the file cannot be read, or does not fit the configuration.
     """
     if format not in FORMATS:
         raise RunError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}")
-    source, workdir = Path(source), run_directory(workdir)
+    source = Path(source)
+    workdir = run_directory(workdir)
     if not source.is_file():
         raise RunError(f"there is no file {source} to convert")
     if latest(workdir) is not None:
@@ -60,17 +65,11 @@ def write_run(converted: Converted, workdir: Path) -> Run:
     check_settings(converted.config)
     run = build(converted.config, abstract=True)
     check_run(run)
-    fresh = init_state(
-        jax.random.fold_in(jax.random.key(run.config.seed), 1),
-        jax.tree.map(jnp.asarray, converted.params),
-        run.tx,
-    )
-    state = TrainState(
-        jnp.asarray(converted.step, jnp.int32),
-        fresh.params,
-        jax.tree.map(jnp.asarray, converted.ema),
-        fresh.opt,
-        fresh.key,
+    key = jax.random.fold_in(jax.random.key(run.config.seed), 1)
+    state = init_state(key, jax.tree.map(jnp.asarray, converted.params), run.tx)
+    state = state._replace(
+        step=jnp.asarray(converted.step, jnp.int32),
+        ema=jax.tree.map(jnp.asarray, converted.ema),
     )
     config = json.loads(run.config.to_json_best_effort())
     with locked(workdir, "train"):  # which would write the same files

@@ -1,4 +1,7 @@
-"""Files of safetensors: eight bytes that say how long the header is, the header in JSON, then the numbers."""
+"""Files of safetensors.
+
+They hold eight bytes that say how long the header is, the header in JSON, then the numbers.
+"""
 
 import json
 import math
@@ -45,7 +48,8 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays by name."""
     names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
     header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
-    numbers, start = [], 0
+    numbers = []
+    start = 0
     for name, array in sorted(arrays.items()):
         raw = np.ascontiguousarray(array).tobytes()
         header[name] = {
@@ -61,26 +65,11 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _check_places(header: dict[str, Any], size: int) -> None:
-    """Raise a ValueError unless the arrays lie one behind the other in `size` bytes, with nothing between them or left over."""
-    places = []
-    for name, entry in header.items():
-        if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
-            raise ValueError(f"{shown(name)} is described by {shown(entry)}; the file is damaged")
-        dtype, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if not isinstance(dtype, str) or dtype not in DTYPES:
-            raise ValueError(
-                f"{shown(name)} is of type {shown(dtype)}, expected one of {', '.join(DTYPES)}"
-            )
-        if not _whole(shape) or not _whole(place) or len(place) != 2:
-            raise ValueError(
-                f"{shown(name)} of shape {shown(shape)} lies at {shown(place)}; the file is damaged"
-            )
-        start, end = place
-        if end - start != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
-            raise ValueError(
-                f"{shown(name)} of shape {shown(shape)} cannot lie at bytes {start} to {end} of {size}"
-            )
-        places.append((start, end, name))
+    """Raise a ValueError unless the arrays lie one behind the other in `size` bytes.
+
+    There may be nothing between them or left over.
+    """
+    places = [(*_place(name, entry, size), name) for name, entry in header.items()]
     reached = 0
     for start, end, name in sorted(places):
         if start != reached:
@@ -92,12 +81,36 @@ def _check_places(header: dict[str, Any], size: int) -> None:
         raise ValueError(f"the arrays take {reached} bytes, the file has {size}; it is cut off")
 
 
+def _place(name: str, entry: Any, size: int) -> tuple[int, int]:
+    """Return where an array begins and ends; raise a ValueError if its entry cannot be right."""
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        raise ValueError(f"{shown(name)} is described by {shown(entry)}; the file is damaged")
+    dtype = entry["dtype"]
+    shape = entry["shape"]
+    place = entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ValueError(
+            f"{shown(name)} is of type {shown(dtype)}, expected one of {', '.join(DTYPES)}"
+        )
+    if not _whole(shape) or not _whole(place) or len(place) != 2:
+        raise ValueError(
+            f"{shown(name)} of shape {shown(shape)} lies at {shown(place)}; the file is damaged"
+        )
+    start, end = place
+    if end - start != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
+        raise ValueError(
+            f"{shown(name)} of shape {shown(shape)} cannot lie at bytes {start} to {end} of {size}"
+        )
+    return start, end
+
+
 def _whole(numbers: Any) -> bool:
     """Return whether this is a list of whole numbers from 0."""
     return isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)
 
 
 def _array(entry: dict, data: bytes, start: int) -> np.ndarray:
+    """Return an array of a file, whose numbers begin at byte `start`."""
     shape = entry["shape"]
     numbers = np.frombuffer(
         data, DTYPES[entry["dtype"]], math.prod(shape), start + entry["data_offsets"][0]

@@ -1,7 +1,9 @@
-r"""What score_sde calls the weights of its networks, in JAX (github.com/yang-song/score_sde) and in PyTorch (score_sde_pytorch).
+r"""What score_sde calls the weights of its networks.
 
-Both name a module by the order in which the network calls it: PyTorch by its place in one list (``all_modules.7``), JAX by how many of its
-class came before (``ResnetBlockBigGANpp_3``). So `calls` walks through our `UNet` in that order, and each dialect names what it meets.
+It exists in JAX (github.com/yang-song/score_sde) and in PyTorch (score_sde_pytorch). Both name a
+module by the order in which the network calls it: PyTorch by its place in one list
+(``all_modules.7``), JAX by how many of its class came before (``ResnetBlockBigGANpp_3``). So
+`calls` walks through our `UNet` in that order, and each dialect names what it meets.
 """
 
 from collections import Counter
@@ -63,7 +65,7 @@ CLASSES = {
 
 
 def calls(net: UNet) -> Iterator[Call]:
-    """Yield the modules of `net` in the order in which score_sde calls them, those without parameters too."""
+    """Yield all modules of `net`, also without parameters, in the order that score_sde calls them."""
     if net.conditioning is not None:
         path = ("conditioning",)
         if net.conditioning.frequencies is not None:
@@ -90,9 +92,10 @@ def calls(net: UNet) -> Iterator[Call]:
 
 
 def pytorch_rules(net: UNet, first: int = 0) -> list[Rule]:
-    """Return the rules for a state dict of score_sde_pytorch whose list of modules begins with `first` that `net` has not.
+    """Return the rules for a state dict of score_sde_pytorch.
 
-    In the published code, what changes the resolution of an image without parameters stands outside of the list.
+    Its list of modules begins with `first` that `net` has not. In the published code, what changes
+    the resolution of an image without parameters stands outside of the list.
     """
     listed = [call for call in calls(net) if not _is_idle_resampling(call)]
     return _numbered(PYTORCH, net, listed, first)
@@ -114,16 +117,21 @@ def fitting_rules(net: UNet, weights: Weights, first: int = 0) -> list[Rule]:
 
 def jax_rules(net: UNet, weights: Weights) -> list[Rule]:
     """Return the rules for parameters of the JAX original, their nested names joined by dots."""
-    classes, rules, seen = CLASSES | _classes(net, weights), [], Counter()
+    classes = CLASSES | _classes(net, weights)
+    counts = Counter()  # of the modules of each class so far
+    rules = []
     for call in calls(net):
         name = classes[call.kind]
-        rules += _rules(JAX, net, f"{name}_{seen[name]}", call)
-        seen[name] += 1
+        rules += _rules(JAX, net, f"{name}_{counts[name]}", call)
+        counts[name] += 1
     return rules
 
 
 def idle(net: UNet, weights: Weights) -> list[str]:
-    """Return the names of weights that a network which is not told the noise level holds there, and that nothing in it reads."""
+    """Return the names of weights that nothing reads.
+
+    A network without the noise level as an input has such weights there.
+    """
     if net.conditioning is not None:
         return []
     random = [
@@ -137,15 +145,16 @@ def idle(net: UNet, weights: Weights) -> list[str]:
 
 
 def _is_idle_resampling(call: Call) -> bool:
+    """Tell whether a module changes the resolution of an image without parameters."""
     return "merge" in call.path and call.kind in ("down", "up") and call.module.conv is None
 
 
 def _numbered(dialect: Dialect, net: UNet, listed: list[Call], first: int) -> list[Rule]:
-    return [
-        rule
-        for i, call in enumerate(listed, first)
-        for rule in _rules(dialect, net, f"all_modules.{i}", call)
-    ]
+    """Return the rules for modules that are named by their places in a list, from `first` on."""
+    rules = []
+    for i, call in enumerate(listed, first):
+        rules += _rules(dialect, net, f"all_modules.{i}", call)
+    return rules
 
 
 def _classes(net: UNet, weights: Weights) -> dict[str, str]:
@@ -158,6 +167,7 @@ def _classes(net: UNet, weights: Weights) -> dict[str, str]:
 
 
 def _block(path: Path, block) -> Iterator[Call]:
+    """Yield a residual block and its attention."""
     yield Call("block", path, block)
     if block.attention is not None:
         yield Call("attention", (*path, "attention"), block.attention)
@@ -172,18 +182,19 @@ def _step(way: str, path: Path, module) -> Iterator[Call]:
 
 
 def _merge(path: Path, merge) -> Iterator[Call]:
+    """Yield the modules of an image pyramid at a level."""
     for name in ("down", "up"):  # the pyramid changes its resolution first
         if getattr(merge, name, None) is not None:
             yield Call(name, (*path, name), getattr(merge, name))
     if getattr(merge, "norm", None) is not None:
         yield Call("norm", (*path, "norm"), merge.norm)
     if getattr(merge, "conv", None) is not None:
-        yield Call(
-            "combine" if hasattr(merge, "combine") else "convolution", (*path, "conv"), merge.conv
-        )
+        kind = "combine" if hasattr(merge, "combine") else "convolution"
+        yield Call(kind, (*path, "conv"), merge.conv)
 
 
 def _pair(prefix: str, path: Path, kind: tuple[str, Layout], kernel: str = "kernel") -> list[Rule]:
+    """Return the rules for a weight, called `kernel` here, and its bias."""
     name, layout = kind
     bias = VECTOR if layout is VECTOR else SAME
     return [
@@ -205,6 +216,7 @@ def _matrix(
 
 
 def _rules(dialect: Dialect, net: UNet, prefix: str, call: Call) -> list[Rule]:
+    """Return the rules for one module, which is called `prefix` there."""
     kind, path, module = call
     if kind == "frequencies":
         return [Rule(path, (f"{prefix}.W",), SAME)]
@@ -219,10 +231,9 @@ def _rules(dialect: Dialect, net: UNet, prefix: str, call: Call) -> list[Rule]:
     if kind in ("down", "up"):
         if module.conv is None:
             return []
-        name, pair = (
-            ("Conv2d_0", dialect.filtered) if module.fir else ("Conv_0", dialect.convolution)
-        )
-        return _pair(f"{prefix}.{name}", (*path, "conv"), pair)
+        if module.fir:
+            return _pair(f"{prefix}.Conv2d_0", (*path, "conv"), dialect.filtered)
+        return _pair(f"{prefix}.Conv_0", (*path, "conv"), dialect.convolution)
     if kind == "attention":
         return [
             *_pair(f"{prefix}.GroupNorm_0", (*path, "norm"), dialect.norm, "scale"),

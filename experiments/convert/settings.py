@@ -32,18 +32,22 @@ RATE = Expected("a number from 0 to below 1", lambda value: real(0.0).holds(valu
 # What is read of each section, and what it may be.
 SECTIONS: dict[str, dict[str, Expected]] = {
     "data": {
-        "dataset": TEXT, "image_size": SIZE, "num_channels": CHANNELS, "centered": BOOLEAN, "random_flip": BOOLEAN,
+        "dataset": TEXT, "image_size": SIZE, "num_channels": CHANNELS, "centered": BOOLEAN,
+        "random_flip": BOOLEAN,
     },
     "model": {
-        "name": TEXT, "nf": CHANNELS, "nonlinearity": TEXT, "sigma_min": POSITIVE, "sigma_max": POSITIVE,
-        "num_scales": COUNT, "ema_rate": RATE,
+        "name": TEXT, "nf": CHANNELS, "nonlinearity": TEXT, "num_scales": COUNT, "ema_rate": RATE,
+        "sigma_min": POSITIVE, "sigma_max": POSITIVE,
     },
     "optim": {"lr": POSITIVE, "warmup": whole(0, MOST), "grad_clip": real(-MOST)},
     "training": {
-        "sde": TEXT, "continuous": BOOLEAN, "likelihood_weighting": BOOLEAN, "n_iters": whole(2, LAST_STEP),
-        "batch_size": COUNT,
+        "sde": TEXT, "continuous": BOOLEAN, "likelihood_weighting": BOOLEAN,
+        "n_iters": whole(2, LAST_STEP), "batch_size": COUNT,
     },
-    "sampling": {"method": TEXT, "predictor": TEXT, "corrector": TEXT, "snr": POSITIVE, "n_steps_each": COUNT},
+    "sampling": {
+        "method": TEXT, "predictor": TEXT, "corrector": TEXT, "snr": POSITIVE,
+        "n_steps_each": COUNT,
+    },
 }  # fmt: skip
 # of the section "model", by the kinds of networks and processes that read it
 UNET: dict[str, Expected] = {
@@ -74,24 +78,15 @@ def network(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         RunError: the network is none of score_sde's.
     """
-    model, data = config["model"], config["data"]
+    model = config["model"]
     activation = model["nonlinearity"].lower()
     common = {
         "nf": model["nf"],
         "nonlinearity": ACTIVATION.get(activation, activation),
-        "centered": data["centered"],
+        "centered": config["data"]["centered"],
     }
-    table = (model["sigma_max"], model["sigma_min"], model["num_scales"])
     if model["name"] in REFINE:
-        only = {"normalization": "InstanceNorm++", "interpolation": "bilinear"}
-        if wrong := [f"model.{k} = {model[k]!r}" for k, v in only.items() if model.get(k, v) != v]:
-            raise RunError(f"the RefineNets here have {only}, not {', '.join(wrong)}")
-        own = (
-            {"levels": model["num_scales"], "scale_by_sigma": False}
-            if model["name"] == "ncsn"
-            else {"sigmas": table}
-        )
-        return {"name": "NCSN", **common, **REFINE[model["name"]], **own}
+        return {"name": "NCSN", **common, **_refinenet(model)}
     shared = {
         "name": "UNet",
         **common,
@@ -107,14 +102,31 @@ def network(config: dict[str, Any]) -> dict[str, Any]:
         own = _ncsnpp(model)
     else:
         raise RunError(
-            f"model.name is {model['name']!r}; of score_sde's networks {', '.join(('ncsnpp', 'ddpm', *REFINE))} can be converted"
+            f"model.name is {model['name']!r}; of score_sde's networks "
+            f"{', '.join(('ncsnpp', 'ddpm', *REFINE))} can be converted"
         )
     if model["scale_by_sigma"] and own["embedding"] != "fourier":
-        own["sigmas"] = table
+        own["sigmas"] = _sigmas(model)
     if not model["conditional"]:
         own["embedding"] = "none"
     own["resampling"]["with_conv"] = model["resamp_with_conv"]
     return shared | own
+
+
+def _refinenet(model: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of our `NCSN` that are those of one RefineNet."""
+    only = {"normalization": "InstanceNorm++", "interpolation": "bilinear"}
+    if wrong := [f"model.{k} = {model[k]!r}" for k, v in only.items() if model.get(k, v) != v]:
+        raise RunError(f"the RefineNets here have {only}, not {', '.join(wrong)}")
+    own = {"sigmas": _sigmas(model)}
+    if model["name"] == "ncsn":
+        own = {"levels": model["num_scales"], "scale_by_sigma": False}
+    return {**REFINE[model["name"]], **own}
+
+
+def _sigmas(model: dict[str, Any]) -> tuple[float, float, int]:
+    """Return the largest and the smallest noise level, and their number."""
+    return (model["sigma_max"], model["sigma_min"], model["num_scales"])
 
 
 def _ddpm() -> dict[str, Any]:
@@ -153,16 +165,18 @@ def _copied(model: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def process(config: dict[str, Any]) -> dict[str, Any]:
-    """Return our `sde` and `denoiser` sections: the process on data in [-1, 1], and what the network is told and predicts.
+    """Return our `sde` and `denoiser` sections for a configuration of score_sde.
+
+    They are the process on data in [-1, 1], and what the network predicts from which inputs.
 
     Raises:
         RunError: the SDE is unknown, or a VP network was trained on data in [0, 1].
     """
-    model, kind = config["model"], config["training"]["sde"].lower()
+    model = config["model"]
+    kind = config["training"]["sde"].lower()
     unit = not config["data"]["centered"]
-    table = (
-        not config["training"]["continuous"] and kind != "subvpsde"
-    )  # the original has no table for sub-VP
+    # Trained on a table of noise levels; the original has none for sub-VP.
+    discrete = not config["training"]["continuous"] and kind != "subvpsde"
     if kind == "vesde":
         # on [-1, 1] the noise of [0, 1] is twice as large
         factor = 2 if unit else 1
@@ -171,8 +185,9 @@ def process(config: dict[str, Any]) -> dict[str, Any]:
             "sigma_min": factor * float(model["sigma_min"]),
             "sigma_max": factor * float(model["sigma_max"]),
         }
-        told = {"prediction": "score", "inputs": "reversed_label" if table else "sigma"}
-        told = {k: f"unit_{v}" for k, v in told.items()} if unit else told
+        denoiser = {"prediction": "score", "inputs": "reversed_label" if discrete else "sigma"}
+        if unit:
+            denoiser = {key: f"unit_{value}" for key, value in denoiser.items()}
     elif kind not in ("vpsde", "subvpsde"):
         raise RunError(
             f"training.sde is {config['training']['sde']!r}, expected vpsde, subvpsde or vesde"
@@ -188,15 +203,17 @@ def process(config: dict[str, Any]) -> dict[str, Any]:
             "beta_min": float(model["beta_min"]),
             "beta_max": float(model["beta_max"]),
         }
-        told = {"prediction": "noise", "inputs": "label" if table else "time"}
-    return {
-        "sde": {"name": "Discrete", "sde": sde, "n": model["num_scales"]} if table else sde,
-        "denoiser": told,
-    }
+        denoiser = {"prediction": "noise", "inputs": "label" if discrete else "time"}
+    if discrete:
+        sde = {"name": "Discrete", "sde": sde, "n": model["num_scales"]}
+    return {"sde": sde, "denoiser": denoiser}
 
 
 def check_score_sde(config: Any) -> None:
-    """Raise a RunError if a setting that is read is missing or is none that score_sde can have; it is named."""
+    """Raise a RunError if a setting that is read is missing or is none that score_sde can have.
+
+    The message names the setting.
+    """
     sections = {name: Expected("a section of settings", _is_section) for name in SECTIONS}
     check(config, {**sections, "seed": whole(0, LAST_STEP)})
     for name, expected in SECTIONS.items():
@@ -222,11 +239,14 @@ def from_score_sde(config: dict[str, Any]) -> ConfigDict:
         RunError: a setting is missing or wrong, or has no counterpart here.
     """
     check_score_sde(config)
-    ours, data, model, optim = base_config(), config["data"], config["model"], config["optim"]
+    data = config["data"]
+    optim = config["optim"]
+    training = config["training"]
+    ours = base_config()
     ours.net = network(config)
-    found = process(config)
-    ours.sde = found["sde"]
-    ours.denoiser.update({**found["denoiser"], "sigma_data": 0.5})
+    sections = process(config)
+    ours.sde = sections["sde"]
+    ours.denoiser.update({**sections["denoiser"], "sigma_data": 0.5})
     ours.facts = {
         "shape": (data["image_size"], data["image_size"], data["num_channels"]),
         "levels": 256,
@@ -234,24 +254,25 @@ def from_score_sde(config: dict[str, Any]) -> ConfigDict:
         "sd": 0.5,
     }
     known = data["dataset"].lower() == "cifar10" and data["image_size"] == 32
-    ours.data = (
-        {"name": "TFDS", "dataset": "cifar10"}
-        if known
-        else {"name": "Files", "path": placeholder(str)}
-    )
-    ours.seed, ours.ema = config["seed"], model["ema_rate"]
+    ours.data = {"name": "Files", "path": placeholder(str)}
+    if known:
+        ours.data = {"name": "TFDS", "dataset": "cifar10"}
+    ours.seed = config["seed"]
+    ours.ema = config["model"]["ema_rate"]
     ours.optim.update(
         {"lr": optim["lr"], "warmup": optim["warmup"], "clip": max(optim["grad_clip"], 0.0)}
     )
-    ours.objective.weighting = (
-        "likelihood" if config["training"]["likelihood_weighting"] else "noise"
-    )
-    if found["sde"]["name"] == "Discrete":
+    ours.objective.weighting = "likelihood" if training["likelihood_weighting"] else "noise"
+    if sections["sde"]["name"] == "Discrete":
         ours.objective.times = {"name": "Levels"}
     ours.train.update(
-        {"steps": config["training"]["n_iters"] - 1, "batch_size": config["training"]["batch_size"]}
+        {
+            "steps": training["n_iters"] - 1,
+            "batch_size": training["batch_size"],
+            "flip": data["random_flip"],
+            "held_out": "test" if known else "validation",
+        }
     )
-    ours.train.update({"flip": data["random_flip"], "held_out": "test" if known else "validation"})
     ours.samplers.published = published_sampler(config)
     ours.sampling.sampler = "published"
     return ours
@@ -267,15 +288,17 @@ CORRECTORS = {"langevin": "Langevin", "ald": "AnnealedLangevin", "none": ""}
 
 
 def published_sampler(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the entry of `samplers` that walks as score_sde does with its `sampling` section: N steps, evenly spaced in time.
+    """Return the entry of `samplers` that walks as score_sde does with its `sampling` section.
 
-    On a table the last of them is the final denoising. A corrector alone visits every level and is not denoised: its last step ends just
-    above time 0, where denoising changes nothing, as it is left out there.
+    It makes N steps, evenly spaced in time. On a table the last of them is the final denoising. A
+    corrector alone visits every level and is not denoised: its last step ends just above time 0,
+    where denoising changes nothing, as it is left out there.
 
     Raises:
         RunError: an unknown predictor or corrector, or neither.
     """
-    sampling, ve = config["sampling"], config["training"]["sde"].lower() == "vesde"
+    sampling = config["sampling"]
+    ve = config["training"]["sde"].lower() == "vesde"
     if sampling["method"] == "ode":
         return {"name": "probability_flow", "rtol": 1e-5, "atol": 1e-5, "end": 1e-5 if ve else 1e-3}
     for part, known in (("predictor", PREDICTORS), ("corrector", CORRECTORS)):
@@ -293,12 +316,18 @@ def published_sampler(config: dict[str, Any]) -> dict[str, Any]:
     }
     if corrector["name"] == "Langevin":
         corrector["norms"] = "batch"
-    n, table = config["model"]["num_scales"], process(config)["sde"]["name"] == "Discrete"
-    steps, end = (n - 1, 1 / n) if table else (n, 1e-5 if ve else 1e-3)
+    n = config["model"]["num_scales"]
+    discrete = process(config)["sde"]["name"] == "Discrete"
+    steps = n - 1 if discrete else n
+    end = 1e-5 if ve else 1e-3
+    if discrete:
+        end = 1 / n
     if not walk["name"]:
         if not corrector["name"]:
             raise RunError("sampling.predictor and sampling.corrector are both 'none'; name one")
-        walk, steps, end = corrector, n, 1e-7 if table else end
+        walk = corrector
+        steps = n
+        end = 1e-7 if discrete else end
     elif corrector["name"]:
         walk = {"name": "PredictorCorrector", "predictor": walk, "corrector": corrector}
     return {**walk, "grid": "uniform", "steps": steps, "end": end}

@@ -1,4 +1,7 @@
-"""Training states of score_sde, in PyTorch and in JAX: the weights, their moving average and the step."""
+"""Training states of score_sde, in PyTorch and in JAX.
+
+Of them the weights, their moving average and the step are read.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,7 +50,7 @@ def state_dict(path: Path) -> State:
         if not weights:
             raise RunError("it holds no array whose name begins with param/")
         weights = checked_weights(weights, "the state dict")
-    return State(weights, weights, 0)
+    return State(model=weights, ema=weights, step=0)
 
 
 def jax_state(path: Path) -> State:
@@ -61,16 +64,17 @@ def jax_state(path: Path) -> State:
         state = _part(msgpack_restore(data), "the state")
         optimizer = _part(_item(state, "optimizer"), "optimizer")
         return State(
-            _joined(_item(optimizer, "target"), "optimizer.target"),
-            _joined(_item(state, "params_ema"), "params_ema"),
-            checked_step(_item(state, "step")),
+            model=_joined(_item(optimizer, "target"), "optimizer.target"),
+            ema=_joined(_item(state, "params_ema"), "params_ema"),
+            step=checked_step(_item(state, "step")),
         )
 
 
 def _of_names(state: Any) -> State:
     """Read the state of score_sde_pytorch.
 
-    The average is a list without names, in the order of the state dict, of what is trained: neither buffers nor Fourier frequencies.
+    The average is a list without names, in the order of the state dict, of what is trained: neither
+    buffers nor Fourier frequencies.
     """
     state = _part(state, "the state")
     model = _unwrapped(_item(state, "model"), "model")
@@ -86,9 +90,11 @@ def _of_names(state: Any) -> State:
     ]
     if [model[name].shape for name in trained] != [a.shape for a in averages.values()]:
         raise RunError(
-            f"the moving average has {len(shadow)} arrays, the network {len(trained)} that are trained; they do not match"
+            f"the moving average has {len(shadow)} arrays, the network {len(trained)} that are "
+            "trained; they do not match"
         )
-    return State(model, model | dict(zip(trained, averages.values(), strict=True)), step)
+    ema = model | dict(zip(trained, averages.values(), strict=True))
+    return State(model=model, ema=ema, step=step)
 
 
 def _of_list(state: list) -> State:
@@ -97,16 +103,18 @@ def _of_list(state: list) -> State:
         raise RunError(f"the state is {shown(state)}, expected a list of four or five parts")
     model = _unwrapped(state[0], "model")
     ema = _unwrapped(state[4], "ema") if len(state) > 4 else {}
-    return State(model, model | ema, checked_step(state[3]))
+    return State(model=model, ema=model | ema, step=checked_step(state[3]))
 
 
 def _part(value: Any, name: str) -> Mapping:
+    """Return a part of a state that has parts itself; raise a RunError if it has none."""
     if not isinstance(value, Mapping):
         raise RunError(f"{name} is {shown(value)}, expected its parts by name")
     return value
 
 
 def _item(state: Mapping, name: str) -> Any:
+    """Return what a part of a state has by a name; raise a RunError if it lacks it."""
     if name not in state:
         raise RunError(f"this is no training state: it lacks {name!r}")
     return state[name]

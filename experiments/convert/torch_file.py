@@ -1,7 +1,8 @@
-"""Files of PyTorch, read without PyTorch and without running anything that is in them (see `pickled`).
+"""Files of PyTorch, read without PyTorch and without running anything that is in them.
 
-`torch.save` writes a zip archive: ``data.pkl``, and the numbers of storage k raw in ``data/k``. Inside ordinary pickles a storage is a
-string of bytes of the older format: four short pickles, the object, the list of storages, then their numbers.
+The pickles in them are read by `pickled`. `torch.save` writes a zip archive: ``data.pkl``, and the
+numbers of storage k raw in ``data/k``. Inside ordinary pickles a storage is a string of bytes of
+the older format: four short pickles, the object, the list of storages, then their numbers.
 """
 
 import io
@@ -24,10 +25,13 @@ FILE = "file of torch.save"
 
 
 def read_torch(path: str | Path) -> Any:
-    """Return what `torch.save` wrote to a file: plain containers of NumPy arrays, which cannot be written to.
+    """Return what `torch.save` wrote to a file: plain containers of NumPy arrays.
+
+    The arrays cannot be written to.
 
     Raises:
-        RunError: the file is of another kind, is damaged, or asks for anything but tensors and plain containers.
+        RunError: the file is of another kind, is damaged, or asks for anything but tensors and
+            plain containers.
     """
     path = Path(path)
     with reading(path, FILE):
@@ -41,7 +45,11 @@ def read_torch(path: str | Path) -> Any:
 
 
 def read_pickle(path: str | Path, remains: frozenset[tuple[str, str]]) -> Any:
-    """Return what an ordinary pickle holds: plain containers of NumPy arrays, and `Remains` of objects of the named classes.
+    """Return what an ordinary pickle holds: plain containers of NumPy arrays, and `Remains`.
+
+    Args:
+        path: the file.
+        remains: names of classes, by (module, name), whose objects become `Remains`.
 
     Raises:
         RunError: the file is no pickle, or asks for anything else.
@@ -73,14 +81,18 @@ def tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple) -> np.n
         last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     if min((offset, *size, *stride)) < 0 or last >= len(storage):
         raise RunError(
-            f"a tensor of shape {tuple(size)} reaches beyond its storage of {len(storage)} elements; the file is damaged"
+            f"a tensor of shape {tuple(size)} reaches beyond its storage of {len(storage)} "
+            "elements; the file is damaged"
         )
     steps = [s * storage.itemsize for s in stride]
     return np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
 
 
 def load_old(file: io.BytesIO, budget: Budget) -> Any:
-    """Return what `torch.save` wrote before it wrote zip archives: the object is read twice, as its numbers stand behind it."""
+    """Return what `torch.save` wrote before it wrote zip archives.
+
+    The object is read twice, as its numbers stand behind it.
+    """
     numbers: dict[str, np.ndarray] = {}
     declared: dict[str, tuple[np.dtype, int]] = {}
 
@@ -108,7 +120,8 @@ def load_old(file: io.BytesIO, budget: Budget) -> Any:
         (size,) = struct.unpack(f"{order}q", file.read(8))
         if key not in declared or size != declared[key][1]:
             raise RunError(
-                f"the file has {size} elements for storage {key[:40]}, which it does not describe so; it is damaged"
+                f"the file has {size} elements for storage {key[:40]}, which it does not describe "
+                "so; it is damaged"
             )
         dtype = declared[key][0]
         raw = file.read(size * dtype.itemsize)
@@ -125,6 +138,7 @@ def check_archive(archive: zipfile.ZipFile, budget: Budget) -> None:
 
 
 def _read_archive(archive: zipfile.ZipFile, budget: Budget) -> Any:
+    """Return what a zip archive of `torch.save` holds."""
     check_archive(archive, budget)
     pickles = [name for name in archive.namelist() if name.split("/")[-1] == "data.pkl"]
     if len(pickles) != 1:
@@ -143,7 +157,8 @@ def _read_archive(archive: zipfile.ZipFile, budget: Budget) -> Any:
             numbers[key] = np.frombuffer(raw, kind.dtype.newbyteorder(order))
         if len(numbers[key]) != size or numbers[key].itemsize != kind.dtype.itemsize:
             raise RunError(
-                f"storage {key[:40]} has {len(numbers[key])} elements, expected {size}; the file is damaged"
+                f"storage {key[:40]} has {len(numbers[key])} elements, expected {size}; the file "
+                "is damaged"
             )
         return numbers[key]
 
@@ -151,7 +166,7 @@ def _read_archive(archive: zipfile.ZipFile, budget: Budget) -> Any:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return a member of an archive, whose declared size it cannot exceed, and not what it would unpack to beyond that."""
+    """Return a member of an archive, up to its declared size."""
     with archive.open(name) as file:
         return file.read(archive.getinfo(name).file_size)
 
@@ -183,6 +198,7 @@ def _tensor_of_bytes(budget: Budget, storage: Any, *arguments: Any) -> np.ndarra
 
 
 def _parameter(budget: Budget, data: Any, *_: Any) -> Any:
+    """Return the tensor of a parameter."""
     return data
 
 
@@ -194,6 +210,7 @@ def _of_type(budget: Budget, rebuild: Any, kind: Any, arguments: Any, state: Any
 
 
 def _from_bytes(budget: Budget, data: Any) -> Any:
+    """Return the storage that bytes of the older format hold."""
     if not isinstance(data, bytes | bytearray):
         raise RunError(f"the file has a storage in {shown(data)}; it is damaged")
     budget.spend(len(data), "a storage")

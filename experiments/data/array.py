@@ -1,8 +1,10 @@
 """Arrays as one list of examples.
 
-- uint8 (N, H, W, C) or (N, H, W): images with 256 grey levels, or as many as ``levels`` says; bool: with 2.
-- float (N, D) or (N, H, W, C): continuous data, used as they are. They should have a standard deviation of about 1, and images should lie
-  around 0: those on one side of it, such as [0, 1], are refused; ``value_range=(0, 1)`` maps these two values to -1 and 1.
+- uint8 (N, H, W, C) or (N, H, W): images with 256 grey levels, or as many as ``levels`` says; bool:
+  with 2.
+- float (N, D) or (N, H, W, C): continuous data, used as they are. They should have a standard
+  deviation of about 1, and images should lie around 0: those on one side of it, such as [0, 1], are
+  refused; ``value_range=(0, 1)`` maps these two values to -1 and 1.
 - numbers of any type with ``value_range=(low, high)``: continuous data, mapped so on reading.
 """
 
@@ -26,19 +28,22 @@ def open_array(
     levels: int | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> Collection:
-    """Open the arrays at ``path``, and the labels there or at ``labels``; ValueError if they are none of the kinds above."""
+    """Open the arrays at ``path``, and the labels there or at ``labels``.
+
+    The other settings are those of `Files`.
+
+    Raises:
+      ValueError: the arrays are none of the kinds above.
+    """
     place = printable(path)
     x, own_labels = load_arrays(path)
     shape = example_shape(place, x, channels, any_type=value_range is not None)
     grey_levels = _grey_levels(place, x, levels, value_range)
     if grey_levels is None:
-        found = measure_range(place, x)
-        if value_range is not None:
-            check_inside(place, found, value_range)
-        elif found.low < found.high:  # `statistics` refuses what is constant, and says so
-            check_scale(place, len(shape) == 3, found)
+        _check_values(place, x, value_range, image=len(shape) == 3)
     y = own_labels if labels is None else load_arrays(labels).x
-    numbers, classes = np.zeros(len(x), np.int32), 0
+    numbers = np.zeros(len(x), np.int32)
+    classes = 0
     if y is not None:
         numbers, classes = class_labels(y, len(x), printable(labels or path))
 
@@ -49,9 +54,7 @@ def open_array(
         elif value_range is None:
             example = example.astype(np.float32)
         else:
-            low, high = value_range
-            unit = (example.astype(np.float64) - low) / (high - low)
-            example = (2 * unit - 1).astype(np.float32)
+            example = _mapped(example, value_range)
         return example, int(numbers[index])
 
     return Collection(
@@ -61,6 +64,24 @@ def open_array(
         source=Source(len(x), read, "row {}".format),
         keys=[str(index) for index in range(len(x))],
     )
+
+
+def _check_values(
+    place: str, x: np.ndarray, value_range: tuple[float, float] | None, *, image: bool
+) -> None:
+    """Raise a ValueError about continuous data that were clearly not meant as they are."""
+    values = measure_range(place, x)
+    if value_range is not None:
+        check_inside(place, values, value_range)
+    elif values.low < values.high:  # `statistics` refuses what is constant, and says so
+        check_scale(place, image, values)
+
+
+def _mapped(x: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
+    """Return values, of which the two of ``value_range`` become -1 and 1."""
+    low, high = value_range
+    unit = (x.astype(np.float64) - low) / (high - low)
+    return (2 * unit - 1).astype(np.float32)
 
 
 def _grey_levels(

@@ -1,6 +1,7 @@
-"""Files of arrays: .npy, read in place (memory-mapped), and .npz with examples and labels, read into memory.
+"""Files of arrays: .npy, and .npz with examples and labels.
 
-Nothing in them is executed: Python objects are refused.
+A .npy file is read in place (memory-mapped), an archive into memory. Nothing in them is executed:
+Python objects are refused.
 """
 
 from pathlib import Path
@@ -33,14 +34,14 @@ def load_arrays(path: Path) -> Arrays:
             file.seek(0)
             return _from_archive(path, file)
     try:
-        return Arrays(np.load(path, mmap_mode="r", allow_pickle=False), None)
-    except (
-        Exception
-    ) as error:  # there is no list of what NumPy raises over damaged or foreign files
+        x = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # there is no list of what NumPy raises over damaged files
         raise _unreadable(path, error) from error
+    return Arrays(x=x, labels=None)
 
 
 def _from_archive(path: Path, file: BinaryIO) -> Arrays:
+    """Read the examples and labels of an .npz archive."""
     try:
         with np.load(file, allow_pickle=False) as content:
             names = list(content.files)
@@ -51,7 +52,7 @@ def _from_archive(path: Path, file: BinaryIO) -> Arrays:
         raise
     except Exception as error:  # as above, and what zip files come up with
         raise _unreadable(path, error) from error
-    return Arrays(x, y)
+    return Arrays(x=x, labels=y)
 
 
 def _chosen(path: Path, names: list[str]) -> tuple[str, str | None]:
@@ -61,8 +62,8 @@ def _chosen(path: Path, names: list[str]) -> tuple[str, str | None]:
         examples = names[0]
     if examples is None:
         raise _Unclear(
-            f"{printable(path)} holds the arrays {', '.join(names) or '(none)'}; expected x, and y if there are labels: "
-            "np.savez(path, x=..., y=...)"
+            f"{printable(path)} holds the arrays {', '.join(names) or '(none)'}; expected x, and y "
+            "if there are labels: np.savez(path, x=..., y=...)"
         )
     return examples, next((n for n in LABELS if n in names and n != examples), None)
 
@@ -72,6 +73,7 @@ class _Unclear(ValueError):
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
+    """Return the error about a file that NumPy cannot read."""
     reason = str(error) or type(error).__name__
     remedy = "save it anew with np.save, or np.savez for several arrays"
     if "bject" in reason or "pickle" in reason:

@@ -1,4 +1,7 @@
-"""Which arrays are lists of images or of vectors, told by type and shape; what was probably meant by others."""
+"""Which arrays are lists of images or of vectors, decided by type and shape.
+
+Errors about other arrays say what was probably meant.
+"""
 
 import numpy as np
 
@@ -12,52 +15,62 @@ def example_shape(
     """Return the shape of one example of an array (N, ...): (H, W, C) or (D,).
 
     Args:
-      channels: what the last axis is known to be.
+      place: the file, for messages.
+      x: the array.
+      channels: what the last axis is known to be; None: not known.
       any_type: numbers of any type are continuous data.
 
     Raises:
-      ValueError: another type or number of axes, channels first, or one image without an axis of examples; it says how to convert them.
+      ValueError: another type or number of axes, channels first, or one image without an axis of
+          examples; it says how to convert them.
     """
-    found = f"{place} holds {x.dtype} of shape {x.shape}"
+    holds = f"{place} holds {x.dtype} of shape {x.shape}"
     kind = x.dtype.kind
     image = not any_type and (x.dtype == np.uint8 or kind == "b")
     if not (image or kind == "f" or (any_type and kind in "iub")):
-        raise ValueError(f"{found}; {EXPECTED}; {_type_remedy(x)}")
-    axes = (3, 4) if image else (2, 3, 4) if any_type else (2, 4)
+        raise ValueError(f"{holds}; {EXPECTED}; {_type_remedy(x)}")
+    axes = (2, 3, 4) if any_type else (2, 4)
+    if image:
+        axes = (3, 4)
     if x.ndim not in axes or 0 in x.shape:
-        raise ValueError(f"{found}; {EXPECTED}, none of them 0{_axes_remedy(x)}")
+        raise ValueError(f"{holds}; {EXPECTED}, none of them 0{_axes_remedy(x)}")
     shape = (*x.shape[1:], 1) if x.ndim == 3 else x.shape[1:]
     if channels is not None and (len(shape) != 3 or shape[2] != channels):
         raise ValueError(
-            f"{place} holds examples of shape {shape}, not images with {channels} channels; leave out channels"
+            f"{place} holds examples of shape {shape}, not images with {channels} channels; leave "
+            "out channels"
         )
     if x.ndim == 4 and channels is None and _channels_first(shape):
         raise ValueError(
-            f"{found}, which looks like (N, C, H, W); {EXPECTED}: np.moveaxis(x, 1, 3) puts the channels last; "
-            f"if they are last, say so with data.channels={shape[2]}"
+            f"{holds}, which looks like (N, C, H, W); {EXPECTED}: np.moveaxis(x, 1, 3) puts the "
+            f"channels last; if they are last, say so with data.channels={shape[2]}"
         )
     if x.ndim == 3 and x.shape[2] <= MOST_COLOURS < min(x.shape[:2]):
         raise ValueError(
-            f"{found}, which looks like one image (H, W, C); {EXPECTED}: x[None] makes it a list of one image, "
-            "x[..., None] gives narrow grey images their channel"
+            f"{holds}, which looks like one image (H, W, C); {EXPECTED}: x[None] makes it a list "
+            "of one image, x[..., None] gives narrow grey images their channel"
         )
     return shape
 
 
 def _channels_first(shape: tuple[int, ...]) -> bool:
-    """Tell whether an example looks like (C, H, W): its first axis is the smallest, and its last one no number of colours."""
+    """Tell whether the shape of an example looks like (C, H, W).
+
+    Its first axis is the smallest then, and its last one is no number of colours.
+    """
     first, second, last = shape
     return last > MOST_COLOURS and first < min(second, last)
 
 
 def _type_remedy(x: np.ndarray) -> str:
+    """Return how to convert an array of another type."""
     if x.dtype.kind in "iu" and x.size:
         low, high = int(x.min()), int(x.max())
         if 0 <= low and high <= 255 and x.ndim > 2:
             return f"its values are {low}..{high}: save x.astype(np.uint8)"
         return (
-            f"its values are {low}..{high}: pass data.value_range=({low}, {high}), which maps these two to -1 and 1, "
-            "or save floats with a standard deviation of about 1"
+            f"its values are {low}..{high}: pass data.value_range=({low}, {high}), which maps "
+            "these two to -1 and 1, or save floats with a standard deviation of about 1"
         )
     if x.dtype.kind == "c":
         return "save the real and the imaginary part as two coordinates or channels"
@@ -67,6 +80,7 @@ def _type_remedy(x: np.ndarray) -> str:
 
 
 def _axes_remedy(x: np.ndarray) -> str:
+    """Return how to give an array the axes that are expected."""
     if 0 in x.shape:
         return "; there are no examples in it"
     if x.ndim == 1:

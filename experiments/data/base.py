@@ -1,8 +1,9 @@
-"""What a data set is: a few facts about its examples, and random access to the raw examples of each split.
+"""What a data set is: a few facts about its examples, and random access to those of each split.
 
-A raw example is ``{"x": array, "label": int32}``. ``x`` is one image (H, W, C) or one vector (D,): grey levels 0..levels-1 if the data
-set has ``levels``, float32 numbers of order one (used as they are) if ``levels`` is None. Scaling, noise, shuffling and batching are the
-same for all data sets and live in `codec` and `pipeline`.
+A raw example is ``{"x": array, "label": int32}``. ``x`` is one image (H, W, C) or one vector (D,):
+grey levels 0..levels-1 if the data set has ``levels``, float32 numbers of order one (used as they
+are) if ``levels`` is None. Scaling, noise, shuffling and batching are the same for all data sets
+and live in `codec` and `pipeline`.
 """
 
 import abc
@@ -18,8 +19,10 @@ MOST_LEVELS = 1024  # with more, a grey level and its noise do not fit into a fl
 
 
 class Example(TypedDict):
-    x: np.ndarray
-    label: np.int32
+    """One raw example."""
+
+    x: np.ndarray  # (H, W, C) or (D,)
+    label: np.int32  # 0 for data without labels
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,10 @@ class Source:
 
 
 class DataSet(abc.ABC):
-    """A data set: the facts below, and a `Source` for each split. Unlabelled data have ``num_classes`` 0 and all labels 0."""
+    """A data set: the facts below, and a `Source` for each split.
+
+    Unlabelled data have ``num_classes`` 0 and all labels 0.
+    """
 
     shape: tuple[int, ...]  # of one example: (H, W, C) or (D,)
     levels: int | None  # grey levels 0..levels-1, or None for continuous data
@@ -63,11 +69,14 @@ class DataSet(abc.ABC):
 
     @abc.abstractmethod
     def source(self, split: str) -> Source:
-        """Return the raw examples of a split; ValueError if there is no such split."""
+        """Return the raw examples of a split; raise a ValueError if there is no such split."""
 
 
 class BadExamples(ValueError):
-    """Examples that cannot be used; ``problems`` says of each which it is, what is wrong and the remedy."""
+    """Examples that cannot be used.
+
+    ``problems`` says of each which it is, what is wrong and the remedy.
+    """
 
     SHOWN = 50  # a longer list would bury its first line
 
@@ -87,17 +96,20 @@ def check_facts(dataset: DataSet) -> None:
     sizes = dataset.shape if isinstance(dataset.shape, tuple) else (0,)
     if not sizes or any(not isinstance(n, (int, np.integer)) or n < 1 for n in sizes):
         raise ValueError(
-            f"{type(dataset).__name__}.shape must be a tuple of whole numbers such as (32, 32, 3) or (2,), got {dataset.shape!r}"
+            f"{type(dataset).__name__}.shape must be a tuple of whole numbers such as (32, 32, 3) "
+            f"or (2,), got {dataset.shape!r}"
         )
     levels = dataset.levels
     whole = isinstance(levels, (int, np.integer)) and 2 <= levels <= MOST_LEVELS
     if levels is not None and not whole:
         raise ValueError(
-            f"{type(dataset).__name__}.levels must be None or 2..{MOST_LEVELS}, got {levels!r}; give finer data as floats"
+            f"{type(dataset).__name__}.levels must be None or 2..{MOST_LEVELS}, got {levels!r}; "
+            "give finer data as floats"
         )
     if not isinstance(dataset.num_classes, (int, np.integer)) or dataset.num_classes < 0:
         raise ValueError(
-            f"{type(dataset).__name__}.num_classes must be 0 (no labels) or their number, got {dataset.num_classes!r}"
+            f"{type(dataset).__name__}.num_classes must be 0 (no labels) or their number, got "
+            f"{dataset.num_classes!r}"
         )
 
 
@@ -110,11 +122,11 @@ def check_split(split: str, splits: tuple[str, ...]) -> None:
 def read_checked(
     dataset: DataSet, split: str, source: Source, rows
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (x (B, *shape), label (B,)) of the given rows of a split's source.
+    """Return x (B, *shape) and label (B,) of the given rows of a split's source.
 
     Raises:
-      BadExamples: examples that cannot be read, or have not the shape, the range or the labels that the data set declares, or are not
-        finite; all of them are named.
+      BadExamples: some cannot be read, are not finite, or have not the shape, the range or the
+        labels that the data set declares; all of these are named.
     """
     examples: list[Example] = []
     problems: list[str] = []
@@ -137,7 +149,7 @@ def read_checked(
 
 
 def _problem(dataset: DataSet, x: np.ndarray, label: np.ndarray) -> str | None:
-    """Say what is wrong with examples (n, *shape) and their labels (n,), if anything is."""
+    """Return what is wrong with examples (n, *shape) and their labels (n,), None if nothing is."""
     if x.shape[1:] != tuple(dataset.shape):
         return f"has shape {x.shape[1:]}, expected {tuple(dataset.shape)}"
     if x.dtype.kind not in "iufb":

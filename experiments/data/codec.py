@@ -1,10 +1,12 @@
-r"""Between the raw values of a data set and the numbers that a model sees, and what that does to likelihoods.
+r"""Codecs: between the raw values of a data set and the numbers that a model sees.
 
-A codec turns raw examples into model values and back. `GreyLevels` serves images, `Continuous` everything else; a data set of another
-kind, such as latents of an autoencoder, brings its own by overriding `DataSet.codec`.
+A codec turns raw examples into model values and back. `GreyLevels` serves images, `Continuous`
+everything else; a data set of another kind, such as latents of an autoencoder, brings its own by
+overriding `DataSet.codec`.
 
-Grey levels :math:`k \in \{0, \dots, L-1\}` are dequantised with uniform noise, :math:`y = k + u` with :math:`u \in [0, 1)`, and mapped to
-:math:`x = 2y/L - 1 \in [-1, 1)`. Then :math:`k = \lfloor L(x+1)/2 \rfloor`, and as :math:`dy/dx = L/2` in each of the D dimensions
+Grey levels :math:`k \in \{0, \dots, L-1\}` are dequantised with uniform noise, :math:`y = k + u`
+with :math:`u \in [0, 1)`, and mapped to :math:`x = 2y/L - 1 \in [-1, 1)`. Then
+:math:`k = \lfloor L(x+1)/2 \rfloor`, and as :math:`dy/dx = L/2` in each of the D dimensions
 
 .. math:: -\tfrac1D \log_2 P(k) \le -\tfrac1D\,\mathbb{E}_u \log_2 p(y) = -\frac{\log p(x)}{D \log 2} + \log_2 \frac L2
 
@@ -17,13 +19,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# u takes the 4096 values (j + 1/2)/4096: few enough bits that k + u and its image in [-1, 1] keep their grey level in float32, so that
-# decoding undoes encoding exactly, and so fine that no density a network represents changes between two of them.
+# u takes the 4096 values (j + 1/2)/4096: few enough bits that k + u and its image in [-1, 1] keep
+# their grey level in float32, so that decoding undoes encoding exactly, and so fine that no density
+# a network represents changes between two of them.
 DEQUANTISATION_BITS = 12
 
 
 class Codec(abc.ABC):
-    """How raw values become model values (float32, about 1 in size) and model values raw ones again."""
+    """How raw values become model values, and model values raw ones again.
+
+    Model values are float32, about 1 in size.
+    """
 
     #: bits a dimension by which a code length of raw values exceeds one of model values
     bits_of_scale: float
@@ -32,7 +38,10 @@ class Codec(abc.ABC):
 
     @abc.abstractmethod
     def encode(self, raw: np.ndarray, words: np.ndarray) -> np.ndarray:
-        """Return model values of raw ones (batch, ...), with noise made of as many random uint16 `words` if the raw values are discrete."""
+        """Return model values of raw ones, both (batch, ...).
+
+        Discrete values get noise, which is made of as many random uint16 `words`.
+        """
 
     @abc.abstractmethod
     def expected(self, raw: np.ndarray) -> np.ndarray:
@@ -56,12 +65,14 @@ class Codec(abc.ABC):
 
     @abc.abstractmethod
     def problem(self, raw: np.ndarray) -> str | None:
-        """Say what is wrong with raw values of a numeric type, None if nothing is."""
+        """Return what is wrong with raw values of a numeric type, None if nothing is."""
 
     def bits_per_dim(self, log_prob, dim: int):
-        """Convert log p(x), in nats and of an encoded example of `dim` values, to bits per dimension of the raw one.
+        """Return the bits per dimension of a raw example of `dim` values.
 
-        For grey levels it is an upper bound on the code length of the integers; for continuous data it is the differential entropy's unit.
+        `log_prob` is log p(x) of the encoded example, in nats. For grey levels it is an upper bound
+        on the code length of the integers; for continuous data it is the differential entropy's
+        unit.
         """
         if dim < 1:
             raise ValueError(f"need dim >= 1, the number of values of an example, got {dim}")
@@ -109,10 +120,12 @@ class GreyLevels(Codec):
 
     @property
     def bits_of_scale(self) -> float:
+        """log2(L / 2), the logarithm of dy / dx."""
         return math.log2(self.levels / 2)
 
     @property
     def noise_variance(self) -> float:
+        """The variance of a uniform distribution of width 2 / L."""
         return (2 / self.levels) ** 2 / 12
 
     def encode(self, raw, words):
@@ -163,7 +176,7 @@ def dequantised(k: np.ndarray, words: np.ndarray) -> np.ndarray:
 
 
 def _first(raw: np.ndarray, good: np.ndarray, expected: str) -> str | None:
-    """Name the first value that is not good."""
+    """Return a message about the first raw value that is not good, None if all are."""
     if good.all():
         return None
     return f"holds {raw[~good][0]}, expected {expected}; repair or remove it"

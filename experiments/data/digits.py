@@ -1,6 +1,7 @@
-"""Scikit-learn's 1797 handwritten digits: 8x8 pixels, 17 grey levels, 43 writers (Alpaydin and Kaynak 1998, UCI "optdigits" test set).
+"""Scikit-learn's 1797 handwritten digits: 8x8 pixels, 17 grey levels, 43 writers.
 
-They come with scikit-learn, so nothing is downloaded. On first use they are written as a TFDS data set, and read back like any other.
+Source: Alpaydin and Kaynak 1998, UCI "optdigits", test set. They come with scikit-learn, so nothing
+is downloaded. On first use they are written as a TFDS data set, and read back like any other.
 """
 
 import hashlib
@@ -19,14 +20,17 @@ from tensorflow_datasets.core.read_only_builder import builder_from_files
 from .base import DataSet, Source, check_split
 from .tfds import data_directory
 
-NAME, VERSION = "sklearn_digits", "1.0.0"
+NAME = "sklearn_digits"
+VERSION = "1.0.0"
 UNFINISHED = f"{NAME}.incomplete-"  # how the names of folders begin that are being written
+# The rows of each split, in scikit-learn's order.
 SPLITS = {
     "train": slice(0, 1300),
     "validation": slice(1300, 1500),
     "test": slice(1500, 1797),
-}  # in scikit-learn's order
-# of the bytes of all images and then of all labels of a split, so that what is on disk is these digits and no others
+}
+# The hash of the bytes of all images and then of all labels of a split, so that what is on disk is
+# these digits and no others.
 SHA256 = {
     "train": "70d8176becfb5f43723a7296a44759bcf8a17f115645b5d9f49b395d43ce80aa",
     "validation": "8eddc8b0d05c7f542229e8f737f4c248fe0582e1afbacfcfb5a3eaac06bf18ff",
@@ -37,14 +41,16 @@ SHA256 = {
 class Digits(DataSet):
     """Real digits of shape (8, 8, 1) and their classes 0..9.
 
-    Splits: the first 1300 to train, the next 200 to choose settings (validation), ``fit``, both of them together, for the final model,
-    and the last 297 (test), which come from other writers.
+    Splits: the first 1300 to train, the next 200 to choose settings (validation), ``fit``, both of
+    them together, for the final model, and the last 297 (test), which come from other writers.
 
     Args:
-      data_dir: where data sets are kept; default: the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      data_dir: where data sets are kept; default: the environment variable TFDS_DATA_DIR, else
+          ~/tensorflow_datasets.
 
     Raises:
-      ValueError: what lies there is damaged, or holds other digits; the message says what to delete.
+      ValueError: what lies there is damaged, or holds other digits; the message says what to
+          delete.
       OSError: the folder cannot be written.
     """
 
@@ -66,16 +72,19 @@ class Digits(DataSet):
     def source(self, split: str) -> Source:
         check_split(split, self.splits)
         records = self._records[split]
-        return Source(
-            len(records), lambda index: (records[index]["image"], records[index]["label"])
-        )
+
+        def read(index: int) -> tuple[np.ndarray, int]:
+            record = records[index]
+            return record["image"], record["label"]
+
+        return Source(len(records), read)
 
 
 def prepare_digits(directory: Path) -> tfds.core.DatasetBuilder:
     """Open the data set under ``directory``, writing it first if it is not there.
 
-    It is written aside and renamed into place, so that a process that is killed, or another that starts at the same time, leaves either
-    nothing or all of it.
+    It is written aside and renamed into place, so that a process that is killed, or another that
+    starts at the same time, leaves either nothing or all of it.
     """
     final = directory / NAME / VERSION
     if not final.exists():
@@ -85,7 +94,8 @@ def prepare_digits(directory: Path) -> tfds.core.DatasetBuilder:
             aside = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=directory))
         except OSError as error:
             raise OSError(
-                f"cannot write to {directory} ({error}); choose another folder with data_dir or TFDS_DATA_DIR"
+                f"cannot write to {directory} ({error}); choose another folder with data_dir or "
+                "TFDS_DATA_DIR"
             ) from error
         try:
             _write(aside / VERSION)
@@ -113,20 +123,26 @@ def _check_records(split: str, records: list) -> None:
 
 
 def _clear_leftovers(directory: Path) -> None:
-    """Remove what processes left there that were killed while they wrote; writing takes a second, so an hour tells."""
+    """Remove what processes that were killed while they wrote left in a folder.
+
+    Writing takes a second, so that nobody writes what is an hour old.
+    """
     for place in directory.glob(f"{UNFINISHED}*"):
         if place.is_dir() and time.time() - place.stat().st_mtime > 3600:
             shutil.rmtree(place, ignore_errors=True)
 
 
 def _torn(directory: Path, error: Exception) -> ValueError:
+    """Return the error about a data set that is damaged or not all there."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return ValueError(
-        f"{directory} is not the complete data set of digits ({reason}); delete it, and it is written anew:\n  rm -r {directory}"
+        f"{directory} is not the complete data set of digits ({reason}); delete it, and it is "
+        f"written anew:\n  rm -r {directory}"
     )
 
 
 def _write(directory: Path) -> None:
+    """Write the digits as a TFDS data set."""
     from sklearn.datasets import load_digits  # a second and a half, for what is needed once
 
     directory.mkdir()

@@ -12,7 +12,6 @@ from .array_file import SUFFIXES
 from .base import MOST_LEVELS, DataSet, Source, check_split
 from .folder import open_folder
 from .image_files import SUFFIXES as IMAGES
-from .measure import statistics
 from .settings import (
     LARGEST_SIDE,
     check_flag,
@@ -22,33 +21,39 @@ from .settings import (
     check_whole,
     printable,
 )
+from .summary import statistics
 
 TABLES = (".csv", ".tsv", ".txt")
 
 
 class Files(DataSet):
-    """Images below a folder (see `folder`), or the rows of an .npy file or an .npz archive (see `array`).
+    """Images below a folder, or the rows of an .npy file or an .npz archive.
 
-    Which examples validate is decided by a hash of their file name or row number, so that it does not change from run to run, nor, for
-    the others, when files are added.
+    The modules `folder` and `array` say which of them can be read. Which examples validate is
+    decided by a hash of their file name or row number, so that it does not change from run to run,
+    nor, for the others, when files are added.
 
     Args:
       path: the folder, or the file.
-      labels: for arrays, a second file with the classes of the examples, whole numbers 0..K-1 or texts; an .npz may hold them itself, as y.
-      image_size: resample the largest central square of each image to this many pixels (folders only).
-      channels: 3 or 1 to convert images to colour or grey; default: colour if any image has colours. For arrays, the length of the last
-        axis, where it could be taken for something else.
+      labels: for arrays, a second file with the classes of the examples, whole numbers 0..K-1 or
+          texts; an .npz may hold them itself, as y.
+      image_size: resample the largest central square of each image to this many pixels (folders
+          only).
+      channels: 3 or 1 to convert images to colour or grey; default: colour if any image has
+        colours. For arrays, the length of the last axis, where it could be taken for something
+        else.
       levels: the number of grey levels of 8-bit images, if it is not 256: pixels are 0..levels-1.
-      value_range: for arrays, (low, high): the two values that become -1 and 1, for example (0, 1). The model, and its samples, are in
-        [-1, 1] then.
+      value_range: for arrays, (low, high): the two values that become -1 and 1, for example (0, 1).
+        The model, and its samples, are in [-1, 1] then.
       validation: the fraction of the examples that is held out.
-      skip_unreadable: leave out images that cannot be read, with a warning that names them (folders only). All images are decoded once
-        for it, each time the folder is opened.
+      skip_unreadable: leave out images that cannot be read, with a warning that names them (folders
+        only). All images are decoded once for it, each time the folder is opened.
 
     Raises:
       FileNotFoundError: nothing at ``path``.
-      ValueError: an empty folder, images that differ in size, unreadable images (all of them are named), an array of another kind, float
-        data that are not finite, constant, far from unit scale or not centred; it says which and what to do.
+      ValueError: an empty folder, images that differ in size, unreadable images (all of them are
+        named), an array of another kind, float data that are not finite, constant, far from unit
+        scale or not centred; it says which and what to do.
     """
 
     def __init__(
@@ -75,29 +80,15 @@ class Files(DataSet):
         if value_range is not None:
             value_range = check_range("value_range", value_range)
         if place.is_dir():
-            if channels not in (None, 1, 3):
-                raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
-            if labels is not None:
-                raise ValueError(
-                    "labels is for arrays; images of a folder are labelled by the sub-folders that they lie in"
-                )
-            if value_range is not None:
-                raise ValueError("value_range is for arrays; leave it out for a folder of images")
+            _check_for_folder(channels, labels, value_range)
             self._all = open_folder(place, image_size, channels, levels or 256, skip_unreadable)
         else:
             _check_array_file(place)
-            if image_size is not None:
-                raise ValueError(
-                    f"image_size resamples the images of a folder, {printable(place)} is an array; resample it before saving"
-                )
-            if skip_unreadable:
-                raise ValueError(
-                    f"skip_unreadable is for folders of images, {printable(place)} is an array; leave it out"
-                )
-            second = None if labels is None else _existing("labels", labels)
-            if second is not None:
-                _check_array_file(second)
-            self._all = open_array(place, second, channels, levels, value_range)
+            _check_for_array(place, image_size, skip_unreadable)
+            labels_file = None if labels is None else _existing("labels", labels)
+            if labels_file is not None:
+                _check_array_file(labels_file)
+            self._all = open_array(place, labels_file, channels, levels, value_range)
         self.shape = self._all.shape
         self.levels = self._all.levels
         self.num_classes = self._all.num_classes
@@ -109,8 +100,9 @@ class Files(DataSet):
     def source(self, split: str) -> Source:
         if split == "validation" and split not in self.splits:
             raise ValueError(
-                "data.validation is 0, so that no examples are held out and there is no split 'validation': raise data.validation, "
-                "or name the split train where it is asked for (--config.train.held_out= for none)"
+                "data.validation is 0, so that no examples are held out and there is no split "
+                "'validation': raise data.validation, or name the split train where it is asked "
+                "for (--config.train.held_out= for none)"
             )
         check_split(split, self.splits)
         rows = self._rows[split]
@@ -122,11 +114,42 @@ class Files(DataSet):
         )
 
 
+def _check_for_folder(
+    channels: int | None, labels: str | None, value_range: tuple[float, float] | None
+) -> None:
+    """Raise a ValueError if a setting is given that does not fit a folder of images."""
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
+    if labels is not None:
+        raise ValueError(
+            "labels is for arrays; images of a folder are labelled by the sub-folders that they "
+            "lie in"
+        )
+    if value_range is not None:
+        raise ValueError("value_range is for arrays; leave it out for a folder of images")
+
+
+def _check_for_array(place: Path, image_size: int | None, skip_unreadable: bool) -> None:
+    """Raise a ValueError if a setting is given that does not fit arrays."""
+    if image_size is not None:
+        raise ValueError(
+            f"image_size resamples the images of a folder, {printable(place)} is an array; "
+            "resample it before saving"
+        )
+    if skip_unreadable:
+        raise ValueError(
+            f"skip_unreadable is for folders of images, {printable(place)} is an array; leave it "
+            "out"
+        )
+
+
 def _existing(name: str, value: Any) -> Path:
+    """Return the path that a setting names; raise a FileNotFoundError if nothing is there."""
     place = check_path(name, value)
     if not place.exists():
         raise FileNotFoundError(
-            f"no folder or file {printable(place)}; {name} must name a folder of images or an .npy file"
+            f"no folder or file {printable(place)}; {name} must name a folder of images or an .npy "
+            "file"
         )
     return place
 
@@ -143,14 +166,20 @@ def _check_array_file(place: Path) -> None:
             'convert the table: np.save("x.npy", np.loadtxt(path, delimiter=",", dtype="float32"))'
         )
     else:
-        remedy = 'unpack it, or read it with the library that wrote it and save the examples: np.save("x.npy", x)'
+        remedy = (
+            "unpack it, or read it with the library that wrote it and save the examples: "
+            'np.save("x.npy", x)'
+        )
     raise ValueError(
         f"{printable(place)} is neither a folder nor an .npy file or .npz archive; {remedy}"
     )
 
 
 def split_rows(keys: list[str], validation: float) -> dict[str, np.ndarray]:
-    """Return the row numbers of each split; a validation split that is asked for is never empty, nor is the other one."""
+    """Return the row numbers of each split.
+
+    Unless `validation` is 0, neither split is empty.
+    """
     if validation == 0:
         return {"train": np.arange(len(keys))}
     if len(keys) < 2:

@@ -1,6 +1,7 @@
 """A folder of images, at any depth, as one list of examples.
 
-If every image lies in a sub-folder, and there are at least two of these, their names (in alphabetical order) are the classes.
+If every image lies in a sub-folder, and there are at least two of these, their names (in
+alphabetical order) are the classes.
 """
 
 import warnings
@@ -34,7 +35,8 @@ def open_folder(
 ) -> Collection:
     """Collect the images below ``path``; they are decoded when they are read.
 
-    The headers of all files are read. With ``skip_unreadable`` all images are decoded once, and those that cannot be are left out.
+    The headers of all files are read. With ``skip_unreadable`` all images are decoded once, and
+    those that cannot be are left out.
 
     Raises:
       BadExamples: files that are no readable 8-bit images; all of them are named.
@@ -79,6 +81,7 @@ def _classes(keys: list[str]) -> dict[str, int]:
 
 
 def _warn_of_empty_classes(path: Path, labels: dict[str, int]) -> None:
+    """Warn of sub-folders beside the classes that hold no images."""
     folders = [entry.name for entry in path.iterdir() if entry.is_dir()]
     empty = sorted(f for f in folders if f not in labels and not f.startswith("."))
     if labels and empty:
@@ -101,28 +104,34 @@ def _readable(path: Path, keys: list[str], skip_unreadable: bool) -> tuple[list[
         return header
 
     with ThreadPoolExecutor(THREADS) as threads:
-        looked = list(threads.map(look, keys))
-    problems = [str(answer) for answer in looked if isinstance(answer, ValueError)]
-    good = [(k, h) for k, h in zip(keys, looked, strict=True) if isinstance(h, Header)]
-    if problems and (not skip_unreadable or not good):
-        raise BadExamples(problems)
+        results = list(threads.map(look, keys))
+    headers: dict[str, Header] = {}
+    problems: dict[str, str] = {}
+    for key, result in zip(keys, results, strict=True):
+        if isinstance(result, Header):
+            headers[key] = result
+        else:
+            problems[key] = str(result)
+    if problems and (not skip_unreadable or not headers):
+        raise BadExamples(list(problems.values()))
     if problems:
-        bad = [k for k, a in zip(keys, looked, strict=True) if isinstance(a, ValueError)]
         warnings.warn(
-            f"{printable(path)}: {len(bad)} of {len(keys)} images cannot be read and are left out: {some(bad)}",
+            f"{printable(path)}: {len(problems)} of {len(keys)} images cannot be read and are left "
+            f"out: {some(list(problems))}",
             stacklevel=2,
         )
-    return [key for key, _ in good], [header for _, header in good]
+    return list(headers), list(headers.values())
 
 
 def _common_size(keys: list[str], headers: list[Header], image_size: int | None) -> tuple[int, int]:
+    """Return height and width of the examples; raise a ValueError if they differ in size."""
     first = headers[0]
     for key, header in zip(keys, headers, strict=True):
         if image_size is None and (header.height, header.width) != (first.height, first.width):
             raise ValueError(
-                f"images differ in size (height x width): {printable(keys[0])!r} is {first.height} x {first.width}, "
-                f"{printable(key)!r} is {header.height} x {header.width}; "
-                "pass image_size=... to cut and resample all of them to squares"
+                f"images differ in size (height x width): {printable(keys[0])!r} is {first.height} "
+                f"x {first.width}, {printable(key)!r} is {header.height} x {header.width}; pass "
+                "image_size=... to cut and resample all of them to squares"
             )
     if image_size is not None:
         small = [
@@ -130,15 +139,20 @@ def _common_size(keys: list[str], headers: list[Header], image_size: int | None)
         ]
         if small:
             warnings.warn(
-                f"{len(small)} images are smaller than image_size={image_size} and are enlarged, which blurs them: {some(small)}",
+                f"{len(small)} images are smaller than image_size={image_size} and are enlarged, "
+                f"which blurs them: {some(small)}",
                 stacklevel=2,
             )
     return fitted_shape(first.height, first.width, None, image_size)
 
 
 def _nothing_found(path: Path, others: list[str]) -> str:
+    """Return the message about a folder without images, whose other files are `others`."""
     place = printable(path)
     if arrays := [name for name in others if name.lower().endswith(ARRAYS)]:
         return f"no images in {place}, but arrays: {some(arrays)}; name one of them in data.path"
-    there = f"; it holds {some(others)}" if others else "; it is empty"
-    return f"no images in {place}; expected files ending in {' '.join(SUFFIXES)}, there or in sub-folders{there}"
+    content = f"it holds {some(others)}" if others else "it is empty"
+    return (
+        f"no images in {place}; expected files ending in {' '.join(SUFFIXES)}, there or in "
+        f"sub-folders; {content}"
+    )

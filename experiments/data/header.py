@@ -1,4 +1,7 @@
-"""What the header of an image file says, and which images are refused because something of them would be lost in silence."""
+"""What the header of an image file says, and which images are refused.
+
+Refused are those of which something would be lost in silence.
+"""
 
 import contextlib
 import io
@@ -9,7 +12,8 @@ from PIL import Image
 
 Place = Path | io.BytesIO
 
-# The formats that are read. Others are left out: some run a program (EPS), some hold more than 8 bits unseen (JPEG 2000).
+# The formats that are read. Others are left out: some run a program (EPS), some hold more than 8
+# bits unseen (JPEG 2000).
 Image.init()  # so that Pillow knows all of them
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 ORIENTATION = 0x0112  # EXIF tag
@@ -30,7 +34,8 @@ def open_image(place: Place, name: str, remedy: str = REMEDY) -> Image.Image:
     """Open an image file without decoding it.
 
     Raises:
-      ValueError: it is no image of the `FORMATS`, has more than 8 bits a channel, more than one frame or more than 89 million pixels.
+      ValueError: it is no image of the `FORMATS`, has more than 8 bits a channel, more than one
+          frame or more than 89 million pixels.
     """
     with naming(name, remedy):
         image = Image.open(place, formats=FORMATS)
@@ -46,7 +51,7 @@ def open_image(place: Place, name: str, remedy: str = REMEDY) -> Image.Image:
 
 
 def image_header(place: Place, name: str, remedy: str = REMEDY) -> Header:
-    """Return the facts of an image file, without decoding it; ValueError as `open_image`."""
+    """Return the facts of an image file, without decoding it; raise the errors of `open_image`."""
     with open_image(place, name, remedy) as image:
         with naming(name, remedy):
             orientation = orientation_of(image)
@@ -54,12 +59,17 @@ def image_header(place: Place, name: str, remedy: str = REMEDY) -> Header:
         if orientation >= 5:  # these swap height and width
             height, width = width, height
         grey = image.mode in ("1", "L", "LA")
-        return Header(height, width, 1 if grey else 3, orientation)
+        return Header(
+            height=height,
+            width=width,
+            channels=1 if grey else 3,
+            orientation=orientation,
+        )
 
 
 def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation that is still to be undone, 1 if there is none."""
-    if image.format == "TIFF":  # Pillow turns these itself, and tells their size as turned
+    if image.format == "TIFF":  # Pillow turns these itself, and gives their size after that
         return 1
     # getexif of the base class: that of a PNG file would decode the image to look behind it
     return Image.Image.getexif(image).get(ORIENTATION, 1)
@@ -78,16 +88,24 @@ def naming(name: str, remedy: str):
 
 
 def _refused(image: Image.Image, place: Place) -> str | None:
+    """Return why an image is refused, None if it is not."""
     if image.mode.startswith(("I", "F")) or _more_than_8_bits(image, place):
-        return f"has more than 8 bits per channel (Pillow mode {image.mode}); convert it to an 8-bit image"
+        return (
+            f"has more than 8 bits per channel (Pillow mode {image.mode}); convert it to an 8-bit "
+            "image"
+        )
     if image.mode in ("LAB", "HSV"):
         return f"has colours of another kind (Pillow mode {image.mode}); convert it to RGB"
     # MPO is what cameras write beside a JPEG's first image: previews and depths of the same picture
     if image.format != "MPO" and getattr(image, "is_animated", False):
-        return f"has {getattr(image, 'n_frames', 2)} frames; save the one that is meant as an image of its own"
+        frames = getattr(image, "n_frames", 2)
+        return f"has {frames} frames; save the one that is meant as an image of its own"
     most = Image.MAX_IMAGE_PIXELS
     if most is not None and image.width * image.height > most:
-        return f"has {image.width} x {image.height} pixels, more than the {most} that are safe to decode; shrink it"
+        return (
+            f"has {image.width} x {image.height} pixels, more than the {most} that are safe to "
+            "decode; shrink it"
+        )
     return None
 
 

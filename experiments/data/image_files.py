@@ -28,7 +28,8 @@ class Listing(NamedTuple):
 def list_images(folder: Path) -> Listing:
     """List the images at any depth, through symbolic links too.
 
-    A file is an image by its suffix (`SUFFIXES`) or, if it has none, by its first bytes. Names that begin with a dot are left out.
+    A file is an image by its suffix (`SUFFIXES`) or, if it has none, by its first bytes. Names that
+    begin with a dot are left out.
 
     Raises:
       OSError: a folder that cannot be read.
@@ -70,21 +71,22 @@ def warn_of_others(folder: Path, others: list[str]) -> None:
 
 
 def some(names: list[str], shown: int = 10) -> str:
-    """Return the names, or the first of many, as they can be printed."""
+    """Return the names, or the first `shown` of many, as they can be printed."""
     listed = ", ".join(printable(name) for name in names[:shown])
     return listed if len(names) <= shown else f"{listed} and {len(names) - shown} more"
 
 
 def _parts(key: str) -> list[str]:
+    """Return the names of a path, by which files are sorted."""
     return key.split("/")
 
 
 def _is_image(entry: os.DirEntry) -> bool:
+    """Tell whether an entry of a folder is an image, by its suffix or its first bytes."""
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix in SUFFIXES:
-        return (
-            entry.is_file() or entry.is_symlink()
-        )  # a link to nothing is an image that cannot be read
+        # A link to nothing is an image that cannot be read.
+        return entry.is_file() or entry.is_symlink()
     if suffix or not entry.is_file():  # never open what is no file: a pipe would wait for ever
         return False
     try:

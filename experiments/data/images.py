@@ -27,12 +27,14 @@ def read_image(
 ) -> np.ndarray:
     """Decode an image to uint8 (H, W, channels).
 
-    With ``crop`` the central crop x crop pixels are kept, with ``size`` the (rest of the) image is cut to its largest central square and
-    resampled to size x size. Camera orientation is applied; transparent pixels become white; palettes, CMYK and YCbCr become RGB. Colour
-    profiles (ICC) are not applied: pixel values are taken as sRGB.
+    With ``crop`` only the central crop x crop pixels are used, with ``size`` what is left is
+    cut to its largest central square and resampled to size x size. Camera orientation is applied;
+    transparent pixels become white; palettes, CMYK and YCbCr become RGB. Colour profiles (ICC) are
+    not applied: pixel values are taken as sRGB.
 
     Raises:
-      ValueError: the file is not a readable 8-bit image of one frame, or is smaller than the crop; it names the image.
+      ValueError: the file is not a readable 8-bit image of one frame, or is smaller than the crop;
+          it names the image.
     """
     with open_image(place, name, remedy) as image, naming(name, remedy):
         if (orientation := orientation_of(image)) in UPRIGHT:
@@ -50,14 +52,14 @@ def fit_image(image: Image.Image, name: str, crop: int | None, size: int | None)
     if crop is not None:
         if crop > min(image.size):
             raise ValueError(
-                f"cannot crop {crop} x {crop} pixels from {name}, which is {image.height} x {image.width}; lower crop"
+                f"cannot crop {crop} x {crop} pixels from {name}, which is {image.height} x "
+                f"{image.width}; lower crop"
             )
         image = _centre(image, crop)
     if size is not None and image.size != (size, size):
         square = _centre(image, min(image.size))
-        image = square.resize(
-            (size, size), Image.Resampling.BICUBIC
-        )  # antialiased where it shrinks
+        # Pillow's bicubic filter is antialiased where it shrinks.
+        image = square.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image)
 
 
@@ -68,5 +70,7 @@ def fitted_shape(height: int, width: int, crop: int | None, size: int | None) ->
 
 
 def _centre(image: Image.Image, side: int) -> Image.Image:
-    left, top = (image.width - side) // 2, (image.height - side) // 2
+    """Return the central square of an image."""
+    left = (image.width - side) // 2
+    top = (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))

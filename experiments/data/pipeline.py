@@ -1,9 +1,11 @@
 """From a data set to batches: a pure function of (seed, position), read ahead by grain.
 
-Training examples follow one another in an endless stream: in epoch e the examples in the order of the permutation drawn from
-(seed, e). Held-out examples come in their own order. The noise of the example at position p of the stream is block p of a counter-based
-generator (Philox; Salmon et al. 2011) with key (seed, stream), whatever the batch size. A batch thus depends on the number of batches
-before it and on nothing else: that number is all that ``get_state`` returns, and a resumed run is bitwise the one never stopped.
+Training examples follow one another in an endless stream: in epoch e the examples in the order of
+the permutation drawn from (seed, e). Held-out examples come in their own order. The noise of the
+example at position p of the stream is block p of a counter-based generator (Philox; Salmon et al.
+2011) with key (seed, stream), whatever the batch size. A batch thus depends on the number of
+batches before it and on nothing else: that number is all that ``get_state`` returns, and a resumed
+run is bitwise the one never stopped.
 """
 
 import functools
@@ -16,27 +18,34 @@ import numpy as np
 from .base import DataSet, check_facts, read_checked
 from .settings import LARGEST_SEED, check_whole
 
-# Threads that decode images, and batches in the making or waiting: enough to hide them behind a training step, few enough for memory.
-# They are not part of the iterator's state.
+# Threads that decode images, and batches in the making or waiting: enough to hide them behind a
+# training step, few enough for memory. They are not part of the iterator's state.
 READ_AHEAD = grain.ReadOptions(num_threads=min(4, os.cpu_count() or 1), prefetch_buffer_size=4)
 
 
 def batches(
     dataset: DataSet, split: str, batch_size: int, *, seed: int, train: bool, flip: bool = False
 ) -> grain.DatasetIterator:
-    """Iterate over batches ``{"x": float32 (B, *shape) in model range, "label": int32 (B,)}`` of a split.
+    """Iterate over the batches of a split.
+
+    A batch is ``{"x": float32 (B, *shape) in model range, "label": int32 (B,)}``.
 
     Args:
-      train: True: shuffle, anew in each epoch, and repeat for ever; a batch may reach into the next epoch, so that no example is
-        dropped. False: one pass in order with every example once, the last batch shorter.
+      dataset: the data set.
+      split: one of its splits.
+      batch_size: examples in a batch.
+      seed: of the order and of the noise.
+      train: True: shuffle, anew in each epoch, and repeat for ever; a batch may reach into the next
+        epoch, so that no example is dropped. False: one pass in order with every example once, the
+        last batch shorter.
       flip: mirror each image left to right with probability one half (training only).
 
     Returns:
       An iterator whose ``get_state()`` (plain JSON) and ``set_state(state)`` resume it bitwise.
 
     Raises:
-      ValueError: unknown split, a batch larger than the training split, flips where they make no sense; on reading, an example that
-        has the wrong shape or values.
+      ValueError: unknown split, a batch larger than the training split, flips where they make no
+        sense; on reading, an example that has the wrong shape or values.
     """
     check_facts(dataset)
     batch_size = check_whole("batch_size", batch_size, 1)
@@ -44,15 +53,11 @@ def batches(
     source = dataset.source(split)
     size = len(source)
     dim = int(np.prod(dataset.shape))
-    if size == 0:
-        raise ValueError(f"split {split!r} is empty; choose another one")
-    if train and batch_size > size:
-        raise ValueError(
-            f"batch_size {batch_size} is larger than split {split!r}, which has {size} examples; lower batch_size"
-        )
+    _check_size(split, size, batch_size, train)
     if flip and not (train and len(dataset.shape) == 3):
         raise ValueError(
-            f"flip mirrors training images (H, W, C); got train={train} and examples of shape {dataset.shape}"
+            f"flip mirrors training images (H, W, C); got train={train} and examples of shape "
+            f"{dataset.shape}"
         )
 
     @functools.lru_cache(maxsize=2)  # a batch touches at most two epochs
@@ -66,12 +71,10 @@ def batches(
     def batch(number: int) -> dict[str, np.ndarray]:
         first = number * batch_size
         last = first + batch_size if train else min(first + batch_size, size)
-        x, label = read_checked(
-            dataset, split, source, [row(position) for position in range(first, last)]
-        )
-        words = random_words(
-            seed, int(train), first, last - first, dim + 1
-        )  # one a value, one for the flip
+        rows = [row(position) for position in range(first, last)]
+        x, label = read_checked(dataset, split, source, rows)
+        # One word a value, and one for the flip.
+        words = random_words(seed, int(train), first, last - first, dim + 1)
         if flip:
             mirrored = words[:, -1] >> 15 == 1
             x[mirrored] = x[mirrored, :, ::-1]
@@ -81,8 +84,22 @@ def batches(
     return iter(grain.MapDataset.range(count).map(batch).to_iter_dataset(READ_AHEAD))
 
 
+def _check_size(split: str, size: int, batch_size: int, train: bool) -> None:
+    """Raise a ValueError if a split of ``size`` examples is empty, or too small to train."""
+    if size == 0:
+        raise ValueError(f"split {split!r} is empty; choose another one")
+    if train and batch_size > size:
+        raise ValueError(
+            f"batch_size {batch_size} is larger than split {split!r}, which has {size} examples; "
+            "lower batch_size"
+        )
+
+
 def random_words(seed: int, stream: int, first: int, count: int, width: int) -> np.ndarray:
-    """Return uniform uint16 words (count, width): blocks first, first + 1, ... of the generator with key (seed, stream)."""
+    """Return uniform uint16 words (count, width).
+
+    They are the blocks first, first + 1, ... of the generator with key (seed, stream).
+    """
     steps = -(-width // 16)  # a step of Philox's counter yields 4 x 64 bits
     raw = np.random.Philox(key=[seed, stream], counter=first * steps).random_raw(count * steps * 4)
     return raw.view(np.uint16).reshape(count, steps * 16)[:, :width]

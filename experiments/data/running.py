@@ -1,8 +1,9 @@
 r"""Mean and variance of each coordinate, and covariances, in one pass over blocks of the data.
 
-With :math:`n_a, m_a, S_a` the number, the mean and the sum of squared deviations of what was seen, and :math:`n_b, m_b, S_b` those of a new
-block, :math:`m = m_a + (m_b - m_a) n_b / n` and :math:`S = S_a + S_b + (m_b - m_a)^2 n_a n_b / n` (Chan, Golub and LeVeque 1983, eq. 2.1).
-Nothing is lost where the mean is large.
+With :math:`n_a, m_a, S_a` the number, the mean and the sum of squared deviations of what was seen,
+and :math:`n_b, m_b, S_b` those of a new block, :math:`m = m_a + (m_b - m_a) n_b / n` and
+:math:`S = S_a + S_b + (m_b - m_a)^2 n_a n_b / n` (Chan, Golub and LeVeque 1983, eq. 2.1). Nothing
+is lost where the mean is large.
 """
 
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from .streaming import blocks, evenly_spaced
 
 
 class Moments(NamedTuple):
-    """Of the scaled data, as the model sees them, dequantisation noise included."""
+    """Moments of the scaled data, as the model sees them, dequantisation noise included."""
 
     mean: np.ndarray  # (*shape)
     variance: np.ndarray  # (*shape)
@@ -23,7 +24,10 @@ class Moments(NamedTuple):
 
 
 class RunningMoments:
-    """Mean and squared deviations of rows (n, d), as float64; with ``full`` also their products (d, d)."""
+    """Mean and squared deviations of rows (n, d), as float64.
+
+    With ``full`` they include the products of deviations, (d, d).
+    """
 
     def __init__(self, full: bool = False):
         self.full = full
@@ -55,9 +59,12 @@ class RunningMoments:
 
 
 def moments(dataset: DataSet, split: str, limit: int = 10_000, full: bool = False) -> Moments:
-    """Return mean and variance of each coordinate over up to ``limit`` examples, evenly spaced over the split.
+    """Return mean and variance of each coordinate of a split.
 
     Args:
+      dataset: the data set.
+      split: one of its splits.
+      limit: the most examples that are looked at, evenly spaced over the split.
       full: also the covariances (dim, dim), for data of some thousand dimensions at most.
     """
     rows = evenly_spaced(len(dataset.source(split)), limit)
@@ -66,9 +73,10 @@ def moments(dataset: DataSet, split: str, limit: int = 10_000, full: bool = Fals
         running.add(dataset.codec.expected(block.x).reshape(len(block.x), -1))
     noise = dataset.codec.noise_variance
     covariance = None
+    variance = running.variance + noise
     if full:
         covariance = running.variance + noise * np.eye(len(running.mean))
-    variance = np.diag(covariance) if covariance is not None else running.variance + noise
+        variance = np.diag(covariance)
     return Moments(
         mean=running.mean.reshape(dataset.shape),
         variance=variance.reshape(dataset.shape),

@@ -1,4 +1,7 @@
-"""A split in blocks of raw examples, so that what is computed over a whole split needs the memory of one block."""
+"""A split in blocks of raw examples.
+
+What is computed over a whole split needs the memory of one block then.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -19,12 +22,12 @@ class Block(NamedTuple):
 
 
 def evenly_spaced(size: int, limit: int) -> np.ndarray:
-    """Return up to ``limit`` of the rows 0..size-1, in order, with the first and the last one among them."""
+    """Return up to ``limit`` of the rows 0..size-1, in order, the first and the last among them."""
     return np.unique(np.linspace(0, size - 1, min(size, limit)).astype(int))
 
 
 def parts(rows: np.ndarray, shape: tuple[int, ...], values: int = VALUES) -> Iterator[np.ndarray]:
-    """Yield the rows in parts whose examples of the given shape hold about ``values`` numbers together."""
+    """Yield the rows in parts whose examples, of the given shape, hold about ``values`` numbers."""
     count = max(1, values // int(np.prod(shape)))
     for first in range(0, len(rows), count):
         yield rows[first : first + count]
@@ -33,10 +36,11 @@ def parts(rows: np.ndarray, shape: tuple[int, ...], values: int = VALUES) -> Ite
 def blocks(
     dataset: DataSet, split: str, rows: np.ndarray | None = None, values: int = VALUES
 ) -> Iterator[Block]:
-    """Yield the given rows of a split (default: all of them), in order, in blocks of about ``values`` numbers.
+    """Yield rows of a split (None: all of them), in order, in blocks of about ``values`` numbers.
 
     Raises:
-      BadExamples: examples of a block that are not what the data set declares; see `base.read_checked`.
+      BadExamples: examples of a block that are not what the data set declares; see
+          `base.read_checked`.
     """
     source = dataset.source(split)
     rows = np.arange(len(source)) if rows is None else np.asarray(rows)

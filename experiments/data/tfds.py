@@ -1,6 +1,8 @@
-"""Image data sets of the TFDS catalogue (cifar10, mnist, svhn_cropped, celeb_a, lsun/bedroom, ...), read without TensorFlow.
+"""Image data sets of the TFDS catalogue, read without TensorFlow.
 
-They are read from the array_record files that ``python -m experiments.data.prepare NAME`` writes once; only that needs TensorFlow.
+These are cifar10, mnist, svhn_cropped, celeb_a, lsun/bedroom, ... They are read from the
+array_record files that ``python -m experiments.data.prepare NAME`` writes once; only that needs
+TensorFlow.
 """
 
 import difflib
@@ -24,20 +26,24 @@ from .settings import LARGEST_SIDE, check_path, check_text, check_whole
 
 
 class TFDS(DataSet):
-    """An image data set by its catalogue name, for example ``TFDS(dataset="celeb_a", crop=140, image_size=64)``.
+    """An image data set by its catalogue name.
 
-    Splits are those of the data set and TFDS's expressions of them, for example ``train[:45000]`` or ``train+test``.
-    A feature called ``label`` that is a class label gives the classes.
+    For example ``TFDS(dataset="celeb_a", crop=140, image_size=64)``. Splits are those of the data
+    set and TFDS's expressions of them, for example ``train[:45000]`` or ``train+test``. A feature
+    called ``label`` that is a class label gives the classes.
 
     Args:
       dataset: ``name``, ``name/config`` or ``name/config:version``.
-      data_dir: where data sets are kept; default: the environment variable TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      image_size: resample the largest central square to this many pixels; needed when the images differ in size.
+      data_dir: where data sets are kept; default: the environment variable TFDS_DATA_DIR, else
+          ~/tensorflow_datasets.
+      image_size: resample the largest central square to this many pixels; needed when the images
+          differ in size.
       crop: before that, keep this many central pixels a side.
 
     Raises:
       FileNotFoundError: not prepared; the message names the command that prepares it.
-      ValueError: no such data set, one that does not hold 8-bit images (H, W, C), or one whose files are damaged; says what to do.
+      ValueError: no such data set, one that does not hold 8-bit images (H, W, C), or one whose
+          files are damaged; the message says what to do.
     """
 
     levels = 256
@@ -68,7 +74,8 @@ class TFDS(DataSet):
         height, width = fitted_shape(size[0], size[1], crop, image_size)
         if height is None or width is None or channels is None:
             raise ValueError(
-                f"the images of {dataset} differ in size; pass image_size=... to cut and resample them to squares"
+                f"the images of {dataset} differ in size; pass image_size=... to cut and resample "
+                "them to squares"
             )
         self.shape = (height, width, channels)
         label: Any = features["label"] if "label" in features else None
@@ -99,7 +106,7 @@ class TFDS(DataSet):
         def name(index: int) -> str:
             return f"example {index} of {self._builder.info.full_name}"
 
-        return Source(len(records), read, name)
+        return Source(size=len(records), read=read, name=name)
 
     def _image(self, image: Any, where: str) -> np.ndarray:
         """Return the image of a record, cut and resampled."""
@@ -116,18 +123,19 @@ class TFDS(DataSet):
         return np.stack(bands, axis=2)
 
     def _check_split(self, split: str) -> None:
+        """Raise a ValueError unless a split, or an expression of splits, can be read."""
         choices = ", ".join(self.splits)
-        says = f"choose of {choices}, or parts of them such as {self.splits[-1]}[:90%]"
+        remedy = f"choose of {choices}, or parts of them such as {self.splits[-1]}[:90%]"
         names = {part.partition("[")[0].strip() for part in str(split).split("+")}
         if not isinstance(split, str) or not names <= set(self.splits):
-            raise ValueError(f"unknown split {split!r}; {says}")
+            raise ValueError(f"unknown split {split!r}; {remedy}")
         try:
             size = self._builder.info.splits[split].num_examples
         except ValueError as error:
             reason = str(error).splitlines()[-1]
-            raise ValueError(f"cannot read split {split!r} ({reason}); {says}") from error
+            raise ValueError(f"cannot read split {split!r} ({reason}); {remedy}") from error
         if not size:
-            raise ValueError(f"split {split!r} is empty; {says}")
+            raise ValueError(f"split {split!r} is empty; {remedy}")
 
     def _damaged(self, error: Exception) -> ValueError:
         return damaged(self._builder.data_dir, error, self._name, self._directory)
@@ -137,21 +145,27 @@ class TFDS(DataSet):
 
 
 def _check_lengths(splits: Any, split: str) -> None:
-    """Raise a ValueError unless each file of a split holds as many records as the description of the data set says."""
+    """Raise a ValueError unless the files of a split hold as many records as they should.
+
+    `splits` is the description of the data set, with the number of records of each file.
+    """
     for part in {part.partition("[")[0].strip() for part in split.split("+")}:
         info = splits[part]
         for path, expected in zip(info.filepaths, info.shard_lengths, strict=True):
             reader = ArrayRecordReader(os.fspath(path))
             try:
-                found = reader.num_records()
+                number = reader.num_records()
             finally:
                 reader.close()
-            if found != expected:
-                raise ValueError(f"{path.name} holds {found} examples, not {expected}")
+            if number != expected:
+                raise ValueError(f"{path.name} holds {number} examples, not {expected}")
 
 
 def data_directory(data_dir: str | None) -> Path:
-    """Return the folder in which prepared data sets are kept: the argument, TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    """Return the folder of prepared data sets.
+
+    It is the argument, the environment variable TFDS_DATA_DIR, or ~/tensorflow_datasets.
+    """
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return check_path("data_dir, or TFDS_DATA_DIR,", chosen)
 
@@ -162,7 +176,7 @@ def prepare_command(name: str, directory: Path) -> str:
 
 
 def anew(place: Any, name: str, directory: Path) -> str:
-    """Say how to prepare a data set anew."""
+    """Return in words how to prepare a data set anew."""
     return (
         f"delete {place}, and prepare the data set anew with\n"
         f"  rm -r {shlex.quote(str(place))}\n  {prepare_command(name, directory)}"
@@ -176,7 +190,10 @@ def damaged(place: Any, error: Exception, name: str, directory: Path) -> ValueEr
 
 
 def find_prepared(name: str, directory: Path) -> tfds.core.DatasetBuilder:
-    """Open a data set that lies prepared, for random access, under ``directory``; the errors of `TFDS` otherwise."""
+    """Open a data set that lies prepared, for random access, under ``directory``.
+
+    Otherwise raise the errors of `TFDS`.
+    """
     base = name.partition("/")[0].partition(":")[0]
     if not re.fullmatch(r"\w+(/[\w.-]+)?(:[\w.*]+)?", name):
         raise ValueError(f"dataset is {name!r}, expected name, name/config or name/config:version")
@@ -187,24 +204,29 @@ def find_prepared(name: str, directory: Path) -> tfds.core.DatasetBuilder:
     except Exception as error:  # there is no list of what damaged files make the reader raise
         raise damaged(directory / base, error, name, directory) from error
     if tfds.core.FileFormat.ARRAY_RECORD not in builder.info.available_file_formats():
-        found = builder.info.file_format
+        file_format = builder.info.file_format
+        kind = file_format.value if file_format else "unknown"
         raise FileNotFoundError(
-            f"{builder.data_dir} holds {found.value if found else 'unknown'} files, which cannot be read at random; "
-            f"remove it, or choose another data_dir, and prepare the data set with\n  {prepare_command(name, directory)}"
+            f"{builder.data_dir} holds {kind} files, which cannot "
+            "be read at random; remove it, or choose another data_dir, and prepare the data set "
+            f"with\n  {prepare_command(name, directory)}"
         )
     return builder
 
 
 def _not_found(name: str, base: str, directory: Path) -> Exception:
+    """Return the error about a data set that is not prepared, or does not exist."""
     catalogue = tfds.list_builders(with_community_datasets=False)
     if base in catalogue:
         return FileNotFoundError(
-            f"data set {name} is not prepared in {directory}; prepare it with\n  {prepare_command(name, directory)}"
+            f"data set {name} is not prepared in {directory}; prepare it with\n  "
+            f"{prepare_command(name, directory)}"
         )
     if (directory / base).is_dir():
         versions = sorted(str(p.parent) for p in (directory / base).rglob("dataset_info.json"))
         return ValueError(
-            f"{directory / base} does not hold {name}, or not all of its files; it holds {', '.join(versions) or 'no data set'}"
+            f"{directory / base} does not hold {name}, or not all of its files; it holds "
+            f"{', '.join(versions) or 'no data set'}"
         )
     close = difflib.get_close_matches(base, catalogue, n=3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
@@ -214,6 +236,7 @@ def _not_found(name: str, base: str, directory: Path) -> Exception:
 
 
 def _image_key(name: str, features) -> str:
+    """Return the name of the feature that holds the images of a data set."""
     keys = sorted(features)  # TFDS lists them in another order in each process
     images = [
         key

@@ -1,9 +1,13 @@
-r"""Two-dimensional densities of roughly unit scale, to look at and, where the density is known, to measure likelihoods against.
+r"""Two-dimensional densities of roughly unit scale.
 
-- ``checkerboard``: uniform on the 8 black ones of 4 x 4 unit squares on :math:`[-2, 2]^2`; :math:`p = 1/8` there.
+They are there to look at and, where the density is known, to measure likelihoods against:
+
+- ``checkerboard``: uniform on the 8 black ones of 4 x 4 unit squares on :math:`[-2, 2]^2`;
+  :math:`p = 1/8` there.
 - ``mixture``: 8 equal Gaussians of sd 0.2 on a circle of radius 1.4; the component is the label.
 - ``moons``: two interleaved half circles of radius 1 with noise of sd 0.1; the moon is the label.
-- ``swiss_roll``: the spiral :math:`s (\cos 3\pi s, \sin 3\pi s) \cdot 2`, :math:`s \in [1/3, 1]`, with noise of sd 0.05.
+- ``swiss_roll``: the spiral :math:`s (\cos 3\pi s, \sin 3\pi s) \cdot 2`, :math:`s \in [1/3, 1]`,
+  with noise of sd 0.05.
 """
 
 from collections.abc import Callable
@@ -15,16 +19,20 @@ from scipy.special import logsumexp
 from .base import DataSet, Source, check_split
 from .settings import LARGEST_SEED, check_whole
 
-RADIUS, SD = 1.4, 0.2  # of the mixture
-_ANGLES = 2 * np.pi * np.arange(8) / 8
 MOST_POINTS = 10**8  # drawn at once, in memory
+
+# Of the mixture.
+RADIUS = 1.4
+SD = 0.2
+_ANGLES = 2 * np.pi * np.arange(8) / 8
 MEANS = RADIUS * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], -1)
 
 
 def _checkerboard(rng, n):
     column = rng.integers(0, 4, n)
     row = 2 * rng.integers(0, 2, n) + column % 2
-    return np.stack([column, row], -1) - 2 + rng.random((n, 2)), np.zeros(n, int)
+    x = np.stack([column, row], -1) - 2 + rng.random((n, 2))
+    return x, np.zeros(n, int)
 
 
 def _checkerboard_log_prob(x):
@@ -40,19 +48,25 @@ def _mixture(rng, n):
 
 def _mixture_log_prob(x):
     square = ((x[..., None, :] - MEANS) ** 2).sum(-1)
-    return logsumexp(-square / (2 * SD**2), axis=-1) - np.log(len(MEANS) * 2 * np.pi * SD**2)
+    normaliser = len(MEANS) * 2 * np.pi * SD**2
+    return logsumexp(-square / (2 * SD**2), axis=-1) - np.log(normaliser)
 
 
 def _moons(rng, n):
-    label, angle = rng.integers(0, 2, n), np.pi * rng.random(n)
+    label = rng.integers(0, 2, n)
+    angle = np.pi * rng.random(n)
     arc = np.stack([np.cos(angle) - 0.5, np.sin(angle) - 0.25], -1)
-    return np.where(label[:, None] == 0, arc, -arc) + 0.1 * rng.standard_normal((n, 2)), label
+    moon = np.where(label[:, None] == 0, arc, -arc)
+    return moon + 0.1 * rng.standard_normal((n, 2)), label
 
 
 def _swiss_roll(rng, n):
     s = (1 + 2 * rng.random(n)) / 3
-    spiral = 2 * s[:, None] * np.stack([np.cos(3 * np.pi * s), np.sin(3 * np.pi * s)], -1)
-    return spiral + 0.05 * rng.standard_normal((n, 2)), np.zeros(n, int)
+    angle = 3 * np.pi * s
+    direction = np.stack([np.cos(angle), np.sin(angle)], -1)
+    spiral = 2 * s[:, None] * direction
+    x = spiral + 0.05 * rng.standard_normal((n, 2))
+    return x, np.zeros(n, int)
 
 
 class _Density(NamedTuple):
@@ -70,7 +84,10 @@ DENSITIES = {
 
 
 class Toy(DataSet):
-    """Points in the plane drawn from one of `DENSITIES`: ``size`` to train, a tenth of that to validate and to test, all independent."""
+    """Points in the plane drawn from one of `DENSITIES`, all independent.
+
+    There are ``size`` to train, and a tenth of that to validate and to test.
+    """
 
     shape = (2,)
     levels = None
@@ -87,23 +104,26 @@ class Toy(DataSet):
     def source(self, split: str) -> Source:
         check_split(split, self.splits)
         rng = np.random.default_rng([self.seed, self.splits.index(split)])
-        x, label = DENSITIES[self.density].sample(
-            rng, self.size if split == "train" else self.size // 10
-        )
+        number = self.size if split == "train" else self.size // 10
+        x, label = DENSITIES[self.density].sample(rng, number)
         x = x.astype(np.float32)
         return Source(len(x), lambda index: (x[index], label[index]))
 
     def log_prob(self, x) -> np.ndarray:
-        """Return the exact log-density, in nats, of points (..., 2); ValueError for a density that has no closed form."""
+        """Return the exact log-density, in nats, of points (..., 2).
+
+        Raise a ValueError for a density that has no closed form.
+        """
         log_prob = DENSITIES[self.density].log_prob
         if log_prob is None:
             known = [name for name, density in DENSITIES.items() if density.log_prob is not None]
             raise ValueError(
-                f"the density of {self.density!r} has no closed form; it is known for {', '.join(known)}"
+                f"the density of {self.density!r} has no closed form; it is known for "
+                f"{', '.join(known)}"
             )
         x = np.asarray(x, np.float64)
         if x.ndim < 1 or x.shape[-1] != 2:
             raise ValueError(f"points have shape (..., 2), got {x.shape}")
-        known_points = np.asarray(np.isfinite(x).all(-1))
-        density = log_prob(np.where(known_points[..., None], x, 0.0))
-        return np.where(known_points, density, np.where(np.isnan(x).any(-1), np.nan, -np.inf))
+        finite = np.asarray(np.isfinite(x).all(-1))
+        at_infinity = np.where(np.isnan(x).any(-1), np.nan, -np.inf)
+        return np.where(finite, log_prob(np.where(finite[..., None], x, 0.0)), at_infinity)

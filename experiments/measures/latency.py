@@ -2,10 +2,12 @@
 
     python -m experiments.measures.latency --workdir=runs/demo
 
-DDIM, whose cost is that of its evaluations alone; compiled before it is timed, the median of a few calls.
+DDIM, whose cost is that of its evaluations alone; compiled before it is timed, the median of a few
+calls.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,44 +19,44 @@ from ..run.devices import fitting_mesh, replicate, set_up_jax, share
 from ..run.loading import Loaded, load
 from .timing import seconds_of
 
-NFE, BATCHES = (1, 2, 5, 10, 20, 50), (1, 16, 64)
+NFE = (1, 2, 5, 10, 20, 50)
+BATCHES = (1, 16, 64)
 
 
-def latency(loaded: Loaded, repeats: int = 3) -> list[dict]:
-    """Return rows {nfe, batch, seconds_per_image}."""
-    run, rows = loaded.run, []
+def measure_latency(loaded: Loaded, repeats: int = 3) -> list[dict]:
+    """Return rows {nfe, batch, seconds_per_image} of a loaded run, medians of `repeats` calls."""
+    run = loaded.run
+    rows = []
     for batch in BATCHES:
         mesh = fitting_mesh(batch, run.config.devices)
-        denoiser, index = (
-            replicate(mesh, loaded.denoiser),
-            share(mesh, np.arange(batch, dtype=np.int32)),
-        )
+        denoiser = replicate(mesh, loaded.denoiser)
+        index = share(mesh, np.arange(batch, dtype=np.int32))
         x = draw_prior(jax.random.key(0), run.sde, (batch, *run.facts.shape), index)
         cond = index * 0 if run.config.train.conditional else None
+
+        def walk(ts, denoiser=denoiser, x=x, cond=cond, index=index):
+            return sample(
+                jax.random.key(0),
+                DDIM(),
+                denoiser,
+                run.sde,
+                ts,
+                x,
+                cond=cond,
+                index=index,
+                denoise_last=False,
+            ).x
+
         for nfe in NFE:
-            ts = grids.quadratic(run.sde, nfe)
-
-            def call(ts=ts, x=x, cond=cond, denoiser=denoiser, index=index):
-                return sample(
-                    jax.random.key(0),
-                    DDIM(),
-                    denoiser,
-                    run.sde,
-                    ts,
-                    x,
-                    cond=cond,
-                    index=index,
-                    denoise_last=False,
-                ).x
-
-            seconds_of(call)
+            call = partial(walk, grids.quadratic(run.sde, nfe))
+            seconds_of(call)  # compiles
             seconds = float(np.median([seconds_of(call) for _ in range(repeats)]))
             rows.append({"nfe": nfe, "batch": batch, "seconds_per_image": seconds / batch})
     return rows
 
 
-def table(rows: list[dict]) -> str:
-    """Format the rows as a Markdown table, batches across."""
+def as_markdown(rows: list[dict]) -> str:
+    """Return the rows as a Markdown table: a line for each number of evaluations, batches across."""
     lines = [
         "| NFE | " + " | ".join(f"batch {b}" for b in BATCHES) + " |",
         "|" + "---|" * (len(BATCHES) + 1),
@@ -66,14 +68,14 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure the run that the command line names and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--workdir", type=Path, required=True, help="run directory of a trained network"
     )
     arguments = parser.parse_args()
     set_up_jax()
-    print(table(latency(load(arguments.workdir))))
+    print(as_markdown(measure_latency(load(arguments.workdir))))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""How samples compare with real data, in numbers whose floor, real against real, can be computed the same way. All in float64.
+"""How samples compare with real data, in numbers. All are in float64.
 
-Nothing is copied whole: images stay as they are stored, and blocks of them are pooled, averaged and compared.
+Each has a floor, real data against real data, that can be computed in the same way.
+
+Nothing is copied whole: images stay as they are stored, and blocks of them are pooled, averaged and
+compared.
 """
 
 from typing import NamedTuple
@@ -20,37 +23,45 @@ class Proportion(NamedTuple):
 
 
 def pooled_pixels(x: np.ndarray, side: int = 8) -> np.ndarray:
-    """Return the feature space "pixels pooled to at most 8 x 8" (batch, features) of images (batch, H, W, C); vectors are kept."""
+    """Return the pixels of images, pooled to at most 8 x 8, as features (batch, features).
+
+    Images are (batch, H, W, C); vectors stay as they are.
+    """
     x = np.asarray(x)
-    return np.concatenate(
-        [_pooled(x[rows], side) for rows in parts(np.arange(len(x)), x.shape[1:])]
-    )
+    blocks = parts(np.arange(len(x)), x.shape[1:])
+    return np.concatenate([_pooled(x[rows], side) for rows in blocks])
 
 
 def _pooled(x: np.ndarray, side: int) -> np.ndarray:
+    """Return the features of a block of images or vectors."""
     x = x.astype(np.float64)
     if x.ndim == 4:
-        rows, columns = max(1, x.shape[1] // side), max(1, x.shape[2] // side)
+        rows = max(1, x.shape[1] // side)
+        columns = max(1, x.shape[2] // side)
         x = x[:, : x.shape[1] // rows * rows, : x.shape[2] // columns * columns]
-        x = x.reshape(len(x), x.shape[1] // rows, rows, x.shape[2] // columns, columns, -1).mean(
-            (2, 4)
-        )
+        x = x.reshape(len(x), x.shape[1] // rows, rows, x.shape[2] // columns, columns, -1)
+        x = x.mean((2, 4))
     return x.reshape(len(x), -1)
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the squared Frechet distance of Gaussians fitted to features (n, d) and (m, d) (Heusel et al. 2017, arXiv:1706.08500).
+    """Return the squared Frechet distance of Gaussians fitted to features (n, d) and (m, d).
 
-    Finite samples make it positive for equal distributions too: compare it with its floor at the same n and m.
+    Source: Heusel et al. 2017, arXiv:1706.08500.
+
+    Finite samples make it positive for equal distributions too: compare it with its floor at the
+    same n and m.
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"a covariance takes two or more points, got {len(a)} and {len(b)}")
-    means, covs = zip(*(_moments(f) for f in (a, b)), strict=True)
-    mean = np.sum((means[0] - means[1]) ** 2)
-    values, vectors = np.linalg.eigh(covs[0])
+    mean_a, cov_a = _moments(a)
+    mean_b, cov_b = _moments(b)
+    values, vectors = np.linalg.eigh(cov_a)
     root = vectors * np.sqrt(np.clip(values, 0, None)) @ vectors.T
-    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ covs[1] @ root), 0, None)).sum()
-    return float(mean + np.trace(covs[0]) + np.trace(covs[1]) - 2 * cross)
+    products = np.linalg.eigvalsh(root @ cov_b @ root)
+    cross = np.sqrt(np.clip(products, 0, None)).sum()
+    distance = np.sum((mean_a - mean_b) ** 2)
+    return float(distance + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
 
 
 def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -62,21 +73,25 @@ def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nearest_neighbour_accuracy(a: np.ndarray, b: np.ndarray) -> Proportion:
-    r"""Return how often the nearest other point of a pooled point is of its own set (Lopez-Paz and Oquab 2017, arXiv:1610.06545).
+    r"""Return how often the nearest other point of a pooled point is of its own set.
 
-    0.5 for equal distributions and sizes, above it where they can be told apart, well below where one repeats points of the other. The sets
-    have equal sizes (n, ...); ties count half.
+    Source: Lopez-Paz and Oquab 2017, arXiv:1610.06545.
 
-    Two points that are nearest to each other have one vote between them: both are of one set or neither is. So with a share :math:`m` of
-    points in such pairs, and of N points in all, the variance is :math:`v (1 - v) (1 + m) / N`, which is exact, but for terms of order
-    1 / N^2, for sets of one distribution, where the votes of any other two points are independent. In the plane m is 0.62.
+    0.5 for equal distributions and sizes, above it where they can be told apart, well below where
+    one repeats points of the other. The sets have equal sizes (n, ...); ties count half.
+
+    Two points that are nearest to each other have one vote between them: both are of one set or
+    neither is. So with a share :math:`m` of points in such pairs, and of N points in all, the
+    variance is :math:`v (1 - v) (1 + m) / N`, which is exact, but for terms of order 1 / N^2, for
+    sets of one distribution, where the votes of any other two points are independent. In the plane
+    m is 0.62.
     """
     if len(a) != len(b):
         raise ValueError(f"the two sets must have equal sizes, got {len(a)} and {len(b)}")
     own = [nearest(points) for points in (a, b)]
     other = [nearest(a, b), nearest(b, a)]
-    inside = np.concatenate([found.distance for found in own])
-    outside = np.concatenate([found.distance for found in other])
+    inside = np.concatenate([neighbours.distance for neighbours in own])
+    outside = np.concatenate([neighbours.distance for neighbours in other])
     votes = (inside < outside) + 0.5 * (inside == outside)
     n = len(a)
     index_inside = np.concatenate([own[0].index, n + own[1].index])
@@ -89,5 +104,8 @@ def nearest_neighbour_accuracy(a: np.ndarray, b: np.ndarray) -> Proportion:
 
 
 def nearest_distances(a: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
-    """Return the distance from each point of `a` to the nearest one of `b`, or to the nearest other one of `a` itself."""
+    """Return the distance from each point of `a` to the nearest one of `b`, (n,).
+
+    Without `b` it is the distance to the nearest other point of `a` itself.
+    """
     return nearest(a, b).distance

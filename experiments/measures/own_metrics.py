@@ -1,8 +1,11 @@
-"""Measurements of one's own in an evaluation: `evaluate(loaded, workdir, metrics={"name": function})`.
+"""Measurements of one's own in an evaluation.
 
-A metric is any function (samples, real) -> number of two arrays (number, *shape) in raw values: grey levels, or numbers as the data set
-has them. It is taken of each sampler's samples against the training data and against held-out data, and, as what it can reach at best, of
-held-out against training data::
+They are given as `evaluate(loaded, workdir, metrics={"name": function})`.
+
+A metric is any function (samples, real) -> number of two arrays (number, *shape) in raw values:
+grey levels, or numbers as the data set has them. It is taken of each sampler's samples against the
+training data and against held-out data, and, as what it can reach at best, of held-out against
+training data::
 
     def distance_of_means(samples, real):
         return abs(samples.mean() - real.mean())
@@ -26,11 +29,12 @@ def check_metrics(metrics: Any) -> None:
         isinstance(name, str) and callable(metric) for name, metric in metrics.items()
     ):
         raise ValueError(
-            f"metrics are functions (samples, real) -> number by name, such as {{'mean': distance_of_means}}, got {metrics!r}"
+            "metrics are functions (samples, real) -> number by name, such as "
+            f"{{'mean': distance_of_means}}, got {metrics!r}"
         )
 
 
-def measured(
+def values_of(
     metrics: Mapping[str, Metric], samples: np.ndarray, real: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, float]]:
     """Return each metric of `samples` against each of the sets `real`.
@@ -38,21 +42,22 @@ def measured(
     Raises:
         RunError: a metric failed, or what it returned is no number.
     """
-    found: dict[str, dict[str, float]] = {}
+    values: dict[str, dict[str, float]] = {}
     for name, metric in metrics.items():
-        found[name] = {}
+        values[name] = {}
         for against, examples in real.items():
             try:
-                found[name][against] = float(metric(samples, examples))
+                values[name][against] = float(metric(samples, examples))
             except Exception as error:  # whatever a user's function raises
                 raise RunError(
-                    f"the metric {name!r} failed on samples of shape {samples.shape} and {against} data of shape {examples.shape} "
-                    f"({type(error).__name__}: {error}). The samples are kept: with the metric mended, evaluate again"
+                    f"the metric {name!r} failed on samples of shape {samples.shape} and {against} "
+                    f"data of shape {examples.shape} ({type(error).__name__}: {error}). The "
+                    "samples are kept: with the metric mended, evaluate again"
                 ) from error
-    return found
+    return values
 
 
-def lines(report: Mapping[str, Any]) -> list[str]:
+def report_lines(report: Mapping[str, Any]) -> list[str]:
     """Say what was measured, a line for each metric and sampler."""
     rows = [*report["samplers"].items(), ("real data", report.get("floor", {}))]
     return [

@@ -1,4 +1,7 @@
-"""Timing on a machine that is never quite quiet: candidates take turns, and the median over the rounds of each is compared."""
+"""Timing on a machine that is never quite quiet.
+
+Candidates take turns, and the median over the rounds of each is compared.
+"""
 
 import time
 from collections.abc import Callable
@@ -9,10 +12,10 @@ import numpy as np
 
 
 class Timing(NamedTuple):
-    """Seconds of one call: the median, and half the distance between the quartiles."""
+    """Seconds of one call over the rounds."""
 
     median: float
-    spread: float
+    quartile_deviation: float  # half the distance between the quartiles
 
 
 def interleaved(candidates: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, Timing]:
@@ -24,7 +27,10 @@ def interleaved(candidates: dict[str, Callable[[], object]], rounds: int = 5) ->
         for name, call in candidates.items():
             seconds[name].append(seconds_of(call))
     quartiles = {name: np.quantile(values, [0.25, 0.5, 0.75]) for name, values in seconds.items()}
-    return {name: Timing(q[1], (q[2] - q[0]) / 2) for name, q in quartiles.items()}
+    return {
+        name: Timing(median=middle, quartile_deviation=(high - low) / 2)
+        for name, (low, middle, high) in quartiles.items()
+    }
 
 
 def seconds_of(call: Callable[[], object]) -> float:

@@ -1,8 +1,8 @@
-"""What the command line can do: one row a mode, with the settings that it reads beside those that a run was trained with.
+"""What the command line can do: one `Mode` each, with the settings that it reads.
 
-A run keeps what it was trained with. `reads` names what a command line may change for a mode: whole sections ("fit") or single settings
-("eval.split"); `samplers` names the entries of `config.samplers` that it walks with. Whatever else a command line changes would do nothing,
-and `resolve` refuses it. The functions are imported when a mode is run, so that reading a command line takes no time.
+A run keeps what it was trained with; a mode reads some settings beside that, which a command line
+may change. Whatever else a command line changes would do nothing, and `resolve` refuses it. The
+functions are imported when a mode is run, so that reading a command line takes no time.
 """
 
 import importlib
@@ -25,31 +25,32 @@ class Mode(NamedTuple):
     """One thing to do with a run directory."""
 
     summary: str
-    reads: tuple[str, ...]
-    samplers: Callable[[Any], tuple[str, ...]] = lambda config: ()
+    reads: tuple[str, ...]  # sections, such as "fit", and single settings, such as "eval.split"
+    samplers: Callable[[Any], tuple[str, ...]] = lambda config: ()  # those that it walks with
     needs_data: bool = False
 
     def takes(self, path: str, config: Any) -> bool:
-        """Tell whether this mode reads the setting `path`, "train.steps" say, of a configuration."""
+        """Tell whether this mode reads the setting `path`, such as "train.steps"."""
         section, _, rest = path.partition(".")
         if section == "samplers":
             return rest.partition(".")[0] in self.samplers(config)
         return any(path == known or path.startswith(known + ".") for known in self.reads)
 
 
-def _asked(config: Any) -> tuple[str, ...]:
+def _sampling_sampler(config: Any) -> tuple[str, ...]:
     return (config.sampling.sampler,)
 
 
-def _compared(config: Any) -> tuple[str, ...]:
+def _eval_samplers(config: Any) -> tuple[str, ...]:
     return tuple(config.eval.samplers)
 
 
-def _diagnosed(config: Any) -> tuple[str, ...]:
-    return ("ddim",) if "ddim" in config.samplers else _asked(config)
+def _diagnose_sampler(config: Any) -> tuple[str, ...]:
+    return ("ddim",) if "ddim" in config.samplers else _sampling_sampler(config)
 
 
-# Training saves the whole configuration, so that a setting that it does not read is the default of the modes that do.
+# Training saves the whole configuration, so that a setting that it does not read is the default of
+# the modes that do.
 EVERYTHING = (
     "seed",
     "devices",
@@ -78,7 +79,7 @@ MODES = {
     "sample": Mode(
         "draw samples with one of the samplers",
         ("sampling", "devices"),
-        samplers=_asked,
+        samplers=_sampling_sampler,
     ),
     "evaluate": Mode(
         "likelihood of held-out data, and samples compared with real data",
@@ -93,7 +94,7 @@ MODES = {
             "devices",
             "data",
         ),
-        samplers=_compared,
+        samplers=_eval_samplers,
         needs_data=True,
     ),
     "likelihood": Mode(
@@ -112,7 +113,7 @@ MODES = {
             "devices",
             "data",
         ),
-        samplers=_diagnosed,
+        samplers=_diagnose_sampler,
         needs_data=True,
     ),
     "dequantise": Mode(
@@ -128,5 +129,8 @@ MODES = {
 
 
 def function_of(name: str) -> Callable:
-    """Import and return the function (loaded run, run directory) of a mode; of training it is (configuration, run directory)."""
+    """Import and return the function (loaded run, run directory) of a mode.
+
+    The function of training takes (configuration, run directory).
+    """
     return getattr(importlib.import_module(f".{name}", __package__), name)

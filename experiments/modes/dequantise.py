@@ -1,14 +1,17 @@
-r"""`--mode=dequantise`: train a flow q(u | k) that places grey levels where the model expects them, for tighter bits per dimension.
+r"""`--mode=dequantise`: train a flow q(u | k) that places grey levels where the model expects them.
 
-For any q, with y = k + u and x its scaled form (arXiv:1902.00275, eq. 9; Song et al. 2021, arXiv:2101.09258, section 5.2),
+The bits per dimension become tighter. For any q, with y = k + u and x its scaled form
+(arXiv:1902.00275, eq. 9; Song et al. 2021, arXiv:2101.09258, section 5.2),
 
 .. math:: -\log P(k) \le E_{u \sim q(u \mid k)} \big[ {-\log p(y)} + \log q(u \mid k) \big] .
 
-While training, -log p is the integrand of the variational bound at one log-SNR an image; the score network stays as it is. The flow is kept
-in `dequantiser/` of the run and used by `--mode=likelihood --config.eval.dequantise=True`.
+While training, -log p is the integrand of the variational bound at one log-SNR an image; the score
+network stays as it is. The flow is kept in `dequantiser/` of the run and used by
+`--mode=likelihood --config.eval.dequantise=True`.
 """
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 import models
 from samplers.bound import LOG_SNR_MIN
@@ -24,14 +28,14 @@ from sde_lib import LogUniform, draw_quantiles
 
 from .. import data
 from ..errors import RunError
-from ..run.build import make_dataset
+from ..run.build import Run, make_dataset
 from ..run.devices import make_mesh, replicated, share
 from ..run.flow import DequantisingFlow
 from ..run.loading import Loaded, template_on_one_device
 from ..run.log import Log
 from ..run.messages import progress, say, say_next
 from ..run.signals import StopSignals
-from ..state import init_state, make_optimizer, make_train_step
+from ..state import TrainState, init_state, make_optimizer, make_train_step
 from ..storage import checkpoint
 from ..storage.checkpoint_folder import find, weights_hash
 from ..storage.identity import data_hash, identity
@@ -42,10 +46,20 @@ FOLDER = "dequantiser"
 
 
 class Dequantiser:
-    """The flow of a run: its network, split, and how images are made of grey levels with it."""
+    """The flow of a run, and how it makes images of grey levels.
+
+    Args:
+        loaded: the run.
+        width: features of a coupling; None: as `config.dequantise` says.
+        layers: number of couplings; None: as `config.dequantise` says.
+
+    Raises:
+        RunError: the data have no grey levels.
+    """
 
     def __init__(self, loaded: Loaded, width: int | None = None, layers: int | None = None):
-        facts, settings = loaded.run.facts, loaded.run.config.dequantise
+        facts = loaded.run.facts
+        settings = loaded.run.config.dequantise
         if facts.levels is None:
             raise RunError("the data are continuous: there is nothing to dequantise")
         net = DequantisingFlow(
@@ -54,13 +68,17 @@ class Dequantiser:
             layers=layers or settings.layers,
             rngs=models.rngs_of(loaded.run.config.seed),
         )
-        self.levels, self.split = facts.levels, models.split(net)
+        self.levels = facts.levels
+        self.split = models.split(net)
         self.tx = make_optimizer(
             lr=settings.lr, warmup=min(100, settings.steps // 2), decay_steps=settings.steps
         )
 
     def __call__(self, params: Any, z: Array, k: Array) -> tuple[Array, Array]:
-        """Return scaled images (batch, H, W, C) and log q, (batch,), from standard normal z and whole grey levels k."""
+        """Return scaled images (batch, H, W, C) and log q (batch,), in nats.
+
+        `z` is standard normal and `k` holds whole grey levels, both (batch, H, W, C).
+        """
         u, log_q = models.merge(self.split.evaluate, params)(z, (2 * k + 1) / self.levels - 1)
         return (k + u) * (2 / self.levels) - 1, log_q
 
@@ -74,8 +92,12 @@ class Dequantiser:
 
 
 def make_loss(loaded: Loaded, dequantiser: Dequantiser):
-    """Return the loss (params, key, batch) of a flow, nats a dimension but for constants, for `make_train_step`."""
-    run, sde = loaded.run, loaded.sde
+    """Return the loss (params, key, batch) -> scalar of a flow, for `make_train_step`.
+
+    It is in nats a dimension, but for constants.
+    """
+    run = loaded.run
+    sde = loaded.sde
     times = LogUniform(log_snr_min=LOG_SNR_MIN)
     ends = sde.log_snr(jnp.asarray([sde.t_min, 1.0]))
     span = ends[0] - jnp.maximum(ends[1], LOG_SNR_MIN)
@@ -94,35 +116,64 @@ def make_loss(loaded: Loaded, dequantiser: Dequantiser):
 
 
 def dequantise(loaded: Loaded, workdir: Path) -> None:
-    """Run `--mode=dequantise`: train the flow, from its newest checkpoint if it is of the same run and settings."""
+    """Run `--mode=dequantise`: train the flow.
+
+    Training goes on from the newest checkpoint of the flow if that is of the same run and settings.
+    """
     with locked(workdir, "dequantise"):
-        _dequantise(loaded, workdir / FOLDER)
+        _train_flow(loaded, workdir / FOLDER)
 
 
-def _dequantise(loaded: Loaded, folder: Path) -> None:
-    run, settings = loaded.run, loaded.run.config.dequantise
+def _train_flow(loaded: Loaded, folder: Path) -> None:
+    """Train the flow of a run to the last of its steps, or until a signal, and say what was done."""
+    run = loaded.run
+    settings = run.config.dequantise
     dequantiser = Dequantiser(loaded)
     dataset = make_dataset(run.config)
     mesh = make_mesh(settings.batch_size, run.config.devices)
     stream = data.batches(
         dataset, run.config.train.split, settings.batch_size, seed=run.config.seed, train=True
     )
-    state = jax.device_put(
-        init_state(jax.random.key(run.config.seed), dequantiser.split.params, dequantiser.tx),
-        replicated(mesh),
-    )
     claim(folder, _note(loaded, dataset), results="checkpoints/*")
-    if checkpoint.latest(folder) is not None:
-        state, position = checkpoint.restore(folder, dequantiser.template())
-        state = jax.device_put(state, replicated(mesh))
-        stream.set_state(position)
-        say(f"going on from step {int(state.step)} of {folder}")
+    state = _first_state(run, dequantiser, folder, stream, mesh)
     start = int(state.step)
     if start >= settings.steps:
         say(f"{folder} has made its {start} steps; raise --config.dequantise.steps to go on")
         return
-    step_of = make_train_step(make_loss(loaded, dequantiser), dequantiser.tx, run.config.ema)
-    window = []
+    loss = make_loss(loaded, dequantiser)
+    train_step = make_train_step(loss, dequantiser.tx, run.config.ema)
+    step, signal = _loop(run, train_step, state, folder, stream, mesh)
+    if step < settings.steps:
+        say(
+            f"stopped at step {step} by {signal}; checkpoint saved. The same command goes on from "
+            "there."
+        )
+        return
+    say(f"the dequantiser has made {step} steps and is in {folder}")
+    say_next(folder.parent, "likelihood", "--config.eval.dequantise=True")
+
+
+def _first_state(
+    run: Run, dequantiser: Dequantiser, folder: Path, stream: Any, mesh: Mesh
+) -> TrainState:
+    """Return the state of the newest checkpoint, with the stream at its place, or a new state."""
+    if checkpoint.latest(folder) is None:
+        key = jax.random.key(run.config.seed)
+        state = init_state(key, dequantiser.split.params, dequantiser.tx)
+        return jax.device_put(state, replicated(mesh))
+    state, position = checkpoint.restore(folder, dequantiser.template())
+    stream.set_state(position)
+    say(f"going on from step {int(state.step)} of {folder}")
+    return jax.device_put(state, replicated(mesh))
+
+
+def _loop(
+    run: Run, train_step: Callable, state: TrainState, folder: Path, stream: Any, mesh: Mesh
+) -> tuple[int, str | None]:
+    """Make the steps from `state` on; return the last one, and the signal that ended it, if any."""
+    settings = run.config.dequantise
+    start = step = int(state.step)
+    losses = []  # of the steps since they were last logged
     with (
         checkpoint.Checkpoints(folder, keep=1) as checkpoints,
         Log(folder, start) as log,
@@ -131,54 +182,58 @@ def _dequantise(loaded: Loaded, folder: Path) -> None:
     ):
         for step in range(start + 1, settings.steps + 1):
             checkpoints.check()
-            state, metrics = step_of(state, share(mesh, next(stream)))
-            window.append(metrics.loss)
+            state, metrics = train_step(state, share(mesh, next(stream)))
+            losses.append(metrics.loss)
             bar.update()
             last = step == settings.steps or signals.received
             saving = last or step % run.config.train.checkpoint_every == 0
             if saving or step % run.config.train.log_every == 0:
-                loss = float(np.mean(jax.device_get(window)))
-                if not np.isfinite(loss):
-                    raise RunError(
-                        f"the loss of the dequantiser is {loss} at step {step}; "
-                        f"{checkpoint.last_good(folder)}. Lower --config.dequantise.lr"
-                    )
-                log.scalars(step, {"dequantise/loss": loss})
-                window = []
+                log.scalars(step, {"dequantise/loss": _finite_mean(losses, step, folder)})
+                losses = []
             if saving:
                 checkpoints.save(step, state, stream.get_state())
             if last:
                 break
-    if step < settings.steps:
-        say(
-            f"stopped at step {step} by {signals.received}; checkpoint saved. The same command goes on from there."
+    return step, signals.received
+
+
+def _finite_mean(losses: list, step: int, folder: Path) -> float:
+    """Return the mean of the losses up to a step; raise a RunError if it is not finite."""
+    loss = float(np.mean(jax.device_get(losses)))
+    if not np.isfinite(loss):
+        raise RunError(
+            f"the loss of the dequantiser is {loss} at step {step}; "
+            f"{checkpoint.last_good(folder)}. Lower --config.dequantise.lr"
         )
-        return
-    say(f"the dequantiser has made {step} steps and is in {folder}")
-    say_next(folder.parent, "likelihood", "--config.eval.dequantise=True")
+    return loss
 
 
 def _note(loaded: Loaded, dataset: data.DataSet) -> dict[str, Any]:
     """Return what a flow depends on beside the number of its steps, as plain JSON."""
     config = loaded.run.config
-    found = identity(loaded)
-    del found["code"]  # training goes on with newer code, as that of the score does
-    settings = {name: config.dequantise[name] for name in ("batch_size", "lr", "width", "layers")}
-    return found | settings | {
+    note = identity(loaded)
+    del note["code"]  # training goes on with newer code, as that of the score does
+    note |= {name: config.dequantise[name] for name in ("batch_size", "lr", "width", "layers")}
+    note |= {
         "seed": config.seed,
         "ema": config.ema,
         "data": data_hash(dataset, config.train.split, limit=10_000),
-    }  # fmt: skip
+    }
+    return note
 
 
 class Redraw(NamedTuple):
-    """A trained flow, as the function (keys, x) -> (x, log q) that redraws the place of scaled images `x` between their grey levels."""
+    """A trained flow, as the function (keys, x) -> (x, log q).
+
+    It draws anew where the values of scaled images `x` lie within their grey levels.
+    """
 
     dequantiser: Dequantiser
     params: Any
     weights: str  # what identifies them: the hash of their checkpoint's manifest
 
     def __call__(self, keys: Array, x: Array) -> tuple[Array, Array]:
+        """Return images (batch, H, W, C) and log q (batch,), with a key for each image."""
         return _redraw(self.dequantiser, self.params, keys, x)
 
 
@@ -190,7 +245,9 @@ def _redraw(dequantiser: Dequantiser, params: Any, keys: Array, x: Array) -> tup
 
 
 def restore_dequantiser(loaded: Loaded, workdir: Path) -> Redraw:
-    """Return the trained flow of a run, of the size that it was trained with; warn if it was trained for other weights.
+    """Return the trained flow of a run, of the size that it was trained with.
+
+    Warn if it was trained for other weights.
 
     Raises:
         RunError: the run has no trained dequantiser, or it is damaged.
@@ -201,8 +258,8 @@ def restore_dequantiser(loaded: Loaded, workdir: Path) -> Redraw:
     note = read_note(folder) or {}
     if note.get("weights", loaded.weights) != loaded.weights:
         warnings.warn(
-            f"{folder} was trained for other weights than those of step {loaded.step}; the bits are right, "
-            "but --mode=dequantise would make them fewer",
+            f"{folder} was trained for other weights than those of step {loaded.step}; the bits "
+            "are right, but --mode=dequantise would make them fewer",
             stacklevel=2,
         )
     sizes = {name: note[name] for name in ("width", "layers") if name in note}

@@ -1,6 +1,8 @@
-"""`--mode=diagnose`: a health report of a trained score, as one picture, `diagnose/report.png`, with its numbers in `report.json`.
+"""`--mode=diagnose`: a health report of a trained score.
 
-A check fails where a number leaves what a sound model has by more than four of its standard errors, and by more than what training leaves.
+It is one picture, `diagnose/report.png`, with its numbers in `report.json`. A check fails where a
+number leaves what a sound model has by more than four of its standard errors, and by more than what
+training leaves.
 """
 
 from pathlib import Path
@@ -10,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from sde_lib import LogUniform
 
@@ -29,7 +32,10 @@ from ..storage.writing import write_json
 from .evaluate import real_images
 from .sample import ROOM, draw
 
-LEVELS, EXAMPLES, POINTS, SAMPLES = 12, 256, 64, 128
+LEVELS = 12  # noise levels
+EXAMPLES = 256  # held-out examples that the curves are means over
+POINTS = 64  # of them, for the Fokker-Planck equation
+SAMPLES = 128
 LEAST = 8  # held-out examples: standard errors of fewer say nothing
 COMPARED = 5000  # examples of a split that distances are taken to
 
@@ -45,22 +51,19 @@ def diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
 
 
 def _diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
-    run, dataset = loaded.run, make_dataset(loaded.run.config)
+    run = loaded.run
+    dataset = make_dataset(run.config)
     split = run.config.eval.split
-    for name, least in ((split, LEAST), (run.config.eval.train_split, LEAST)):
-        if (number := len(dataset.source(name))) < least:
+    for name in (split, run.config.eval.train_split):
+        if (number := len(dataset.source(name))) < LEAST:
             raise RunError(
-                f"a health report takes {least} or more examples of each split, but {name!r} has {number}; "
-                "name a larger one in config.eval"
+                f"a health report takes {LEAST} or more examples of each split, but {name!r} has "
+                f"{number}; name a larger one in config.eval"
             )
     size = min(EXAMPLES, len(dataset.source(split)))
     batch = next(data.batches(dataset, split, size, seed=run.config.seed, train=False))
-    curves = measure(
-        loaded,
-        dataset,
-        {k: jnp.asarray(v) for k, v in batch.items()},
-        raw_denoiser(loaded, workdir),
-    )
+    batch = {name: jnp.asarray(values) for name, values in batch.items()}
+    curves = health_curves(loaded, dataset, batch, raw_denoiser(loaded, workdir))
     memory = memorisation(loaded, dataset)
     checks = judge(curves, memory)
     report = {
@@ -71,17 +74,12 @@ def _diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
         "curves": {name: values.tolist() for name, values in curves.items()},
         "memorisation": memory,
     }
-    write_json(workdir / "diagnose" / "report.json", report)
-    show(
-        curves,
-        memory,
-        checks,
-        f"{workdir.name}, step {loaded.step}, {split} set",
-        workdir / "diagnose" / "report.png",
-    )
+    picture = workdir / "diagnose" / "report.png"
+    write_json(picture.with_name("report.json"), report)
+    show(curves, memory, checks, f"{workdir.name}, step {loaded.step}, {split} set", picture)
     for check in checks:
         say(f"{'ok  ' if check.good else 'FAIL'} {check.name}: {check.finding}")
-    say(f"see {workdir / 'diagnose' / 'report.png'}, the numbers are in report.json beside it")
+    say(f"see {picture}, the numbers are in report.json beside it")
     say_next(workdir, "evaluate")
     return report
 
@@ -92,33 +90,69 @@ def raw_denoiser(loaded: Loaded, workdir: Path) -> Any:
     return loaded.run.denoiser(checkpoint.restore(workdir, template, loaded.step).state.params)
 
 
-def measure(loaded: Loaded, dataset: data.DataSet, batch: dict, raw: Any) -> dict[str, np.ndarray]:
-    """Return the curves of `health` over noise levels equally spaced in log-SNR, with their standard errors."""
-    sde, key = loaded.sde, jax.random.key(1)
+def health_curves(
+    loaded: Loaded, dataset: data.DataSet, batch: dict, raw: Any
+) -> dict[str, np.ndarray]:
+    """Return the curves of a health report over `LEVELS` levels equally spaced in log-SNR.
+
+    Args:
+        loaded: the run, with the averaged weights.
+        dataset: its data.
+        batch: examples, as arrays on the device.
+        raw: the denoiser with the weights that are not averaged.
+
+    Returns:
+        Arrays (LEVELS,) by name, "NAME_error" being the standard error of "NAME".
+    """
+    sde = loaded.sde
     cond = batch["label"] if loaded.run.config.train.conditional else None
     t = LogUniform(log_snr_min=-10.0).quantile(sde, (jnp.arange(LEVELS) + 0.5) / LEVELS)
     train_split = loaded.run.config.eval.train_split
     linear = linear_denoiser(dataset, train_split)
+    curves = {"t": np.asarray(t), "level": np.asarray(sde.noise_level(t))}
+    curves |= _curves_of_means(_levels(loaded, raw, linear, batch["x"], cond, t))
+    residual, scale = _residuals(loaded, batch["x"][:POINTS], cond, t)
+    curves["fokker_planck"] = np.sqrt(np.maximum(residual, 0) / scale)
+    if len(dataset.shape) == 1 and dataset.shape[0] <= 2 and cond is None:
+        known = dataset.codec.expected(real_images(dataset, train_split))
+        curves["pde"] = score_error(loaded.denoiser, sde, known, np.asarray(t))
+    # Elsewhere every denoiser knows all of the noise, or nothing.
+    curves["judged"] = (curves["linear"] > 0.01) & (curves["linear"] < 0.95)
+    return curves
+
+
+def _levels(loaded: Loaded, raw: Any, linear: Any, x: Array, cond: Any, t: Array) -> Any:
+    """Return a `Level` of arrays (levels, batch), in float64, at times `t` with data `x`."""
+    sde = loaded.sde
+    key = jax.random.key(1)
 
     @eqx.filter_jit
     def levels(denoiser, raw, x, t):
         return jax.lax.map(lambda t: at_level(denoiser, raw, sde, linear, key, x, cond, t), t)
 
+    values = levels(loaded.denoiser, raw, x, t)
+    return jax.tree.map(lambda a: np.asarray(a, np.float64), values)
+
+
+def _residuals(loaded: Loaded, x: Array, cond: Any, t: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return residual and scale of the Fokker-Planck equation at each time `t`, (levels,)."""
+    sde = loaded.sde
+    key = jax.random.key(1)
+    cond = None if cond is None else cond[: len(x)]
+
     @eqx.filter_jit
     def residuals(denoiser, x, t):
-        few = None if cond is None else cond[: len(x)]
-        return jax.lax.map(lambda t: fokker_planck(denoiser, sde, key, x, few, t), t)
+        return jax.lax.map(lambda t: fokker_planck(denoiser, sde, key, x, cond, t), t)
 
-    level = jax.tree.map(
-        lambda a: np.asarray(a, np.float64), levels(loaded.denoiser, raw, batch["x"], t)
-    )
-    residual, scale = (
-        np.asarray(a, np.float64) for a in residuals(loaded.denoiser, batch["x"][:POINTS], t)
-    )
-    curves = {"t": np.asarray(t), "level": np.asarray(sde.noise_level(t))}
-    curves |= {
-        name: getattr(level, name).mean(1) for name in ("loss", "linear", "raw", "predicted")
-    }
+    residual, scale = residuals(loaded.denoiser, x, t)
+    return np.asarray(residual, np.float64), np.asarray(scale, np.float64)
+
+
+def _curves_of_means(level: Any) -> dict[str, np.ndarray]:
+    """Return the curves that are means, or ratios of means, of a `Level` of arrays (levels, batch)."""
+    curves = {}
+    for name in ("loss", "linear", "raw", "predicted"):
+        curves[name] = getattr(level, name).mean(1)
     pairs = {
         "over_linear": (level.loss, level.linear),
         "over_raw": (level.loss, level.raw),
@@ -128,29 +162,24 @@ def measure(loaded: Loaded, dataset: data.DataSet, batch: dict, raw: Any) -> dic
     }
     for name, (top, bottom) in pairs.items():
         curves[name], curves[f"{name}_error"] = ratio(top, bottom)
-    curves["fokker_planck"] = np.sqrt(np.maximum(residual, 0) / scale)
-    if len(dataset.shape) == 1 and dataset.shape[0] <= 2 and cond is None:
-        known = dataset.codec.expected(real_images(dataset, train_split))
-        curves["pde"] = score_error(loaded.denoiser, sde, known, np.asarray(t))
-    # elsewhere every denoiser knows all, or nothing
-    curves["judged"] = (curves["linear"] > 0.01) & (curves["linear"] < 0.95)
     return curves
 
 
 def memorisation(loaded: Loaded, dataset: data.DataSet) -> dict[str, float]:
-    """Return median distances to the nearest training example: of samples, of held-out data, and of training data, in raw values.
+    """Return median distances to the nearest training example, in raw values.
 
-    A copy is a sample that is nearer than a quarter of what training examples are to each other. Samples that are not finite are left out.
+    They are those of samples, of held-out data and of training data. A copy is a sample that is
+    nearer than a quarter of what training examples are to each other. Samples that are not finite
+    are left out.
     """
-    run, config = loaded.run, loaded.run.config
-    real, held_out = (
-        real_images(dataset, split, limit=COMPARED)
-        for split in (config.eval.train_split, config.eval.split)
-    )
+    run = loaded.run
+    config = run.config
+    real = real_images(dataset, config.eval.train_split, limit=COMPARED)
+    held_out = real_images(dataset, config.eval.split, limit=COMPARED)
     name = "ddim" if "ddim" in config.samplers else config.sampling.sampler
-    drawn = draw(run, loaded.denoiser, config.samplers[name], np.arange(SAMPLES)).x
-    finite = np.isfinite(drawn).reshape(SAMPLES, -1).all(1)
-    fake = run.facts.codec.decode(drawn[finite])
+    x = draw(run, loaded.denoiser, config.samplers[name], np.arange(SAMPLES)).x
+    finite = np.isfinite(x).reshape(SAMPLES, -1).all(1)
+    fake = run.facts.codec.decode(x[finite])
     samples = metrics.nearest_distances(fake, real) if finite.any() else np.zeros(0)
     training = float(np.median(metrics.nearest_distances(real)))
     return {

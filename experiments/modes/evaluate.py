@@ -1,15 +1,19 @@
-"""Evaluating a run: bits per dimension of held-out data, and how samples compare with real data. Writes `evaluation.json` and prints it."""
+"""Evaluating a run: bits per dimension of held-out data, and how samples compare with real data.
+
+Writes `evaluation.json` and prints it.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from .. import data
 from ..errors import RunError
 from ..measures import latency, metrics
-from ..measures.own_metrics import Metric, check_metrics, lines, measured
+from ..measures.own_metrics import Metric, check_metrics, report_lines, values_of
 from ..run.build import make_dataset
 from ..run.loading import Loaded
 from ..run.messages import say, say_next
@@ -18,19 +22,28 @@ from ..storage.lock import locked
 from ..storage.workdir import check_plain_name
 from ..storage.writing import write_json
 from .dequantise import restore_dequantiser
-from .likelihood import measure, sentence
+from .likelihood import measure_likelihood, sentence
 from .sample import ROOM, draw_many
 
 
 def evaluate(
     loaded: Loaded, workdir: Path, metrics: Mapping[str, Metric] | None = None
 ) -> dict[str, Any]:
-    """Run `--mode=evaluate`; return what is written, with `metrics` of the caller's own, see `own_metrics`."""
+    """Run `--mode=evaluate`; return what is written.
+
+    Args:
+        loaded: the run.
+        workdir: its directory.
+        metrics: functions of the caller's own by name, see `own_metrics`.
+
+    Raises:
+        RunError: a split has too few images, a metric failed, or samples are not finite.
+    """
     check_metrics(metrics or {})
     with locked(workdir, "evaluate", room=ROOM):
         report = _evaluate(loaded, workdir, metrics)
         write_json(workdir / "evaluation.json", report)
-    say("\n".join([table(report), *lines(report)]))
+    say("\n".join([as_markdown(report), *report_lines(report)]))
     where = f"; the samples are in {workdir / 'samples'}" if report["samplers"] else ""
     say(f"see {workdir / 'evaluation.json'}{where}")
     say_next(workdir, "diagnose")
@@ -44,108 +57,149 @@ def _evaluate(
     for name in config.eval.samplers:
         check_plain_name("the name of a sampler", name)
     dataset = make_dataset(config)
-    images = []
-    if config.eval.samplers:
-        if config.eval.number < 2:
-            raise RunError(
-                f"samplers are compared by two or more samples, but config.eval.number is {config.eval.number}; raise it"
-            )
-        # the floor compares halves of the training split
-        images = [
-            real_images(dataset, config.eval.train_split, least=4),
-            real_images(dataset, config.eval.split),
-        ]
+    images = _real_images(dataset, config) if config.eval.samplers else None
     redraw = restore_dequantiser(loaded, workdir) if config.eval.dequantise else None
-    bits = measure(loaded, dataset, redraw=redraw)
+    bits = measure_likelihood(loaded, dataset, redraw=redraw)
     report = identity(loaded) | {"likelihood": bits, "samplers": {}}
     if images:
-        real, held_out = images
-        report["floor"] = floor(real, held_out)
+        report["floor"] = floor(images.training, images.held_out)
         if metrics:
-            report["floor"]["metrics"] = measured(metrics, held_out, {"training": real})
+            report["floor"]["metrics"] = values_of(
+                metrics, images.held_out, {"training": images.training}
+            )
         for name in config.eval.samplers:
-            drawing = draw_many(loaded, name, config.eval.number, workdir / "samples" / name)
-            fake = loaded.run.facts.codec.decode(drawing.x)
-            times = {
-                "nfe": drawing.nfe,
-                "seconds": drawing.seconds,
-                "compile_seconds": drawing.compile_seconds,
-            }
-            report["samplers"][name] = times | compare(fake, real, held_out)
-            if metrics:
-                against = {"training": real, "held-out": held_out}
-                report["samplers"][name]["metrics"] = measured(metrics, fake, against)
+            report["samplers"][name] = _scores(loaded, workdir, name, images, metrics)
     if config.eval.latency:
-        report["latency"] = latency.latency(loaded)
+        report["latency"] = latency.measure_latency(loaded)
     return report
+
+
+class _RealImages(NamedTuple):
+    """What samples are compared with, in raw values."""
+
+    training: np.ndarray
+    held_out: np.ndarray
+
+
+def _real_images(dataset: data.DataSet, config: ConfigDict) -> _RealImages:
+    """Return what samples are compared with; raise a RunError if there is too little of anything."""
+    if config.eval.number < 2:
+        raise RunError(
+            "samplers are compared by two or more samples, but config.eval.number is "
+            f"{config.eval.number}; raise it"
+        )
+    return _RealImages(
+        training=real_images(dataset, config.eval.train_split, least=4),  # the floor halves it
+        held_out=real_images(dataset, config.eval.split),
+    )
+
+
+def _scores(
+    loaded: Loaded,
+    workdir: Path,
+    name: str,
+    images: _RealImages,
+    metrics: Mapping[str, Metric] | None,
+) -> dict[str, Any]:
+    """Draw samples with one sampler; return what they cost and how they compare with real data."""
+    number = loaded.run.config.eval.number
+    job = draw_many(loaded, name, number, workdir / "samples" / name)
+    fake = loaded.run.facts.codec.decode(job.x)
+    scores = {
+        "nfe": job.nfe,
+        "seconds": job.seconds,
+        "compile_seconds": job.compile_seconds,
+        **compare(fake, images.training, images.held_out),
+    }
+    if metrics:
+        against = {"training": images.training, "held-out": images.held_out}
+        scores["metrics"] = values_of(metrics, fake, against)
+    return scores
 
 
 def compare(fake: np.ndarray, real: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:
     """Return two-sample scores of samples against training and held-out data, in raw values."""
-    a, b, c = fake, real, held_out
-    n, m = min(len(a), len(b)), min(len(a), len(c))
-    nearest = metrics.nearest_distances(a, b)
+    nearest = metrics.nearest_distances(fake, real)
     return {
-        "one_nn_train": metrics.nearest_neighbour_accuracy(a[:n], b[:n])._asdict(),
-        "one_nn_held_out": metrics.nearest_neighbour_accuracy(a[:m], c[:m])._asdict(),
-        "frechet_train": metrics.frechet_distance(
-            metrics.pooled_pixels(fake), metrics.pooled_pixels(real)
-        ),
-        "frechet_held_out": metrics.frechet_distance(
-            metrics.pooled_pixels(fake), metrics.pooled_pixels(held_out)
-        ),
+        "one_nn_train": _one_nn(fake, real),
+        "one_nn_held_out": _one_nn(fake, held_out),
+        "frechet_train": _frechet(fake, real),
+        "frechet_held_out": _frechet(fake, held_out),
         "nearest_train_median": float(np.median(nearest)),
         "copies": int((nearest == 0).sum()),
     }
 
 
 def floor(real: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:
-    """Return the same scores of real data against real data: halves of the training set, and training against held-out."""
+    """Return the same scores of real data against real data, which samples can reach at best.
+
+    Two halves of the training set stand for samples and training data, and the training set for
+    samples beside the held-out data.
+    """
     order = np.random.default_rng(0).permutation(len(real))
-    halves = real[order[: len(real) // 2]], real[order[len(real) // 2 : len(real) // 2 * 2]]
-    (a, b), c, r = halves, held_out, real
-    m = min(len(r), len(c))
+    middle = len(real) // 2
+    half = real[order[:middle]]
+    other_half = real[order[middle : 2 * middle]]
+    some = real[order[: min(len(real), len(held_out))]]
     return {
-        "one_nn_train": metrics.nearest_neighbour_accuracy(a, b)._asdict(),
-        "one_nn_held_out": metrics.nearest_neighbour_accuracy(r[order[:m]], c[:m])._asdict(),
-        "frechet_train": metrics.frechet_distance(*(metrics.pooled_pixels(h) for h in halves)),
-        "frechet_held_out": metrics.frechet_distance(
-            metrics.pooled_pixels(real), metrics.pooled_pixels(held_out)
-        ),
-        "nearest_train_median": float(np.median(metrics.nearest_distances(r))),
+        "one_nn_train": _one_nn(half, other_half),
+        "one_nn_held_out": _one_nn(some, held_out),
+        "frechet_train": _frechet(half, other_half),
+        "frechet_held_out": _frechet(real, held_out),
+        "nearest_train_median": float(np.median(metrics.nearest_distances(real))),
     }
 
 
-def table(report: dict[str, Any]) -> str:
-    """Format an evaluation as a Markdown table with a line on the likelihood."""
-    head = "| sampler | NFE | seconds | 1-NN, train | 1-NN, held out | Frechet, train | Frechet, held out | nearest train |"
-    lines = [head, "|" + "---|" * 8]
-    rows = (
-        [("real data", {"nfe": "", "seconds": ""} | report["floor"])] if "floor" in report else []
-    )
-    for name, row in [*report["samplers"].items(), *rows]:
-        scores = " | ".join(
-            f"{row[k]['value']:.3f} ± {row[k]['std_error']:.3f}"
-            for k in ("one_nn_train", "one_nn_held_out")
+def _one_nn(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """Return the nearest-neighbour accuracy of the first points of two sets, as many of each."""
+    number = min(len(a), len(b))
+    return metrics.nearest_neighbour_accuracy(a[:number], b[:number])._asdict()
+
+
+def _frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the squared Frechet distance of two sets in the space of pooled pixels."""
+    return metrics.frechet_distance(metrics.pooled_pixels(a), metrics.pooled_pixels(b))
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """Return a line on the likelihood of an evaluation, and its scores as Markdown tables."""
+    line = sentence(report["likelihood"])
+    text = line
+    if report["samplers"]:
+        text = "\n".join([line, "", *_score_lines(report)])
+    if "latency" in report:
+        text += "\n\nlatency of an image\n\n" + latency.as_markdown(report["latency"])
+    return text
+
+
+def _score_lines(report: dict[str, Any]) -> list[str]:
+    """Return the Markdown table of the scores of each sampler, real data last."""
+    lines = [
+        "| sampler | NFE | seconds | 1-NN, train | 1-NN, held out | Frechet, train "
+        "| Frechet, held out | nearest train |",
+        "|" + "---|" * 8,
+    ]
+    rows = dict(report["samplers"])
+    if "floor" in report:
+        rows["real data"] = {"nfe": "", "seconds": ""} | report["floor"]
+    for name, row in rows.items():
+        accuracies = " | ".join(
+            f"{row[key]['value']:.3f} ± {row[key]['std_error']:.3f}"
+            for key in ("one_nn_train", "one_nn_held_out")
         )
         distances = " | ".join(
-            f"{row[k]:.2f}" for k in ("frechet_train", "frechet_held_out", "nearest_train_median")
+            f"{row[key]:.2f}"
+            for key in ("frechet_train", "frechet_held_out", "nearest_train_median")
         )
         seconds = f"{row['seconds']:.1f}" if row["seconds"] != "" else ""
-        lines.append(f"| {name} | {row['nfe']} | {seconds} | {scores} | {distances} |")
-    line = sentence(report["likelihood"])
-    text = "\n".join([line, "", *lines] if report["samplers"] else [line])
-    return (
-        text + "\n\nlatency of an image\n\n" + latency.table(report["latency"])
-        if "latency" in report
-        else text
-    )
+        lines.append(f"| {name} | {row['nfe']} | {seconds} | {accuracies} | {distances} |")
+    return lines
 
 
 def real_images(
     dataset: data.DataSet, split: str, limit: int = 10_000, least: int = 2
 ) -> np.ndarray:
-    """Return the images of a split, the first ones of a large one, in raw values as they are stored.
+    """Return the first `limit` images of a split, or all, in raw values as they are stored.
 
     Raises:
         RunError: there are fewer than `least`.
@@ -154,7 +208,8 @@ def real_images(
     if size < least:
         needed = {2: "two", 4: "four"}[least]
         raise RunError(
-            f"samples are compared with {needed} or more images, but split {split!r} has {size}; name a larger one in config.eval"
+            f"samples are compared with {needed} or more images, but split {split!r} has {size}; "
+            "name a larger one in config.eval"
         )
     rows = np.arange(min(size, limit))
     return np.concatenate([block.x for block in data.blocks(dataset, split, rows)])

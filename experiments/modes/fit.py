@@ -1,4 +1,6 @@
-"""`--mode=fit`: learn a solver of `config.fit.nfe` evaluations for a run; `fits/<name>.json` keeps it, and sampling knows it by its name.
+"""`--mode=fit`: learn a solver of `config.fit.nfe` evaluations for a run.
+
+`fits/<name>.json` keeps it, and sampling knows it by its name.
 
 python -m experiments.main --config=... --workdir=runs/digits --mode=fit --config.fit.nfe=5
 python -m experiments.main --config=... --workdir=runs/digits --mode=sample --config.sampling.sampler=fit5
@@ -33,12 +35,13 @@ _NOISES = 1 << 30  # index of the first noise that fitting sees; samples count f
 
 
 def fit(loaded: Loaded, workdir: Path) -> None:
-    """Learn and keep a solver.
+    """Run `--mode=fit`: learn a solver and write it into the run directory.
 
     Raises:
-        RunError: its name is not plain, or already that of another sampler or of a file that is not a fit.
+        RunError: its name is not plain, or already that of another sampler or of a file that is not
+            a fit.
     """
-    run, settings = loaded.run, loaded.run.config.fit
+    settings = loaded.run.config.fit
     name = settings.save_as or f"fit{settings.nfe}"
     path = _free_place(loaded, workdir, name)
     with locked(workdir, f"fit {name}", room=ROOM):
@@ -49,7 +52,7 @@ def fit(loaded: Loaded, workdir: Path) -> None:
             key: np.asarray(value, np.float64).tolist()
             for key, value in vars(solver.result).items()
         }
-        made_for = identity(loaded) | {"sde": json.loads(run.config.sde.to_json())}
+        made_for = identity(loaded) | {"sde": json.loads(loaded.run.config.sde.to_json())}
         quality = {
             "start": float(solver.history[0]),
             "distance": solver.distance,
@@ -58,24 +61,23 @@ def fit(loaded: Loaded, workdir: Path) -> None:
         setting = {"name": "FewSteps", **numbers}
         write_json(path, {"setting": setting, "made_for": made_for, "quality": quality})
     say(
-        f"{name}: {settings.nfe} evaluations, median distance to the accurate ends {quality['start']:.4g} -> {quality['distance']:.4g} on "
-        f"held-out noises, {seconds:.0f} s; it is in {path}"
+        f"{name}: {settings.nfe} evaluations, median distance to the accurate ends "
+        f"{quality['start']:.4g} -> {quality['distance']:.4g} on held-out noises, {seconds:.0f} s; "
+        f"it is in {path}"
     )
     say_next(workdir, "sample", f"--config.sampling.sampler={name}")
 
 
 def _learn(loaded: Loaded, name: str) -> Any:
     """Return the fitted solver."""
-    run, settings = loaded.run, loaded.run.config.fit
-    index = _NOISES + np.arange(settings.noises)
+    run = loaded.run
+    settings = run.config.fit
     mesh = fitting_mesh(settings.noises // 2, run.config.devices)
-    index, denoiser = share(mesh, index.astype(np.int32)), replicate(mesh, loaded.denoiser)
-    x = draw_prior(
-        jax.random.key(run.config.sampling.seed),
-        run.sde,
-        (settings.noises, *run.facts.shape),
-        index,
-    )
+    index = _NOISES + np.arange(settings.noises)
+    index = share(mesh, index.astype(np.int32))
+    denoiser = replicate(mesh, loaded.denoiser)
+    key = jax.random.key(run.config.sampling.seed)
+    x = draw_prior(key, run.sde, (settings.noises, *run.facts.shape), index)
     cond = labels(run, index) if run.config.train.conditional else None
     with progress(settings.updates, f"fit {name}", unit="update") as bar:
 
@@ -107,7 +109,8 @@ def _free_place(loaded: Loaded, workdir: Path, name: str) -> Path:
             ) from error
     elif name in loaded.config.samplers:
         raise RunError(
-            f"config.fit.save_as is {name!r}, the name of a sampler of the configuration; choose another"
+            f"config.fit.save_as is {name!r}, the name of a sampler of the configuration; choose "
+            "another"
         )
     return path
 
@@ -119,8 +122,9 @@ def read_fit(path: Path) -> dict[str, Any]:
         RunError: it is damaged.
     """
     remedy = "remove it and fit anew with --mode=fit"
-    kept = read_object(path, remedy)
-    setting, made_for = with_present_names(kept.get("setting")), kept.get("made_for")
+    content = read_object(path, remedy)
+    setting = with_present_names(content.get("setting"))
+    made_for = content.get("made_for")
     try:
         if not isinstance(setting, dict) or setting["name"] != "FewSteps":
             raise ValueError("its setting is not that of a fit")
@@ -133,16 +137,18 @@ def read_fit(path: Path) -> dict[str, Any]:
             raise ValueError("it does not say which checkpoint it was made for")
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}); {remedy}") from error
-    return {**kept, "setting": setting}
+    return {**content, "setting": setting}
 
 
 def with_fits(loaded: Loaded, workdir: Path) -> Loaded:
-    """Return a loaded run that knows the solvers fitted to it; warn of one asked for that belongs to another checkpoint.
+    """Return a loaded run that knows the solvers fitted to it.
 
-    Only a solver that is asked for has to be whole.
+    Only the solvers that `config.sampling` or `config.eval` names have to be whole; warn if one of
+    them belongs to another checkpoint.
 
     Raises:
-        RunError: a solver asked for is damaged, was fitted under another process, or has the name of another sampler.
+        RunError: one of them is damaged, was fitted under another process, or has the name of
+            another sampler.
     """
     config = ConfigDict(loaded.config).unlock()
     wanted = {config.sampling.sampler, *config.eval.samplers}
@@ -151,11 +157,12 @@ def with_fits(loaded: Loaded, workdir: Path) -> Loaded:
         if name in wanted:
             if name in loaded.config.samplers:
                 raise RunError(
-                    f"{path} has the name of a sampler of the configuration; rename it, or that sampler"
+                    f"{path} has the name of a sampler of the configuration; rename it, or that "
+                    "sampler"
                 )
-            kept = read_fit(path)
-            _check_fits(path, kept["made_for"], loaded)
-            config.samplers[name] = kept["setting"]
+            content = read_fit(path)
+            _check_fits(path, content["made_for"], loaded)
+            config.samplers[name] = content["setting"]
         elif name not in config.samplers:
             with contextlib.suppress(RunError):
                 config.samplers[name] = read_fit(path)["setting"]
@@ -163,16 +170,21 @@ def with_fits(loaded: Loaded, workdir: Path) -> Loaded:
 
 
 def _check_fits(path: Path, made_for: dict[str, Any], loaded: Loaded) -> None:
-    """Raise a RunError if a solver was fitted under another process than the run's; warn if it was for other weights."""
+    """Raise a RunError if a solver was fitted under another process than the run's.
+
+    Warn if it was for other weights.
+    """
     sde = json.loads(loaded.config.sde.to_json())
     if made_for["sde"] != sde:
         raise RunError(
-            f"{path} was fitted for the process {made_for['sde']}, this run has {sde}; fit anew with --mode=fit"
+            f"{path} was fitted for the process {made_for['sde']}, this run has {sde}; fit anew "
+            "with --mode=fit"
         )
     here = identity(loaded)
     if any(made_for.get(key) != here[key] for key in ("checkpoint", "weights", "config")):
         other = "this is" if made_for["checkpoint"] != loaded.step else "but to other weights than"
         warnings.warn(
-            f"{path} was fitted to checkpoint {made_for['checkpoint']}, {other} {loaded.step}; --mode=fit fits it anew",
+            f"{path} was fitted to checkpoint {made_for['checkpoint']}, {other} {loaded.step}; "
+            "--mode=fit fits it anew",
             stacklevel=3,
         )

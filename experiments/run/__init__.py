@@ -1,1 +1,1 @@
-"""What a run is made of: objects from a configuration, and what training and the other modes stand on."""
+"""What a run is made of: the objects of a configuration, and what all modes work with."""

@@ -1,6 +1,7 @@
-"""From a configuration to objects: each section `{name, **settings}` becomes the public object of that name.
+"""From a configuration to objects.
 
-Only what every command needs is imported with this module.
+Each section `{name, **settings}` becomes the public object of that name. Only what every command
+needs is imported with this module.
 """
 
 import warnings
@@ -32,18 +33,22 @@ UNCERTAINTY = "learned_uncertainty"  # its place among the parameters
 
 
 class Network(eqx.Module):
-    """A network as a pure callable (x, time signal, cond): what it is, its parameters and, in training, a dropout key."""
+    """A network as a pure callable (x, time signal, cond), with its parameters.
+
+    In training it has a dropout key; without one it is deterministic.
+    """
 
     graphdef: Any = eqx.field(static=True)
     params: Any
     dropout: Key[Array, ""] | None = None
 
     def __call__(self, x: Array, signal: Array, cond: Any) -> Array:
+        """Return the network's output (batch, ...) for `x` (batch, ...) and `signal` (batch,)."""
         rngs = None if self.dropout is None else nnx.Rngs(dropout=self.dropout)
         return models.merge(self.graphdef, self.params)(x, signal, cond, rngs=rngs)
 
 
-class Facts(NamedTuple):
+class DataFacts(NamedTuple):
     """What a run has to know about its data without reading them again."""
 
     shape: tuple[int, ...]
@@ -63,19 +68,22 @@ class Run(NamedTuple):
     """The objects of a configuration."""
 
     config: ConfigDict  # resolved: facts and sigma_data filled in
-    facts: Facts
+    facts: DataFacts
     sde: SDE
     split: models.Split
     tx: "optax.GradientTransformation"
 
     def parameters(self) -> dict[str, Any]:
-        """Return what training starts from: the network's parameters, and beside them those of the learned uncertainty, if there is one."""
+        """Return the parameters that training starts from.
+
+        They are the network's, and those of the learned uncertainty where the objective has one.
+        """
         if not self.config.objective.uncertainty:
             return self.split.params
         return {**self.split.params, UNCERTAINTY: jnp.zeros(FEATURES)}
 
     def denoiser(self, params: Any, dropout: Key[Array, ""] | None = None) -> Denoiser:
-        """Return the denoiser with these parameters: deterministic, or for training with a dropout key."""
+        """Return the denoiser with these parameters; it is deterministic without a dropout key."""
         graphdef = self.split.evaluate if dropout is None else self.split.train
         params = {name: value for name, value in params.items() if name != UNCERTAINTY}
         return Denoiser(Network(graphdef, params, dropout), self.sde, **self.config.denoiser)
@@ -83,59 +91,70 @@ class Run(NamedTuple):
 
 def make_dataset(config: ConfigDict) -> "data.DataSet":
     """Return the data set of a configuration."""
-    from .. import (
-        data,
-    )  # with the libraries that read them, which a dry run of declared facts does not need
+    # The libraries that read data take time to import; a dry run of declared facts needs none.
+    from .. import data
 
     with naming("config.data"):
         return make(data, config.data, data.DataSet)
 
 
-def measure(config: ConfigDict, dataset: "data.DataSet") -> Facts:
-    """Measure the training data; warn where they contradict what the configuration declares."""
+def measure_facts(config: ConfigDict, dataset: "data.DataSet") -> DataFacts:
+    """Return the facts of the training data; warn where the configuration declares other ones."""
     from .. import data
 
     with naming("config.train.split"):
         dataset.source(config.train.split)
-    found = data.statistics(dataset, config.train.split)
-    facts = Facts(dataset.shape, dataset.levels, dataset.num_classes, found.sd)
-    for name, value in config.facts.items():
-        actual = getattr(facts, name)
-        agrees = abs(value / actual - 1) < 0.1 if name == "sd" else value == actual
-        if not agrees:
-            warnings.warn(
-                f"config.facts.{name} is {value}, but the data have {actual}; going on with the data's",
-                stacklevel=2,
-            )
-    declared = config.denoiser.sigma_data
-    if declared and abs(declared / found.sd - 1) > 0.1:
+    statistics = data.statistics(dataset, config.train.split)
+    facts = DataFacts(
+        shape=dataset.shape,
+        levels=dataset.levels,
+        num_classes=dataset.num_classes,
+        sd=statistics.sd,
+    )
+    _warn_of_contradictions(config, facts)
+    if max(abs(statistics.min), abs(statistics.max)) > 10 * statistics.sd:
         warnings.warn(
-            f"config.denoiser.sigma_data is {declared}, but the data have standard deviation {found.sd:.4f}",
-            stacklevel=2,
-        )
-    if max(abs(found.min), abs(found.max)) > 10 * found.sd:
-        warnings.warn(
-            f"the data reach from {found.min:.3g} to {found.max:.3g} at standard deviation {found.sd:.3g}",
+            f"the data reach from {statistics.min:.3g} to {statistics.max:.3g} at standard "
+            f"deviation {statistics.sd:.3g}",
             stacklevel=2,
         )
     return facts
 
 
-def build(config: ConfigDict, facts: Facts | None = None, *, abstract: bool = False) -> Run:
-    """Return the objects of a configuration; without `facts` it must declare them, as a saved one does.
+def _warn_of_contradictions(config: ConfigDict, facts: DataFacts) -> None:
+    """Warn where a configuration declares other facts than the data have."""
+    for name, value in config.facts.items():
+        actual = getattr(facts, name)
+        agrees = abs(value / actual - 1) < 0.1 if name == "sd" else value == actual
+        if not agrees:
+            warnings.warn(
+                f"config.facts.{name} is {value}, but the data have {actual}; going on with the "
+                "data's",
+                stacklevel=3,
+            )
+    declared = config.denoiser.sigma_data
+    if declared and abs(declared / facts.sd - 1) > 0.1:
+        warnings.warn(
+            f"config.denoiser.sigma_data is {declared}, but the data have standard deviation "
+            f"{facts.sd:.4f}",
+            stacklevel=3,
+        )
 
-    `abstract`: the parameters are shapes without numbers, which takes neither time nor memory.
+
+def build(config: ConfigDict, facts: DataFacts | None = None, *, abstract: bool = False) -> Run:
+    """Return the objects of a configuration.
+
+    Args:
+        config: a configuration, which need not be resolved.
+        facts: those of its data; None: the configuration declares them, as a saved one does.
+        abstract: make parameters that are shapes without numbers, which takes neither time nor
+            memory.
+
+    Raises:
+        ValueError: facts are missing, or an object cannot be built with its settings.
     """
     if facts is None:
-        if not config.facts:
-            raise ValueError(
-                "the configuration declares no facts about its data; measure them first"
-            )
-        if missing := [name for name in Facts._fields if name not in config.facts]:
-            raise ValueError(
-                f"config.facts lacks {', '.join(missing)}; declare all or none of them"
-            )
-        facts = Facts(**{**config.facts, "shape": tuple(config.facts.shape)})
+        facts = _declared_facts(config)
     config = ConfigDict(config).unlock()
     config.facts = facts._asdict()
     config.denoiser.sigma_data = config.denoiser.sigma_data or facts.sd
@@ -146,13 +165,23 @@ def build(config: ConfigDict, facts: Facts | None = None, *, abstract: bool = Fa
     tx = make_optimizer(**config.optim)
     with naming("config.net"):
         split = models.split(nnx.eval_shape(lambda: _make_net(config, facts)))
-    run = Run(config.lock(), facts, sde, split, tx)
+    run = Run(config=config.lock(), facts=facts, sde=sde, split=split, tx=tx)
     return run if abstract else with_parameters(run)
+
+
+def _declared_facts(config: ConfigDict) -> DataFacts:
+    """Return the facts that a configuration declares; raise a ValueError if it lacks any."""
+    if not config.facts:
+        raise ValueError("the configuration declares no facts about its data; measure them first")
+    if missing := [name for name in DataFacts._fields if name not in config.facts]:
+        raise ValueError(f"config.facts lacks {', '.join(missing)}; declare all or none of them")
+    return DataFacts(**{**config.facts, "shape": tuple(config.facts.shape)})
 
 
 def with_parameters(run: Run) -> Run:
     """Return a run that was built abstractly with the parameters that training starts from."""
-    # one program, not one for every shape; it runs once, so that a fast compilation counts for more than a fast program
+    # one program, not one for every shape; it runs once, so that a fast compilation counts for more
+    # than a fast program
     draw = jax.jit(
         lambda: models.split(_make_net(run.config, run.facts)).params,
         compiler_options={"xla_backend_optimization_level": 0},
@@ -160,7 +189,7 @@ def with_parameters(run: Run) -> Run:
     return run._replace(split=run.split._replace(params=draw()))
 
 
-def _make_net(config: ConfigDict, facts: Facts) -> nnx.Module:
+def _make_net(config: ConfigDict, facts: DataFacts) -> nnx.Module:
     return make(
         models,
         config.net,
@@ -172,9 +201,11 @@ def _make_net(config: ConfigDict, facts: Facts) -> nnx.Module:
 
 
 def flops(run: Run) -> float | None:
-    """Return the floating-point operations of one evaluation of a run's network for one example, a multiplication with addition as two.
+    """Return the floating-point operations of one evaluation of a run's network for one example.
 
-    Counted in the program before it is compiled; nothing runs. XLA counts for its CPU backend only: None where JAX_PLATFORMS excludes it.
+    A multiplication with addition counts as two. XLA counts them in the program before it is
+    compiled, and nothing runs. It does so for its CPU backend only: the result is None where
+    JAX_PLATFORMS excludes that.
     """
     params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), run.split.params)
     x = jax.ShapeDtypeStruct((1, *run.facts.shape), "float32")

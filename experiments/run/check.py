@@ -1,4 +1,7 @@
-"""Refuse a configuration before anything is spent on it: everything that it names is built, without numbers where that costs."""
+"""Refuse a configuration before time is spent on it.
+
+Everything that it names is built, without numbers where those would cost time.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -19,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def check_run(run: Run) -> None:
-    """Raise a ValueError if the denoiser, the objective or a sampler of a run cannot be built, though training may not need it yet."""
+    """Raise a ValueError if the denoiser, the objective or a sampler of a run cannot be built.
+
+    They are all checked, though training may not need them yet.
+    """
     config = run.config
     with naming("config.denoiser"):
         run.denoiser(run.split.params)
@@ -42,30 +48,35 @@ def check_run(run: Run) -> None:
 
 
 def _check_label(run: Run) -> None:
-    label, classes = run.config.sampling.label, run.facts.num_classes
+    """Raise a ValueError if samples of the label that is set cannot be drawn."""
+    label = run.config.sampling.label
+    classes = run.facts.num_classes
     conditional = run.config.train.conditional
     if label == -1 or (conditional and 0 <= label < classes):
         return
-    known = (
-        f"0..{classes - 1}, or -1 for all in turn"
-        if conditional
-        else "-1, as this run is not conditional"
-    )
-    raise ValueError(f"config.sampling.label is {label}, expected {known}")
+    expected = "-1, as this run is not conditional"
+    if conditional:
+        expected = f"0..{classes - 1}, or -1 for all in turn"
+    raise ValueError(f"config.sampling.label is {label}, expected {expected}")
 
 
 def check_data(
     run: Run, dataset: "DataSet", *, other: bool = False, training: bool = False
 ) -> None:
-    """Raise an error if a run cannot work with a data set: no such split, one that is too small, or data of another kind.
+    """Raise an error if a run cannot work with a data set.
 
     Args:
+        run: the run.
+        dataset: the data set.
         other: the data are not those that the run was trained on, and must be like them.
-        training: the splits that training reads are looked at, too.
+        training: the splits that training reads are checked, too.
+
+    Raises:
+        ValueError: a split does not exist, or is empty or too small.
+        RunError: the data are of another kind than those that the run was trained on.
     """
-    from ..data import (
-        batches,
-    )  # with the libraries that read them, which a dry run of declared facts does not need
+    # The libraries that read data take time to import; a dry run of declared facts needs none.
+    from ..data import batches
 
     config = run.config
     if other:
@@ -93,19 +104,28 @@ def check_data(
 
 
 def _check_alike(run: Run, dataset: "DataSet") -> None:
-    names = ["shape", "levels"] + ["num_classes"] * bool(run.config.train.conditional)
+    """Raise a RunError if data are of another kind than those that a run was trained on."""
+    names = ["shape", "levels"]
+    if run.config.train.conditional:
+        names.append("num_classes")
     for name in names:
-        have, want = getattr(dataset, name), getattr(run.facts, name)
+        have = getattr(dataset, name)
+        want = getattr(run.facts, name)
         if name == "shape" and have != want:
             raise RunError(
-                f"the network takes data of shape {want}, those of --config have {have}; resample them, or name others"
+                f"the network takes data of shape {want}, those of --config have {have}; resample "
+                "them, or name others"
             )
         if have != want:
             raise RunError(
-                f"the run was trained on data with {name} = {want}, those of --config have {have}; name data of the same kind"
+                f"the run was trained on data with {name} = {want}, those of --config have {have}; "
+                "name data of the same kind"
             )
 
 
 def check_devices(run: Run) -> None:
-    """Raise a ValueError if a batch of training cannot be shared by the devices that the configuration asks for, or they are not there."""
+    """Raise a ValueError if the devices of the configuration cannot share a batch of training.
+
+    That is so, too, if there are fewer devices.
+    """
     make_mesh(run.config.train.batch_size, run.config.devices)

@@ -1,6 +1,7 @@
-"""Compiled programs that JAX keeps from one start to the next, without the ones whose writing was cut off.
+"""The compiled programs that JAX stores on disk, rid of those whose writing was cut off.
 
-JAX writes an entry in place and never over one that exists: a torn one would be met, and warned about, at every later start.
+JAX writes an entry in place and never over one that exists: a torn one would be met, and warned
+about, at every later start.
 """
 
 import contextlib

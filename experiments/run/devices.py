@@ -1,7 +1,9 @@
-"""Where computation runs: one mesh over the local devices, the batch split over them and everything else replicated.
+"""Where computation runs: on one mesh over the local devices.
 
-XLA's CPU backend hardly uses a second core for small convolutions, so on CPU each core becomes a device of its own. No code inside a
-compiled function knows how many there are.
+The batch is split over them, and everything else is replicated.
+
+XLA's CPU backend hardly uses a second core for small convolutions, so on CPU each core becomes a
+device of its own. No code inside a compiled function knows how many there are.
 """
 
 import ctypes
@@ -17,11 +19,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .compile_cache import remove_torn
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of malloc.h
+# Numbers of parameters in glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+_M_ARENA_MAX = -8
 
 
 def set_up_jax() -> None:
-    """Make every CPU core a JAX device and keep compiled programs on disk; call it before anything runs in JAX.
+    """Make every CPU core a JAX device and keep compiled programs on disk.
+
+    Call it before anything runs in JAX.
 
     XLA_FLAGS, JAX_NUM_CPU_DEVICES and JAX_COMPILATION_CACHE_DIR have the last word.
     """
@@ -30,18 +37,25 @@ def set_up_jax() -> None:
         remove_torn(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    told = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not told and jax.config.jax_num_cpu_devices < 1:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_num_cpu_devices", cores)
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not chosen and jax.config.jax_num_cpu_devices < 1:  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.update("jax_num_cpu_devices", _cores())
     if computes_on_cpu():
         keep_memory()
 
 
+def _cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS and Windows
+
+
 def cache_folder() -> Path | None:
-    """Return where compiled programs are kept from one start to the next, or None for a user without a home, as in some containers."""
+    """Return the folder of compiled programs that later starts use again.
+
+    The result is None for a user without a home, as in some containers.
+    """
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:  # what pathlib raises where there is none
@@ -50,7 +64,10 @@ def cache_folder() -> Path | None:
 
 
 def computes_on_cpu() -> bool:
-    """Tell whether JAX will compute on the CPU; start it, to find out, only where an accelerator's plugin is installed."""
+    """Tell whether JAX will compute on the CPU.
+
+    JAX is started, to find out, only where the plugin of an accelerator is installed.
+    """
     chosen = jax.config.jax_platforms or ""  # pyright: ignore[reportAttributeAccessIssue]
     if chosen:
         return chosen.split(",")[0] == "cpu"
@@ -65,8 +82,9 @@ def computes_on_cpu() -> bool:
 def keep_memory() -> None:
     """Have glibc, where it is the C library, keep the memory that XLA's CPU backend frees.
 
-    XLA's temporary buffers go back to the system after every step and come again page by page, a quarter of a small U-Net's step: take
-    none by mmap, give none back, and have one arena for all threads, as the others hold no block above 64 MiB.
+    XLA's temporary buffers go back to the system after every step and come again page by page, a
+    quarter of a small U-Net's step: take none by mmap, give none back, and have one arena for all
+    threads, as the others hold no block above 64 MiB.
     """
     if sys.platform != "linux":
         return
@@ -78,32 +96,40 @@ def keep_memory() -> None:
 
 
 def make_mesh(batch_size: int, devices: int = 0) -> Mesh:
-    """Return a mesh of one axis, "batch", over `devices` devices (0: all; on CPU as many as divide the batch).
+    """Return a mesh of one axis, "batch", over `devices` devices.
+
+    0 stands for all of them, on CPU for as many as divide the batch.
 
     Raises:
-        ValueError: the devices cannot share the batch, or there are fewer than asked for.
+        ValueError: the devices cannot share the batch, or there are fewer than `devices`.
     """
     if not devices and jax.default_backend() == "cpu":
         return fitting_mesh(batch_size)
     devices = _count(devices)
     if batch_size % devices:
         raise ValueError(
-            f"a batch of {batch_size} cannot be shared by {devices} devices; choose a multiple of {devices}, or fewer devices"
+            f"a batch of {batch_size} cannot be shared by {devices} devices; choose a multiple of "
+            f"{devices}, or fewer devices"
         )
     return _mesh(devices)
 
 
 def fitting_mesh(batch_size: int, devices: int = 0) -> Mesh:
-    """Return a mesh over as many of `devices` devices (0: all) as divide the batch, for batches whose size no setting decides."""
+    """Return a mesh over as many of `devices` devices (0: all) as divide the batch.
+
+    It is for batches whose size no setting decides.
+    """
     return _mesh(max(n for n in range(1, _count(devices) + 1) if batch_size % n == 0))
 
 
 def _count(devices: int) -> int:
+    """Return how many devices `config.devices` stands for; raise a ValueError if JAX has fewer."""
     available = jax.local_device_count()
     if devices > available:
         backend = jax.default_backend()
         raise ValueError(
-            f"config.devices is {devices}, but JAX sees {available} ({backend}); set --config.devices=0 to use all there are"
+            f"config.devices is {devices}, but JAX sees {available} ({backend}); set "
+            "--config.devices=0 to use all there are"
         )
     return devices or available
 
@@ -116,7 +142,8 @@ def _mesh(devices: int) -> Mesh:
 
 def describe(mesh: Mesh) -> str:
     """Say what a mesh computes on: "2 of 4 cpu devices", "1 gpu device (NVIDIA H100)"."""
-    device, available = mesh.devices.flat[0], jax.local_device_count()
+    device = mesh.devices.flat[0]
+    available = jax.local_device_count()
     count = f"{mesh.size} of {available}" if mesh.size < available else f"{mesh.size}"
     name = "" if device.device_kind == device.platform else f" ({device.device_kind})"
     return f"{count} {device.platform} device{'s' if available > 1 else ''}{name}"
@@ -128,13 +155,19 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
-    """Put a copy of every array in `tree`, wherever it lies, on every device of the mesh; leave the rest alone."""
+    """Return `tree` with a copy of every array on every device of the mesh.
+
+    What is no array stays as it is.
+    """
     whole = replicated(mesh)
     return jax.tree.map(lambda a: jax.device_put(a, whole) if isinstance(a, jax.Array) else a, tree)
 
 
 def share(mesh: Mesh, batch: Any) -> Any:
-    """Put the leading axis of every array in `batch` across the mesh; a batch that does not divide is replicated."""
+    """Return `batch` with the leading axis of every array split over the devices of the mesh.
+
+    An array whose length they do not divide is replicated.
+    """
     split = NamedSharding(mesh, PartitionSpec("batch"))
     whole = replicated(mesh)
     return jax.tree.map(lambda a: jax.device_put(a, whole if len(a) % mesh.size else split), batch)

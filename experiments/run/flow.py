@@ -1,12 +1,16 @@
-r"""A small conditional flow for variational dequantisation (Ho et al. 2019, arXiv:1902.00275): where between two grey levels a value lies.
+r"""A small conditional flow for variational dequantisation (Ho et al. 2019, arXiv:1902.00275).
 
-Given an image k, standard normal z is moved by affine couplings, each of which changes one half of a checkerboard as the other half and
-k say, and squeezed into the unit cube:
+It says where between two grey levels a value lies.
 
-.. math:: z \leftarrow z \odot e^{s} + b \text{ on one half}, \qquad u = \operatorname{sigmoid}(z), \qquad
+Given an image k, standard normal z is moved by affine couplings, each of which changes one half of
+a checkerboard as the other half and k say, and squeezed into the unit cube:
+
+.. math:: z \leftarrow z \odot e^{s} + b \text{ on one half}, \qquad
+    u = \operatorname{sigmoid}(z), \qquad
     \log q(u \mid k) = \log \mathcal N(z_{\text{start}}) - \sum s - \sum \log u (1 - u) .
 
-It starts near the uniform distribution: a normal of sd 1.6 through the sigmoid is one but for 0.03 nat a value.
+It starts near the uniform distribution: a normal of sd 1.6 through the sigmoid is one but for 0.03
+nat a value.
 """
 
 from collections.abc import Sequence
@@ -17,7 +21,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-SPREAD = 1.6  # of the normal closest to the logistic distribution, whose sigmoid is uniform
+START_SD = 1.6  # of the normal closest to the logistic distribution, whose sigmoid is uniform
 
 
 class Coupling(nnx.Module):
@@ -31,31 +35,41 @@ class Coupling(nnx.Module):
         )
 
     def __call__(self, z: Array, image: Array) -> tuple[Array, Array]:
+        """Return log scale and shift, each shaped as `z` and `image` (batch, H, W, C)."""
         h = nnx.silu(self.conv0(jnp.concatenate([z, image], axis=-1)))
         scale, shift = jnp.split(self.conv2(nnx.silu(self.conv1(h))), 2, axis=-1)
         return 2 * jnp.tanh(scale / 2), shift
 
 
 class DequantisingFlow(nnx.Module):
-    """The distribution q(u | k) of images of `shape` (H, W, C), by `layers` couplings of `width` features."""
+    """The distribution q(u | k) of images of `shape` (H, W, C).
+
+    It is made of `layers` couplings of `width` features.
+    """
 
     def __init__(self, shape: Sequence[int], *, width: int = 32, layers: int = 4, rngs: nnx.Rngs):
         if len(shape) != 3:
             raise ValueError(
-                f"the flow is made of convolutions and needs images (H, W, C), got shape {tuple(shape)}"
+                "the flow is made of convolutions and needs images (H, W, C), got shape "
+                f"{tuple(shape)}"
             )
         self.couplings = nnx.List([Coupling(shape[-1], width, rngs=rngs) for _ in range(layers)])
 
     def __call__(self, z: Array, image: Array) -> tuple[Array, Array]:
-        """Map standard normal z to u in (0, 1), both (batch, H, W, C), for `image` in [-1, 1]; return u and log q(u | image), (batch,)."""
-        axes, (rows, columns) = (1, 2, 3), np.indices(z.shape[1:3])
-        even = jnp.asarray((rows + columns)[None, :, :, None] % 2, z.dtype)
-        log_q = -jnp.sum(0.5 * z**2 + 0.5 * jnp.log(2 * jnp.pi) + jnp.log(SPREAD), axes)
-        z = SPREAD * z
+        """Map standard normal z to u in (0, 1), both (batch, H, W, C), for `image` in [-1, 1].
+
+        Return u and log q(u | image), (batch,).
+        """
+        axes = (1, 2, 3)
+        rows, columns = np.indices(z.shape[1:3])
+        odd = jnp.asarray((rows + columns)[None, :, :, None] % 2, z.dtype)
+        log_q = -jnp.sum(0.5 * z**2 + 0.5 * jnp.log(2 * jnp.pi) + jnp.log(START_SD), axes)
+        z = START_SD * z
         for i, coupling in enumerate(self.couplings):
-            kept = even if i % 2 else 1 - even
-            scale, shift = coupling(kept * z, image)
-            z = kept * z + (1 - kept) * (z * jnp.exp(scale) + shift)
-            log_q -= jnp.sum((1 - kept) * scale, axes)
+            fixed = odd if i % 2 else 1 - odd  # the half of the checkerboard that stays
+            log_scale, shift = coupling(fixed * z, image)
+            z = fixed * z + (1 - fixed) * (z * jnp.exp(log_scale) + shift)
+            log_q -= jnp.sum((1 - fixed) * log_scale, axes)
         # log u (1 - u) = -softplus(z) - softplus(-z), also where u rounds to 0 or 1
-        return jax.nn.sigmoid(z), log_q + jnp.sum(jax.nn.softplus(z) + jax.nn.softplus(-z), axes)
+        log_q += jnp.sum(jax.nn.softplus(z) + jax.nn.softplus(-z), axes)
+        return jax.nn.sigmoid(z), log_q

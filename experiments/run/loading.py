@@ -30,15 +30,18 @@ class Loaded(NamedTuple):
 
 
 def load(workdir: str | Path, step: int | None = None, *, trust: bool = False) -> Loaded:
-    """Open a run directory: the SDE, the denoiser with the averaged (EMA) weights of a checkpoint (default: the newest), the config.
+    """Open a run directory: the SDE, the denoiser with averaged (EMA) weights, the configuration.
 
     Args:
-        trust: import the classes of one's own that the run names by their path, "package.module:Class". Importing executes them, so a
-            directory that somebody sent is never allowed to do so unasked.
+        workdir: the run directory.
+        step: of the checkpoint; None: the newest.
+        trust: import the classes of one's own that the run names by their path,
+            "package.module:Class". Importing executes them, so a directory that somebody sent is
+            never allowed to do so by itself.
 
     Raises:
-        RunError: no run directory, a configuration that is damaged, not that of the weights or names foreign code without `trust`, or no
-            complete and undamaged checkpoint.
+        RunError: no run directory, a configuration that is damaged, not that of the weights or
+            names foreign code without `trust`, or no complete and undamaged checkpoint.
     """
     workdir = run_directory(workdir)
     config = read_saved(workdir, trust=trust)
@@ -51,7 +54,11 @@ def load(workdir: str | Path, step: int | None = None, *, trust: bool = False) -
 
 
 def restore_run(run: Run, workdir: str | Path, step: int | None = None) -> Loaded:
-    """Return a run with the averaged weights of a checkpoint (default: the newest), which its configuration has to fit."""
+    """Return a run with the averaged weights of a checkpoint (None: the newest).
+
+    Raises:
+        RunError: the configuration does not fit the checkpoint, or there is none that is whole.
+    """
     from ..storage import checkpoint
     from ..storage.checkpoint_folder import find, weights_hash
 
@@ -72,7 +79,7 @@ def restore_run(run: Run, workdir: str | Path, step: int | None = None) -> Loade
 
 
 def template_on_one_device(params: Any, tx: "optax.GradientTransformation") -> Any:
-    """Return what a training state of these parameters is restored into: its shapes and types, nothing computed."""
+    """Return the shapes and types of a training state, to restore it into; nothing is computed."""
     from ..state import init_state
     from ..storage import checkpoint
     from .devices import make_mesh, replicated

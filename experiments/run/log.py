@@ -16,17 +16,20 @@ from ..storage.writing import without_nan, write_bytes
 
 
 class Log:
-    """Scalars and pictures of a run, from `step` on; what an interrupted run wrote beyond that step is dropped."""
+    """Scalars and pictures of a run, from `step` on.
+
+    What an interrupted run wrote beyond that step is dropped.
+    """
 
     def __init__(self, workdir: Path, step: int):
         self._lines = workdir / "metrics.jsonl"
         self._drop_beyond(step)
         (workdir / "tensorboard").mkdir(exist_ok=True)
-        # not SummaryWriter: its thread dies where a write fails, on a full disk say, and the run would wait for it for ever
+        # not SummaryWriter: its thread dies where a write fails, on a full disk say, and the run
+        # would wait for it for ever
         self._board = EventsWriter(str(workdir / "tensorboard" / "events"))
-        self._event(
-            step + 1, session_log=SessionLog(status=SessionLog.START)
-        )  # drops what was shown from there on
+        # TensorBoard drops what it showed from this step on.
+        self._event(step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Write named numbers."""
@@ -51,19 +54,21 @@ class Log:
         self._board.write_event(Event(step=step, wall_time=time.time(), **content))
 
     def _drop_beyond(self, step: int) -> None:
-        """Drop the lines of later steps and one that was cut off; the file is replaced in one piece, or not touched at all.
+        """Drop the lines of later steps and one that was cut off.
 
-        A file with other lines that are not ours is kept beside the new one.
+        The file is replaced in one piece, or not touched at all.
+
+        If the file has lines that are not ours, it stays beside the new one.
         """
         if not self._lines.exists():
             return
         whole = self._lines.read_bytes()
         lines = whole.splitlines(keepends=True)
         steps = [_step_of(line) for line in lines]
-        kept = b"".join(
+        earlier = b"".join(
             line for line, at in zip(lines, steps, strict=True) if at is not None and at <= step
         )
-        if kept == whole:
+        if earlier == whole:
             return
         cut_off = bool(lines) and not lines[-1].endswith(b"\n")
         if None in (steps[:-1] if cut_off else steps):
@@ -74,14 +79,14 @@ class Log:
                 f"going on without such lines, the file as it was is now {aside}",
                 file=sys.stderr,
             )
-        write_bytes(self._lines, kept)
+        write_bytes(self._lines, earlier)
 
 
 def _step_of(line: bytes) -> int | None:
     """Return the step of a whole line of metrics.jsonl; None of anything else."""
     try:
-        found = json.loads(line)
+        value = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    step = found.get("step") if isinstance(found, dict) else None
+    step = value.get("step") if isinstance(value, dict) else None
     return step if isinstance(step, int) and line.endswith(b"\n") else None

@@ -1,4 +1,4 @@
-"""What training minimises: the losses of a configuration, at times drawn as it says, and the held-out loss by noise level."""
+"""What training minimises: the losses of a configuration, and the held-out loss by noise level."""
 
 from typing import Any
 
@@ -22,7 +22,11 @@ from .build import UNCERTAINTY, Run, make
 
 
 def make_losses(run: Run):
-    """Return the losses (params, three keys, batch, times, u) -> (batch,) of a configuration, at the quantiles u of the times."""
+    """Return the function (params, keys, batch, times, u) -> losses (batch,) of a configuration.
+
+    It takes three keys, the distribution of times, and the quantiles u (batch,) of that which the
+    examples are perturbed to.
+    """
     objective = run.config.objective
     sde_lib.check_name("weighting", objective.weighting, sde_lib.WEIGHTINGS)
     loss_of = sde_lib.OBJECTIVES[objective.name]
@@ -48,7 +52,8 @@ def make_losses(run: Run):
 
 def make_loss(run: Run):
     """Return the loss (params, key, batch) -> scalar of a configuration, for `make_train_step`."""
-    losses, base = make_losses(run), make(sde_lib, run.config.objective.times, TimeDistribution)
+    losses = make_losses(run)
+    base = make(sde_lib, run.config.objective.times, TimeDistribution)
 
     def loss_fn(params: Any, key: jax.Array, batch: dict) -> jax.Array:
         for_times, *keys = jax.random.split(key, 4)
@@ -60,7 +65,10 @@ def make_loss(run: Run):
 
 
 def make_held_out_loss(run: Run, levels: int = 8):
-    """Return the function (params, key, x) -> losses (levels,) at noise levels equally spaced in log-SNR, and their times."""
+    """Return the function (params, key, batch) -> losses (levels,), and the times of the levels.
+
+    The noise levels are equally spaced in log-SNR.
+    """
     t = LogUniform(log_snr_min=-10.0).quantile(run.sde, (jnp.arange(levels) + 0.5) / levels)
 
     def losses(params: Any, key: jax.Array, batch: dict) -> jax.Array:
@@ -68,9 +76,8 @@ def make_held_out_loss(run: Run, levels: int = 8):
         denoiser = run.denoiser(params)
 
         def at(t):
-            return jnp.mean(
-                denoising_loss(key, denoiser, batch["x"], jnp.full(len(batch["x"]), t), cond)
-            )
+            times = jnp.full(len(batch["x"]), t)
+            return jnp.mean(denoising_loss(key, denoiser, batch["x"], times, cond))
 
         return jax.lax.map(at, t)
 

@@ -1,4 +1,4 @@
-"""What a run tells its user: sentences on the output, a progress bar, how long training takes, and which command comes next."""
+"""What a run tells its user: sentences, a progress bar, how long training takes, what comes next."""
 
 import math
 import shlex
@@ -13,17 +13,34 @@ from tqdm import tqdm
 
 from ..storage.saved import needs_trust
 
-MEASURED = 100  # steps after which the time of all is told
+TIMED_STEPS = 100  # after these the time that the whole run takes is estimated
+
+# Up to how many seconds a unit is used, its seconds, and its name.
+UNITS = (
+    (60, 1, "s"),
+    (3600, 60, "min"),
+    (48 * 3600, 3600, "h"),
+    (math.inf, 86400, "days"),
+)
+
+# tqdm's own line, without the bar, which a file has no use for.
+LINE_FORMAT = (
+    "{desc}: {percentage:3.0f}%, {n_fmt} of {total_fmt} in {elapsed}, {remaining} left, "
+    "{rate_fmt}{postfix}"
+)
 
 
 def say(text: str) -> None:
-    """Print a sentence at once, also into a file or a pipe, and above a progress bar that is being drawn."""
+    """Print a sentence at once, also into a file or a pipe, and above a progress bar."""
     tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
 
 
 class Lines:
-    """A file in which each drawing of a progress bar is a line; a bar goes back to the start of its line, which files cannot show."""
+    """A file in which each drawing of a progress bar is a line.
+
+    A bar goes back to the start of its line, which files cannot show.
+    """
 
     def __init__(self, file: TextIO):
         self._file = file
@@ -39,13 +56,16 @@ class Lines:
 
 
 def progress(total: int, description: str, initial: int = 0, unit: str = "step") -> tqdm:
-    """Return a progress bar with rate and time left; where the output is no terminal it writes a line now and then instead."""
+    """Return a progress bar with rate and time left.
+
+    Where the output is no terminal it writes a line now and then instead.
+    """
     settings: dict[str, Any] = {"mininterval": 0.2, "dynamic_ncols": True, "file": sys.stderr}
     if not sys.stderr.isatty():
         settings = {
             "mininterval": 20.0,
             "file": Lines(sys.stderr),
-            "bar_format": "{desc}: {percentage:3.0f}%, {n_fmt} of {total_fmt} in {elapsed}, {remaining} left, {rate_fmt}{postfix}",
+            "bar_format": LINE_FORMAT,
         }
     return tqdm(total=total, desc=description, initial=initial, unit=unit, **settings)
 
@@ -54,34 +74,39 @@ class Pace:
     """Says how long compiling took, and after the first hundred steps when the run will be done."""
 
     def __init__(self, start: int, total: int):
-        self._first, self._total = start + 1, total
+        self._first = start + 1
+        self._total = total
         self._began = time.perf_counter()
         say("compiling the training step ...")
 
     def made(self, step: int, result: Any) -> None:
-        """Take note that `step` was begun; `result` is what it computes, which is waited for at the two steps that are timed."""
+        """Take note that `step` was begun.
+
+        `result` is what it computes, which is waited for at the two steps that are timed.
+        """
         made = step - self._first + 1
         if made == 1:
             jax.block_until_ready(result)
             seconds = time.perf_counter() - self._began
             say(f"compiled, and the first step made, in {seconds:.1f} s")
             self._began = time.perf_counter()
-        elif made == MEASURED and step < self._total:
+        elif made == TIMED_STEPS and step < self._total:
             jax.block_until_ready(result)
             seconds = (time.perf_counter() - self._began) / (made - 1)
             left = seconds * (self._total - step)
             end = datetime.now() + timedelta(seconds=left)
             say(
-                f"{1 / seconds:.3g} steps/s; the {self._total - step} steps left take about {duration(left)}, until {end:%a %H:%M}"
+                f"{1 / seconds:.3g} steps/s; the {self._total - step} steps left take about "
+                f"{duration(left)}, until {end:%a %H:%M}"
             )
 
 
 def duration(seconds: float) -> str:
     """Return a time as a reader says it: 45 s, 12 min, 3.4 h, 2.1 days."""
-    units = ((60, 1, "s"), (3600, 60, "min"), (48 * 3600, 3600, "h"), (math.inf, 86400, "days"))
-    size, unit = next((size, unit) for limit, size, unit in units if seconds < limit)
+    size, unit = next((size, unit) for limit, size, unit in UNITS if seconds < limit)
     value = seconds / size
-    return f"{value:.0f} {unit}" if value >= 10 or size == 1 else f"{value:.1f} {unit}"
+    digits = 0 if value >= 10 or size == 1 else 1
+    return f"{value:.{digits}f} {unit}"
 
 
 def quoted(path: Path) -> str:

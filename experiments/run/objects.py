@@ -1,7 +1,7 @@
 """From a section `{name, **settings}` to the object that it names.
 
-A name is looked up in the package that exports it; there is no registry. A class of one's own is named by its path,
-"package.module:Class", which is imported.
+A name is looked up in the package that exports it; there is no registry. A class of one's own is
+named by its path, "package.module:Class", which is imported.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -22,7 +22,7 @@ CONFUSED = (TypeError, ArithmeticError, LookupError, AssertionError, AttributeEr
 
 @contextlib.contextmanager
 def naming(place: str) -> Iterator[None]:
-    """Put the place in a configuration, "config.sde", before the message of a ValueError that is raised within."""
+    """Put a place in a configuration, such as "config.sde", before the messages of ValueErrors."""
     try:
         yield
     except ValueError as error:
@@ -32,55 +32,89 @@ def naming(place: str) -> Iterator[None]:
 
 
 def make(package: ModuleType, section: Any, kind: type, **extra: Any) -> Any:
-    """Build the `kind` of object of `package` that a section names, from the section's settings, sections themselves or not, and `extra`.
+    """Return the object of `package` that a section names, built from the section's settings.
+
+    Settings may be sections themselves, of objects of the same kind.
+
+    Args:
+        package: exports the classes, see `find_class`.
+        section: `{name, **settings}`; a setting that is None counts as not given.
+        kind: what the class has to be a subclass of.
+        extra: arguments that are no settings; those that are null are left out if the class does
+            not take them.
 
     Raises:
-        ValueError: no such name, or a setting that it does not have, or of another type; the message lists the choices.
+        ValueError: no such name, or a setting that it does not have, or of another type; the
+            message lists the choices.
     """
-    settings = {k: v for k, v in section.items() if v is not None}  # None: not given
-    found = find_class(package, settings.pop("name", None), kind)
-    name = found.__name__
-    parameters = {
-        k: p for k, p in inspect.signature(found.__init__).parameters.items() if k != "self"
-    }
-    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    known = {k: p for k, p in parameters.items() if p.kind not in variable}
-    takes_all = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
-    if found.__init__ is object.__init__:  # whose signature says *args, **kwargs; it takes nothing
-        takes_all = False
-    unknown = sorted(settings.keys() - known.keys())
-    if unknown and not takes_all:
-        takes = ", ".join(k for k in known if k not in extra) or "none"
-        renamed = [f"{old} is {new} now" for old in unknown if (new := present_name(name, old))]
-        remedy = ", ".join(renamed) or f"it takes {takes}"
-        raise ValueError(f"{name} has no setting {', '.join(unknown)}; {remedy}")
-    given = {*settings, *extra}
-    needed = [k for k, p in known.items() if p.default is p.empty]
-    if missing := [k for k in needed if k not in given]:
-        raise ValueError(f"{name} needs a value for {', '.join(missing)}")
+    settings = {k: v for k, v in section.items() if v is not None}
+    cls = find_class(package, settings.pop("name", None), kind)
+    name = cls.__name__
+    signature = _signature(cls)
+    _check_names(name, signature, set(settings), set(extra))
     for key, value in settings.items():
         if isinstance(value, list):
             settings[key] = tuple(value)
         elif isinstance(value, ConfigDict | dict):
-            group = settings_class(known[key].annotation, kind) if key in known else None
+            group = None
+            if key in signature.parameters:
+                group = settings_class(signature.parameters[key].annotation, kind)
             if group is None:
                 settings[key] = make(package, value, kind)
             else:
                 settings[key] = checked_section(name, key, value, group)
-        if key in known:
-            check_setting(name, key, settings[key], known[key])
-    if not takes_all:
-        extra = _wanted(name, known, extra)
+        if key in signature.parameters:
+            check_setting(name, key, settings[key], signature.parameters[key])
+    if not signature.takes_all:
+        extra = _wanted(name, signature.parameters, extra)
     try:
-        return found(**settings, **extra)
+        return cls(**settings, **extra)
     except CONFUSED as error:
         raise ValueError(
-            f"{name} cannot be built with {settings}: {type(error).__name__}: {error}; correct these settings"
+            f"{name} cannot be built with {settings}: {type(error).__name__}: {error}; correct "
+            "these settings"
         ) from error
 
 
+class _Signature(NamedTuple):
+    """What the constructor of a class takes."""
+
+    parameters: dict[str, inspect.Parameter]  # that have a name
+    takes_all: bool  # any other keyword, too
+
+
+def _signature(cls: type) -> _Signature:
+    """Return what the constructor of a class takes."""
+    if cls.__init__ is object.__init__:  # its signature has *args and **kwargs, but takes nothing
+        return _Signature(parameters={}, takes_all=False)
+    parameters = dict(inspect.signature(cls.__init__).parameters)
+    parameters.pop("self", None)
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return _Signature(
+        parameters={key: p for key, p in parameters.items() if p.kind not in variable},
+        takes_all=any(p.kind == p.VAR_KEYWORD for p in parameters.values()),
+    )
+
+
+def _check_names(name: str, signature: _Signature, settings: set[str], extra: set[str]) -> None:
+    """Raise a ValueError if a class has no such setting, or needs one that is not given."""
+    known = signature.parameters
+    unknown = sorted(settings - known.keys())
+    if unknown and not signature.takes_all:
+        takes = ", ".join(key for key in known if key not in extra) or "none"
+        renamed = [f"{old} is {new} now" for old in unknown if (new := present_name(name, old))]
+        remedy = ", ".join(renamed) or f"it takes {takes}"
+        raise ValueError(f"{name} has no setting {', '.join(unknown)}; {remedy}")
+    needed = [key for key, p in known.items() if p.default is p.empty]
+    if missing := [key for key in needed if key not in settings | extra]:
+        raise ValueError(f"{name} needs a value for {', '.join(missing)}")
+
+
 def _wanted(name: str, known: dict, extra: dict) -> dict:
-    """Return those of the values that are not settings which a class takes; a network without labels need not take `num_classes` = 0."""
+    """Return those values of `extra` that a class takes.
+
+    A network without labels need not take `num_classes` = 0; a value that is not null is needed.
+    """
     for key, value in extra.items():
         if key not in known and value:
             raise ValueError(
@@ -104,7 +138,8 @@ def find_class(package: ModuleType, name: Any, kind: type) -> type:
     }
     if name not in public:
         raise ValueError(
-            f"{package.__name__} has no {kind.__name__} {name!r}; choose one of {', '.join(sorted(public))}"
+            f"{package.__name__} has no {kind.__name__} {name!r}; choose one of "
+            f"{', '.join(sorted(public))}"
         )
     return public[name]
 
@@ -120,15 +155,17 @@ def _own(path: str, kind: type) -> type:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever a user's module comes up with
         raise ValueError(
-            f"cannot import {path!r}: {type(error).__name__}: {error}; start from the folder that holds its package, or set PYTHONPATH"
+            f"cannot import {path!r}: {type(error).__name__}: {error}; start from the folder that "
+            "holds its package, or set PYTHONPATH"
         ) from error
-    found = getattr(module, class_name, None)
-    if not inspect.isclass(found):
+    cls = getattr(module, class_name, None)
+    if not inspect.isclass(cls):
         classes = [n for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, kind)]
         raise ValueError(
-            f"{path!r}: {module_name} has no class {class_name!r}; it has {', '.join(classes) or 'none of this kind'}"
+            f"{path!r}: {module_name} has no class {class_name!r}; it has "
+            f"{', '.join(classes) or 'none of this kind'}"
         )
-    if not issubclass(found, kind) or inspect.isabstract(found):
-        what = "is abstract" if issubclass(found, kind) else f"is no {kind.__name__}"
+    if not issubclass(cls, kind) or inspect.isabstract(cls):
+        what = "is abstract" if issubclass(cls, kind) else f"is no {kind.__name__}"
         raise ValueError(f"{path!r} {what}; name a class that can be built as {kind.__name__}")
-    return found
+    return cls

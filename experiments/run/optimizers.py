@@ -1,8 +1,9 @@
-r"""How gradients become updates: an optax optimiser by its name, a learning rate that follows a schedule, clipping.
+r"""How gradients become updates: clipping, an optax optimiser, and its learning rate.
 
-Every optimiser of `optax` and `optax.contrib` that takes a learning rate and needs nothing but gradients is known by its name: ``adam``,
-``adamw``, ``lion``, ``sgd``, ``muon``, ``adafactor`` ... Its own settings (``b1``, ``weight_decay``, ``momentum`` ...) keep optax's names
-and defaults. The learning rate is ours: a linear warm-up from 0 to ``lr``, then one of `SCHEDULES`.
+Every optimiser of `optax` and `optax.contrib` that takes a learning rate and needs nothing but
+gradients is known by its name: ``adam``, ``adamw``, ``lion``, ``sgd``, ``muon``, ``adafactor`` ...
+Its own settings (``b1``, ``weight_decay``, ``momentum`` ...) keep optax's names and defaults. The
+learning rate is ours: a linear warm-up from 0 to ``lr``, then one of `SCHEDULES`.
 """
 
 import inspect
@@ -52,10 +53,12 @@ def make_optimizer(
     Args:
         name: a function of `optax` or `optax.contrib`.
         lr: the learning rate after the warm-up.
-        warmup: updates in which the learning rate grows from 0 to `lr`; the very first update is null unless this is 0.
+        warmup: updates in which the learning rate grows from 0 to `lr`; the very first update is
+            null unless this is 0.
         clip: largest norm of the whole gradient; 0: no clipping.
         schedule: a row of `SCHEDULES`; "": cosine where `decay_steps` is given, otherwise constant.
-        decay_steps: the update, counted from the start of training, at which the learning rate arrives at 0.
+        decay_steps: the update, counted from the start of training, at which the learning rate
+            arrives at 0.
         unit_weights: end every update at weights of unit magnitude, see `ended_at_unit_magnitude`.
         settings: of the optimiser itself, by optax's names.
 
@@ -74,12 +77,13 @@ def make_optimizer(
         for key, value in settings.items()
         if value is not None
     }
-    last = (ended_at_unit_magnitude(),) if unit_weights else ()
-    return optax.chain(
+    steps = [
         optax.clip_by_global_norm(clip) if clip else optax.identity(),
         _named(name, make_schedule(lr, warmup, schedule, decay_steps), given),
-        *last,
-    )
+    ]
+    if unit_weights:
+        steps.append(ended_at_unit_magnitude())
+    return optax.chain(*steps)
 
 
 def make_schedule(
@@ -88,18 +92,21 @@ def make_schedule(
     """Return the learning rate as a function of the number of updates made.
 
     Raises:
-        ValueError: no such schedule, one that has no end though it needs one, or one that ends within the warm-up.
+        ValueError: no such schedule, one that has no end though it needs one, or one that ends
+            within the warm-up.
     """
     schedule = schedule or ("cosine" if decay_steps else "constant")
     check_name("schedule", schedule, SCHEDULES)
     ends = schedule not in ENDLESS
     if ends and not decay_steps:
         raise ValueError(
-            f"the schedule {schedule!r} has to end; give the step at which it arrives at 0 as decay_steps"
+            f"the schedule {schedule!r} has to end; give the step at which it arrives at 0 as "
+            "decay_steps"
         )
     if ends and decay_steps <= warmup:
         raise ValueError(
-            f"the {schedule} schedule ends at decay_steps = {decay_steps}, but the warm-up lasts {warmup} steps; make it shorter"
+            f"the {schedule} schedule ends at decay_steps = {decay_steps}, but the warm-up lasts "
+            f"{warmup} steps; make it shorter"
         )
     return optax.join_schedules(
         [
@@ -111,9 +118,11 @@ def make_schedule(
 
 
 def ended_at_unit_magnitude() -> optax.GradientTransformation:
-    """Return the transformation that ends every step at weights of unit magnitude, for networks in which their direction alone counts.
+    """Return the transformation that ends every step at weights of unit magnitude.
 
-    Otherwise such weights grow with every step, and the effective learning rate falls (Karras et al. 2024, arXiv:2312.02696, section 2.3).
+    It is for networks in which the direction of the weights alone counts. Otherwise such weights
+    grow with every step, and the effective learning rate falls (Karras et al. 2024,
+    arXiv:2312.02696, section 2.3).
     """
 
     def init(params: Any) -> optax.EmptyState:
@@ -122,7 +131,8 @@ def ended_at_unit_magnitude() -> optax.GradientTransformation:
             for path, _ in jax.tree_util.tree_leaves_with_path(params)
         ):
             raise ValueError(
-                "optim.unit_weights is for networks whose weights count by their direction, such as MPUNet; leave it False"
+                "optim.unit_weights is for networks whose weights count by their direction, such "
+                "as MPUNet; leave it False"
             )
         return optax.EmptyState()
 
@@ -134,7 +144,10 @@ def ended_at_unit_magnitude() -> optax.GradientTransformation:
 
 
 def optimizers() -> dict[str, Callable]:
-    """Return the optimisers of optax by name: its public functions whose first argument is the learning rate."""
+    """Return the optimisers of optax by name.
+
+    They are its public functions whose first argument is the learning rate.
+    """
     public = {**vars(optax.contrib), **vars(optax)}
     return {
         name: function
@@ -146,6 +159,7 @@ def optimizers() -> dict[str, Callable]:
 
 
 def _named(name: str, schedule: optax.Schedule, settings: dict) -> optax.GradientTransformation:
+    """Return the optimiser of a name; raise a ValueError if it cannot be used as it is set."""
     known = optimizers()
     check_name("optimizer", name, known)
     parameters = inspect.signature(known[name]).parameters
@@ -164,14 +178,15 @@ def _named(name: str, schedule: optax.Schedule, settings: dict) -> optax.Gradien
         jax.eval_shape(_one_update(optimizer), {"w": jnp.zeros((2, 2))})
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"optim.name={name} with {settings or 'its default settings'} cannot be used here ({error}); "
-            "correct its settings, or choose an optimizer that needs nothing but gradients, such as adam or adamw"
+            f"optim.name={name} with {settings or 'its default settings'} cannot be used here "
+            f"({error}); correct its settings, or choose an optimizer that needs nothing but "
+            "gradients, such as adam or adamw"
         ) from error
     return optimizer
 
 
 def _one_update(optimizer: optax.GradientTransformation) -> Callable:
-    """Return the function params -> params after an update, for finding out whether gradients are all that it needs."""
+    """Return the function params -> params after an update, which tells what the update needs."""
 
     def update(params: Any) -> Any:
         updates, _ = optimizer.update(params, optimizer.init(params), params)

@@ -1,7 +1,9 @@
-"""Being asked to stop: SIGTERM and SIGINT end training at the next step, with a checkpoint, and everything else at once.
+"""Signals to stop: SIGTERM and SIGINT.
 
-Everything that a run writes is whole or absent, so that a process may end anywhere. Ending it where the signal arrives, instead of raising
-an exception, is the only way that no library can swallow.
+They end training at the next step, with a checkpoint, and everything else at once.
+
+Everything that a run writes is whole or absent, so that a process may end anywhere. Ending it where
+the signal arrives, instead of raising an exception, is the only way that no library can swallow.
 """
 
 import contextlib
@@ -16,14 +18,20 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def end_at_once() -> None:
-    """From now on let SIGTERM and SIGINT end this process with one line and the exit code of the shell, 143 and 130."""
+    """Let SIGTERM and SIGINT end this process from now on.
+
+    It prints one line and has the exit code of the shell, 143 or 130.
+    """
     for number in _STOPPING:
         signal.signal(number, _end)
 
 
 @contextlib.contextmanager
 def ending_at_once() -> Iterator[None]:
-    """A context in which SIGTERM and SIGINT end this process, see `end_at_once`; in a thread nothing is changed."""
+    """Open a context in which SIGTERM and SIGINT end this process, see `end_at_once`.
+
+    In a thread nothing is changed.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -37,6 +45,7 @@ def ending_at_once() -> Iterator[None]:
 
 
 def _end(number: int, frame: Any) -> None:
+    """End the process, as the handler of a signal."""
     name = signal.Signals(number).name
     line = (
         f"\nstopped by {name}; what was finished is kept, and the same command goes on from there\n"
@@ -51,7 +60,8 @@ def _end(number: int, frame: Any) -> None:
 class StopSignals:
     """A context in which `received` names the signal that asked the run to stop, once one has come.
 
-    A second SIGINT does what it did before. In a thread other than the main one, which Python gives no signals, nothing is received.
+    A second SIGINT does what it did before. In a thread other than the main one, which Python gives
+    no signals, nothing is received.
     """
 
     def __init__(self):

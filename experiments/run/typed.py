@@ -1,4 +1,4 @@
-"""Types of settings: a value is compared with the annotation of the parameter that it is for, before it is used."""
+"""Types of settings: a value is compared with the annotation of its parameter before it is used."""
 
 import collections.abc
 import dataclasses
@@ -13,9 +13,9 @@ LARGEST_INT = 2**31 - 1  # what a counter on a device holds
 
 
 def check_setting(owner: str, name: str, value: Any, parameter: inspect.Parameter) -> None:
-    """Raise a ValueError unless `value` has the type that a parameter is annotated with, and is finite.
+    """Raise a ValueError unless `value` is finite and of the type that a parameter has.
 
-    Infinity is taken where it is the parameter's default.
+    Infinity passes where it is the parameter's default.
     """
     if value is None or parameter.annotation is parameter.empty:
         return
@@ -76,7 +76,10 @@ def _check_finite(owner: str, name: str, number: Any, unlimited: bool) -> None:
 
 
 def matches(value: Any, annotation: Any) -> bool:
-    """Tell whether a value is of an annotated type; of a type that is not known here is whatever is no text."""
+    """Tell whether a value is of an annotated type.
+
+    Where the type is not known here, every value but a text passes.
+    """
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
         return any(matches(value, option) for option in typing.get_args(annotation))
@@ -99,7 +102,10 @@ def matches(value: Any, annotation: Any) -> bool:
 
 
 def describe(annotation: Any) -> str:
-    """Return what an annotation asks for in words; "" where it is none of those that are known here."""
+    """Return what an annotation asks for in words.
+
+    The result is "" where the annotation is none of those that are known here.
+    """
     words = {
         bool: "True or False",
         int: "a whole number",
@@ -109,7 +115,8 @@ def describe(annotation: Any) -> str:
     }
     if annotation in words:
         return words[annotation]
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    origin = typing.get_origin(annotation)
+    inner = typing.get_args(annotation)
     if settings_class(annotation, type(None)) is not None:
         return "a section of settings"
     if origin in (typing.Union, types.UnionType):

@@ -1,4 +1,4 @@
-"""The settings of a walk that is a function: those that it has, of the type that it wants, in their range."""
+"""The settings of a walk that is a function: which it has, of which type and in which range."""
 
 import inspect
 from typing import Any
@@ -21,12 +21,13 @@ RANGES = {
 
 
 def settings_of(function: Any, settings: dict) -> dict:
-    """Return the settings of a function, checked; its name left out.
+    """Return the settings of a function without its name, after checking them.
 
     Raises:
         ValueError: one that it does not have, or that has another type or is out of range.
     """
-    name, parameters = settings["name"], inspect.signature(function).parameters
+    name = settings["name"]
+    parameters = inspect.signature(function).parameters
     known = {key: p for key, p in parameters.items() if key not in NO_SETTINGS}
     if name == "recommended":
         known = {key: p for key, p in known.items() if key in ("nfe", "stochastic", "end")}

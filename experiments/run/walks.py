@@ -1,6 +1,9 @@
-"""From an entry of `config.samplers` to a walk from noise to data: a sampler on a grid of times, adaptive steps or a fitted solver.
+"""From an entry of `config.samplers` to a walk from noise to data.
 
-Every walk is called in the same way, `walk(key, denoise, sde, x, cond=..., index=..., keep=..., progress=...)`, and returns `Samples`.
+A walk is a sampler on a grid of times, a function with adaptive steps, or a fitted solver.
+
+Every walk is called in the same way, `walk(key, denoise, sde, x, cond=..., index=..., keep=...,
+progress=...)`, and returns `Samples`.
 """
 
 import inspect
@@ -97,7 +100,9 @@ class AdaptiveWalk(NamedTuple):
         keep: int | None = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Samples:
-        """Walk x (batch, ...) from noise to data. The steps are nobody's to keep, and how many there will be is not known beforehand.
+        """Walk x (batch, ...) from noise to data.
+
+        No states can be kept, and the number of steps is not known beforehand.
 
         Raises:
             ValueError: states are to be kept.
@@ -105,14 +110,15 @@ class AdaptiveWalk(NamedTuple):
         del progress
         if keep != 0:
             raise ValueError(
-                f"{self.function.__name__} keeps no walk; choose a sampler with a grid, or sampling.keep = 0"
+                f"{self.function.__name__} keeps no walk; choose a sampler with a grid, or "
+                "sampling.keep = 0"
             )
         if "key" in inspect.signature(self.function).parameters:
             return self.function(key, denoise, sde, x, cond=cond, index=index, **self.settings)
         return self.function(denoise, sde, x, cond=cond, **self.settings)
 
     def check(self, sde: SDE) -> None:
-        """Nothing is left to check: the settings were when this was made."""
+        """Check nothing: the settings were checked when this was made."""
 
 
 class FittedWalk(NamedTuple):
@@ -137,7 +143,7 @@ class FittedWalk(NamedTuple):
         return self.solver(denoise, sde, x, cond=cond, keep=keep)
 
     def check(self, sde: SDE) -> None:
-        """Nothing is left to check: the numbers were when the solver was made."""
+        """Check nothing: the numbers were checked when the solver was made."""
 
 
 Walk = GridWalk | AdaptiveWalk | FittedWalk
@@ -149,7 +155,8 @@ def make_walk(setting: Any, sde: SDE, sd: float = 1.0) -> Walk:
     `sd`: the standard deviation of the data, by which recommendations and grids are chosen.
 
     Raises:
-        ValueError: no such sampler or grid, or a setting that it does not have or that is out of range.
+        ValueError: no such sampler or grid, or a setting that it does not have or that is out of
+            range.
     """
     settings = {key: value for key, value in dict(setting).items() if value is not None}
     name = settings.get("name")
@@ -161,21 +168,29 @@ def make_walk(setting: Any, sde: SDE, sd: float = 1.0) -> Walk:
         return FittedWalk(_few_steps(settings))
     if missing := [key for key in OF_A_GRID if key not in settings]:
         raise ValueError(f"the sampler {name!r} needs a value for {', '.join(missing)}")
-    grid, steps = (settings.pop(key) for key in OF_A_GRID)
-    chosen = {"end": end_time(sde, sd)}
-    chosen |= {key: settings.pop(key) for key in ENDS if key in settings}
+    of_grid = {key: settings.pop(key) for key in (*OF_A_GRID, *ENDS) if key in settings}
+    ts = _times(name, of_grid, sde, sd)
+    return GridWalk(sampler=make(samplers, settings, Sampler), ts=ts)
+
+
+def _times(name: Any, settings: dict, sde: SDE, sd: float) -> np.ndarray:
+    """Return the times (steps + 1,) of a grid from the settings `OF_A_GRID` and `ENDS`.
+
+    `name`: that of the sampler, for the messages.
+    """
+    grid = settings["grid"]
+    steps = settings["steps"]
+    ends = {"end": end_time(sde, sd)}
+    ends |= {key: settings[key] for key in ENDS if key in settings}
     check_name("grid", grid, GRIDS)
-    for key, value in chosen.items():
+    for key, value in ends.items():
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ValueError(f"{name} needs a number as {key}, got {value!r}")
     if not isinstance(steps, int) or isinstance(steps, bool) or steps > LARGEST_STEPS:
         raise ValueError(
             f"{name} needs a whole number of at most {LARGEST_STEPS} as steps, got {steps!r}"
         )
-    return GridWalk(
-        sampler=make(samplers, settings, Sampler),
-        ts=getattr(grids, grid)(sde, steps, **chosen, sd=sd),
-    )
+    return getattr(grids, grid)(sde, steps, **ends, sd=sd)
 
 
 def _few_steps(settings: dict) -> FewSteps:

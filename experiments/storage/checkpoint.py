@@ -1,7 +1,10 @@
-"""Checkpoints that can be trusted: written in the background, atomically, and checked bit by bit when read.
+"""Checkpoints that can be trusted.
 
-A checkpoint is written aside, its manifest last, and then moved into place (see `checkpoint_folder`), so that one whose writing was cut off
-never stands among the others; one whose bits differ from its manifest is refused.
+They are written in the background, atomically, and checked bit by bit when read.
+
+A checkpoint is written aside, its manifest last, and then moved into place (see
+`checkpoint_folder`), so that one whose writing was cut off never stands among the others; one whose
+bits differ from its manifest is refused.
 """
 
 import contextlib
@@ -46,7 +49,9 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one run directory, which no other process may write at the same time (see `lock`).
+    """The checkpoints of one run directory.
+
+    No other process may write them at the same time (see `lock`).
 
     Args:
         keep: how many of the newest to keep.
@@ -78,7 +83,8 @@ class Checkpoints:
                 shutil.rmtree(entry)
             elif is_in_the_way(entry):
                 raise RunError(
-                    f"{entry} has the name of a checkpoint, but was not written by this run; rename it"
+                    f"{entry} has the name of a checkpoint, but was not written by this run; "
+                    "rename it"
                 )
         self._staging = self.directory / STAGING
         self._writer = ThreadPoolExecutor(1, "checkpoint")
@@ -93,7 +99,10 @@ class Checkpoints:
             self._pending = self._writer.submit(self._write, step, state, position)
 
     def check(self) -> None:
-        """Raise the error of a checkpoint that could not be written, if there is one; wait for nothing."""
+        """Raise the error of a checkpoint that could not be written, if there is one.
+
+        Wait for nothing.
+        """
         if self._pending is not None and self._pending.done():
             self.wait()
 
@@ -127,10 +136,11 @@ class Checkpoints:
             write_json(folder / MANIFEST, hashes(folder))
             folder.rename(self.directory / str(step))
             self._remove_old()  # only now that there is a newer one
-        except Exception as error:  # whatever the writer's libraries raise, the run has to say where it can go on from
+        except Exception as error:  # whatever the writer's libraries raise
             good = last_good(self.directory.parent)
             raise RunError(
-                f"could not write checkpoint {step} ({error}); {good}. Make room on the disk and start again."
+                f"could not write checkpoint {step} ({error}); {good}. Make room on the disk and "
+                "start again."
             ) from error
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
@@ -143,21 +153,26 @@ class Checkpoints:
 
 
 def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
-    """Read a checkpoint (default: the newest) into the structure, shapes and shardings of `template`, checking every bit.
+    """Read a checkpoint, checking every bit, into the structure of `template`.
+
+    Shapes and shardings are those of the template. `step`: of the checkpoint; None: the newest.
 
     Raises:
-        RunError: there is none, or a file of it is missing or damaged, or it belongs to another network.
+        RunError: there is none, or a file of it is missing or damaged, or it belongs to another
+            network.
     """
     folder = find(Path(workdir).absolute(), step)
     check_bits(folder)
-    stored, wanted = json.loads((folder / ARRAYS).read_text()), _arrays(template)
-    names = sorted(stored.keys() | wanted.keys())
-    if other := [name for name in names if stored.get(name) != wanted.get(name)]:
-        there, here = (arrays.get(other[0], "missing") for arrays in (stored, wanted))
-        raise RunError(
-            f"checkpoint {folder} does not fit the network or optimizer of this configuration: "
-            f"{other[0]} is {there} there, {here} here"
-        )
+    stored = json.loads((folder / ARRAYS).read_text())
+    wanted = _arrays(template)
+    for name in sorted(stored.keys() | wanted.keys()):
+        there = stored.get(name, "missing")
+        here = wanted.get(name, "missing")
+        if there != here:
+            raise RunError(
+                f"checkpoint {folder} does not fit the network or optimizer of this configuration: "
+                f"{name} is {there} there, {here} here"
+            )
     return _read_arrays(folder, template)
 
 
@@ -190,7 +205,7 @@ def _read_arrays(folder: Path, template: Any) -> Restored:
             data=ocp.args.JsonRestore(),
         )
         restored = checkpointer.restore(parent / folder.name, args=args)
-    return Restored(restored["state"], restored["data"])
+    return Restored(state=restored["state"], position=restored["data"])
 
 
 def _checkpointer() -> ocp.Checkpointer:
@@ -199,7 +214,10 @@ def _checkpointer() -> ocp.Checkpointer:
 
 @contextlib.contextmanager
 def _plainly_named(folder: Path) -> Iterator[Path]:
-    """Yield a path of `folder` without signs that Orbax or TensorStore interpret, such as [ ] of a pattern: where it has some, a link."""
+    """Yield a path of `folder` that Orbax and TensorStore take literally.
+
+    They interpret signs such as the [ ] of a pattern: where the path has some, it is a link.
+    """
     if re.fullmatch(r"[\w/. =+-]*", str(folder), re.ASCII):
         yield folder
         return

@@ -1,8 +1,11 @@
-"""What a checkpoint is on disk: `checkpoints/<step>/`, with a mark that says whose it is and a manifest that vouches for every bit.
+"""What a checkpoint is on disk: `checkpoints/<step>/`.
 
-`checkpoint.json` is the mark: the step, and the part of the configuration that the weights belong to. `manifest.json`, written last, holds
-the hash of every other file. Folders and files in `checkpoints/` that lack the mark are somebody else's, whatever they are called, and are
-left alone. (Checkpoints of older versions have no mark; their names and their manifests have to do.)
+It has a mark that says whose it is, and a manifest that vouches for every bit.
+
+`checkpoint.json` is the mark: the step, and the part of the configuration that the weights belong
+to. `manifest.json`, written last, holds the hash of every other file. Folders and files in
+`checkpoints/` that lack the mark are somebody else's, whatever they are called, and are left alone.
+(Checkpoints of older versions have no mark; their names and their manifests have to do.)
 """
 
 import hashlib
@@ -15,9 +18,7 @@ from ..errors import RunError
 
 MANIFEST = "manifest.json"
 MARK = "checkpoint.json"
-ARRAYS = (
-    "arrays.json"  # shapes and types; a file like the others, so that the manifest vouches for it
-)
+ARRAYS = "arrays.json"  # shapes and types; the manifest vouches for it, as for the other files
 STAGING = ".unfinished"  # beside the checkpoints: what is being written, and what is being removed
 
 _STEP = re.compile(r"0|[1-9][0-9]*")
@@ -38,7 +39,10 @@ def complete_steps(workdir: Path) -> list[int]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether `folder` is a checkpoint of ours, under its own name, that was written to its end."""
+    """Tell whether `folder` is a checkpoint of ours that was written to its end.
+
+    It has to lie under its own name.
+    """
     return (folder / MANIFEST).is_file() and _marked_step(folder) in (None, int(folder.name))
 
 
@@ -82,8 +86,8 @@ def find(workdir: Path, step: int | None) -> Path:
         which = "" if step is None else f" of step {step}"
         others = f"; it has those of {', '.join(map(str, steps))}" if steps else ""
         raise RunError(
-            f"{workdir} holds no complete checkpoint{which}{others}; train it first (--mode=train), "
-            "or name another --workdir"
+            f"{workdir} holds no complete checkpoint{which}{others}; train it first "
+            "(--mode=train), or name another --workdir"
         )
     return folder_of(workdir, step)
 
@@ -108,13 +112,15 @@ def weights_hash(folder: Path) -> str:
 def check_bits(folder: Path) -> None:
     """Raise a RunError unless every file of a complete checkpoint is as it was written."""
     expected = _manifest(folder)
-    found = hashes(folder)
-    names = sorted(expected.keys() | found.keys())
-    refuse_damage(folder, [name for name in names if expected.get(name) != found.get(name)])
+    actual = hashes(folder)
+    names = sorted(expected.keys() | actual.keys())
+    refuse_damage(folder, [name for name in names if expected.get(name) != actual.get(name)])
 
 
 def weights_config(folder: Path) -> dict[str, Any] | None:
-    """Return the part of the configuration that the weights of a complete checkpoint belong to; None in one that does not say.
+    """Return the part of the configuration that the weights of a complete checkpoint belong to.
+
+    Return None in one that does not say.
 
     Raises:
         RunError: it changed since it was written.

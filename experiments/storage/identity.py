@@ -1,7 +1,8 @@
 """What a stored result depends on, so that it is never taken for that of something else.
 
-Weights are known by the hash of their checkpoint's manifest, data by the hash of their examples, the configuration by the hash of its
-decisive part, and the code by the hash of its source: of the libraries, and of the modules here that compute.
+Weights are known by the hash of their checkpoint's manifest, data by the hash of their examples,
+the configuration by the hash of its decisive part, and the code by the hash of its source: of the
+libraries, and of the modules here that compute.
 """
 
 import functools

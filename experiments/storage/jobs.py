@@ -1,6 +1,7 @@
 """Jobs whose parts are kept: a folder with a note of what the parts depend on, and one file a part.
 
-A job that is started again goes on with the parts that it finds, if its note is the same; otherwise they are moved aside.
+A job that is started again goes on with the parts that it finds, if its note is the same; otherwise
+they are moved aside.
 """
 
 import io
@@ -44,7 +45,10 @@ def claim(folder: Path, note: dict[str, Any], results: str = "batch_*") -> None:
 
 
 def read_note(folder: Path) -> dict[str, Any] | None:
-    """Return the note of the job in `folder`: None without one, and an empty one where it is damaged."""
+    """Return the note of the job in `folder`.
+
+    The result is None without one, and an empty note where it is damaged.
+    """
     try:
         note = json.loads((folder / NOTE).read_bytes())
     except FileNotFoundError:

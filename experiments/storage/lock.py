@@ -1,7 +1,8 @@
 """One process at a time: the operating system's lock on one job of a run directory.
 
-The lock is on a file `.<job>.lock`, which says who holds it. The system lets go of it when its process ends, however that ends, so that a
-file left by a killed process holds nobody up. Different jobs have different locks: a run can be sampled while it is trained.
+The lock is on a file `.<job>.lock`, which says who holds it. The system lets go of it when its
+process ends, however that ends, so that a file left by a killed process holds nobody up. Different
+jobs have different locks: a run can be sampled while it is trained.
 """
 
 import contextlib
@@ -28,7 +29,9 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # by some network fi
 
 @contextlib.contextmanager
 def locked(workdir: Path, job: str, room: int = 0) -> Iterator[None]:
-    """Hold the lock of `job` in `workdir`, which is made if it is missing, and removed again if nothing was written.
+    """Hold the lock of `job` in `workdir`.
+
+    The folder is made if it is missing, and removed again if nothing was written.
 
     Args:
         workdir: a run directory, or another folder that is written to.
@@ -36,7 +39,8 @@ def locked(workdir: Path, job: str, room: int = 0) -> Iterator[None]:
         room: bytes that there has to be room for.
 
     Raises:
-        RunError: another process holds the lock, which the message names, or `workdir` cannot be written to, or has no room.
+        RunError: another process holds the lock, which the message names, or `workdir` cannot be
+            written to, or has no room.
     """
     made = _missing(workdir)
     path = workdir / f".{urllib.parse.quote(job, safe=' ')[:200]}.lock"
@@ -81,7 +85,8 @@ def _acquire(path: Path, job: str) -> int:
             holder = _holder(descriptor)
             os.close(descriptor)
             raise RunError(
-                f"{path.parent} is in use: {holder} runs {job!r} there; wait until it ends, or name another --workdir"
+                f"{path.parent} is in use: {holder} runs {job!r} there; wait until it ends, or "
+                "name another --workdir"
             ) from None
         except OSError as error:
             if error.errno in _UNSUPPORTED:

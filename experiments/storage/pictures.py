@@ -1,7 +1,10 @@
-"""Pictures of samples, as PNG, and a walk from noise to data, as GIF. Whatever the samples are, there is a picture.
+"""Pictures of samples, as PNG, and a walk from noise to data, as GIF.
 
-Images (H, W, C) are shown as a grid, in their first three channels as red, green and blue; of two channels blue stays black. Vectors are
-shown as points by their first two coordinates, and numbers by a histogram; examples of any other shape count as vectors.
+Whatever the samples are, there is a picture.
+
+Images (H, W, C) are shown as a grid, in their first three channels as red, green and blue; of two
+channels blue stays black. Vectors are shown as points by their first two coordinates, and numbers
+by a histogram; examples of any other shape count as vectors.
 """
 
 import io
@@ -33,29 +36,33 @@ def to_uint8(x: np.ndarray, codec: Codec) -> np.ndarray:
 
 
 def grid(images: np.ndarray, size: int = 512) -> np.ndarray:
-    """Tile uint8 images (batch, H, W, 3) into one nearly square picture, magnified by a whole factor to about `size` pixels."""
+    """Tile uint8 images (batch, H, W, 3) into one nearly square picture.
+
+    They are magnified by a whole factor, to about `size` pixels.
+    """
     columns = max(1, math.ceil(math.sqrt(len(images))))
     rows = max(1, math.ceil(len(images) / columns))
     height, width = images.shape[1:3]
     zoom = max(1, size // max(columns * width, rows * height))
     gap = max(1, zoom // 2)
     images = images.repeat(zoom, axis=1).repeat(zoom, axis=2)
-    canvas = np.full(
-        (rows * (height * zoom + gap) + gap, columns * (width * zoom + gap) + gap, 3), 255, np.uint8
-    )
+    down = height * zoom + gap  # from one image to the next
+    right = width * zoom + gap
+    canvas = np.full((rows * down + gap, columns * right + gap, 3), 255, np.uint8)
     for i, image in enumerate(images):
-        top, left = (
-            (gap + (i // columns) * (height * zoom + gap)),
-            gap + (i % columns) * (width * zoom + gap),
-        )
+        top = gap + (i // columns) * down
+        left = gap + (i % columns) * right
         canvas[top : top + height * zoom, left : left + width * zoom] = image
     return canvas
 
 
 def scatter(x: np.ndarray, limit: float | None = None) -> np.ndarray:
-    """Draw points (batch, 2 or more) by their first two coordinates; return the picture as uint8 (height, width, 3).
+    """Draw points (batch, 2 or more) by their first two coordinates.
 
-    Points that are not finite are left out. `limit`: the plane is shown from -limit to limit; by default it holds all points.
+    Return the picture as uint8 (height, width, 3).
+
+    Points that are not finite are left out. `limit`: the plane is shown from -limit to limit; by
+    default it holds all points.
     """
     points = _finite(x[:, :2])
     limit = _limit(points, limit)
@@ -71,7 +78,10 @@ def scatter(x: np.ndarray, limit: float | None = None) -> np.ndarray:
 
 
 def histogram(x: np.ndarray, limit: float | None = None) -> np.ndarray:
-    """Draw how often numbers (batch,) lie where, from -limit to limit; return the picture as uint8 (height, width, 3)."""
+    """Draw how often numbers (batch,) lie where, from -limit to limit.
+
+    Return the picture as uint8 (height, width, 3).
+    """
     numbers = _finite(x.reshape(len(x), 1))[:, 0]
     limit = _limit(numbers, limit)
 
@@ -127,8 +137,12 @@ def save_png(path: Path, image: np.ndarray) -> None:
 
 
 def save_gif(path: Path, walk: np.ndarray, codec: Codec, frames: int = 40) -> None:
-    """Write a walk (states, batch, ...), noise first, as an animation of about `frames` frames that rests on its last."""
-    chosen = np.asarray(walk[np.unique(np.linspace(0, len(walk) - 1, frames).astype(int))])
+    """Write a walk (states, batch, ...), noise first, as an animation.
+
+    It has about `frames` frames and rests on its last.
+    """
+    rows = np.unique(np.linspace(0, len(walk) - 1, frames).astype(int))
+    chosen = np.asarray(walk[rows])
     chosen = np.nan_to_num(chosen.astype(np.float64), nan=0.0, posinf=1e9, neginf=-1e9)
     if chosen.ndim == 5:  # images: a wide prior's noise would be black and white without this
         extent = np.quantile(np.abs(chosen), 0.99, axis=(1, 2, 3, 4), keepdims=True)

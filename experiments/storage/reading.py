@@ -17,18 +17,21 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
         RunError: it cannot be read, or is something else; the message ends with `remedy`.
     """
     try:
-        found = json.loads(path.read_bytes(), parse_constant=_refuse)
+        value = json.loads(path.read_bytes(), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:  # torn, not UTF-8, or NaN in it
         raise RunError(f"{path} is damaged ({error}); {remedy}") from error
     except OSError as error:
         raise RunError(f"cannot read {path} ({error}); {remedy}") from error
-    if not isinstance(found, dict):
-        raise RunError(f"{path} is damaged: it should hold an object, got {found!r:.60}; {remedy}")
-    return found
+    if not isinstance(value, dict):
+        raise RunError(f"{path} is damaged: it should hold an object, got {value!r:.60}; {remedy}")
+    return value
 
 
 def read_arrays(path: Path, names: set[str]) -> dict[str, Any] | None:
-    """Return the arrays `names` of an .npz file, or None if it is torn or lacks one; the file's checksums vouch for every bit."""
+    """Return the arrays `names` of an .npz file, or None if it is torn or lacks one.
+
+    The file's checksums vouch for every bit.
+    """
     import numpy as np  # only here: a configuration is read before any library of numbers
 
     try:

@@ -13,14 +13,19 @@ from .workdir import run_directory
 
 
 def read_saved(workdir: Path, *, trust: bool = False) -> ConfigDict:
-    """Return the configuration of a run directory, settings that are newer than it at their defaults.
+    """Return the configuration of a run directory.
+
+    Settings that are newer than it have their defaults.
 
     Args:
-        trust: let it name classes by their path, "package.module:Class". Building such a run imports that module, and importing executes
-            it, so that a directory from somebody else could do anything; therefore it has to be asked for.
+        workdir: the run directory.
+        trust: let it name classes by their path, "package.module:Class". Building such a run
+            imports that module, and importing executes it, so that a directory from somebody else
+            could do anything; therefore it is not allowed by default.
 
     Raises:
-        RunError: no run directory, or a configuration that cannot be read or names foreign code without `trust`.
+        RunError: no run directory, or a configuration that cannot be read or names foreign code
+            without `trust`.
     """
     workdir = run_directory(workdir)
     saved = read_config(workdir)
@@ -30,11 +35,12 @@ def read_saved(workdir: Path, *, trust: bool = False) -> ConfigDict:
 
 
 def refuse_foreign_code(setting: Any, file: Path) -> None:
-    """Raise a RunError if a saved setting names a class by its path, which its user has not allowed to be imported."""
+    """Raise a RunError if a saved setting names a class by its path, which `trust` would allow."""
     for path, name in foreign_names(setting):
         raise RunError(
-            f"{file} names code that is not part of this package, {path} = {name!r}, and opening the run would execute it; "
-            "if you trust that code, add --trust, or load(workdir, trust=True)"
+            f"{file} names code that is not part of this package, {path} = {name!r}, and opening "
+            "the run would execute it; if you trust that code, add --trust, or load(workdir, "
+            "trust=True)"
         )
 
 
@@ -52,6 +58,11 @@ def foreign_names(setting: Any, path: str = "config") -> Iterator[tuple[str, str
 
 
 def needs_trust(workdir: Path) -> bool:
-    """Tell whether a run directory names classes by their path, so that it is opened only with --trust."""
+    """Tell whether a run directory names classes by their path, which only --trust opens.
+
+    A folder that has no configuration, because only results are written to it, names none.
+    """
+    if not (run_directory(workdir) / CONFIG).exists():
+        return False
     saved = read_config(run_directory(workdir))
     return any(foreign_names(json.loads(saved.to_json_best_effort())))

@@ -1,6 +1,9 @@
-"""The `config.json` of a run directory: read with one check of its form, and held against the weights that it belongs to.
+"""The `config.json` of a run directory.
 
-Settings that are newer than the file take their defaults, sections that are missing do not: without them nobody knows what was trained.
+It is read with one check of its form, and held against the weights that it belongs to.
+
+Settings that are newer than the file take their defaults, sections that are missing do not: without
+them nobody knows what was trained.
 """
 
 import json
@@ -22,7 +25,8 @@ CONFIG = "config.json"
 NAMED = ("data", "sde", "net")
 # Sections that have a name and, beside it, settings with defaults that fit any.
 NAMED_WITH_DEFAULTS = ("objective", "optim")
-# What decides how weights are used; the rest decides how they came about, or is for the user to choose.
+# What decides how weights are used; the rest decides how they came about, or is for the user to
+# choose.
 DECISIVE = ("sde", "net", "denoiser", "facts")
 FACTS = ("shape", "levels", "num_classes", "sd")
 
@@ -72,7 +76,10 @@ def with_defaults(saved: dict[str, Any]) -> ConfigDict:
 
 
 def form_errors(saved: dict[str, Any]) -> list[str]:
-    """Return what is wrong with the form of a saved configuration: missing sections, and values of another type than the defaults."""
+    """Return, in words, what is wrong with the form of a saved configuration.
+
+    Sections may be missing, and values of another type than the defaults.
+    """
     wrong = []
     for key, default in _defaults().items():
         place = f"config.{key}"
@@ -87,20 +94,19 @@ def form_errors(saved: dict[str, Any]) -> list[str]:
                 wrong += _name_errors(f"{place}.{name}", sampler)
         elif key == "facts":
             wrong += _fact_errors(saved[key])
+        elif key in NAMED:
+            wrong += _name_errors(place, saved[key])
         else:
-            if key in NAMED:
-                wrong += _name_errors(place, saved[key])
-            if key not in NAMED:
-                for name in saved[key].keys() & default.keys():
-                    wrong += _value_errors(f"{place}.{name}", saved[key][name], default[name])
+            for name in saved[key].keys() & default.keys():
+                wrong += _value_errors(f"{place}.{name}", saved[key][name], default[name])
     return wrong
 
 
 def decisive(config: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that the weights belong to, as plain JSON."""
     filled = json.loads(with_defaults(config).to_json_best_effort())
-    kept = {section: filled[section] for section in DECISIVE}
-    return {**kept, "conditional": filled["train"]["conditional"]}
+    sections = {section: filled[section] for section in DECISIVE}
+    return {**sections, "conditional": filled["train"]["conditional"]}
 
 
 def check_belongs(
@@ -109,7 +115,7 @@ def check_belongs(
     step: int | None = None,
     sections: tuple[str, ...] | None = None,
 ) -> None:
-    """Raise a RunError unless a configuration is the one that the weights of a checkpoint were made with.
+    """Raise a RunError unless the weights of a checkpoint were made with a configuration.
 
     Args:
         workdir: the run directory.
@@ -128,8 +134,9 @@ def check_belongs(
         here = {section: here[section] for section in sections}
     if changes := differences(made_with, here):
         raise RunError(
-            f"the configuration does not fit the network that {folder} holds: {'; '.join(changes[:5])}. "
-            f"Set it back in {workdir / CONFIG}, where that says so, or in the command"
+            f"the configuration does not fit the network that {folder} holds: "
+            f"{'; '.join(changes[:5])}. Set it back in {workdir / CONFIG}, where that says so, or "
+            "in the command"
         )
 
 

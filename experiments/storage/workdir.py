@@ -23,8 +23,8 @@ def run_directory(workdir: str | Path) -> Path:
         )
     if _STORE.match(text):
         raise RunError(
-            f"--workdir={text} is no folder of this machine; name a local one (or one that is mounted), "
-            "and copy it to the store afterwards"
+            f"--workdir={text} is no folder of this machine; name a local one (or one that is "
+            "mounted), and copy it to the store afterwards"
         )
     try:
         path = Path(text).expanduser()
@@ -34,7 +34,8 @@ def run_directory(workdir: str | Path) -> Path:
         size = len(name.encode("utf-8", "surrogateescape"))
         if size > _LONGEST:
             raise RunError(
-                f"--workdir holds a name of {size} bytes, file systems take {_LONGEST}; shorten {name[:40]}..."
+                f"--workdir holds a name of {size} bytes, file systems take {_LONGEST}; shorten "
+                f"{name[:40]}..."
             )
     if path.exists() and not path.is_dir():
         raise RunError(f"--workdir={text} is a file; name a folder, which is made if it is missing")
@@ -42,7 +43,9 @@ def run_directory(workdir: str | Path) -> Path:
 
 
 def check_plain_name(what: str, name: object) -> str:
-    """Return `name` if a file can be called so anywhere: letters, digits, and _ . + = - between them.
+    """Return `name` if a file can be called so anywhere.
+
+    It holds letters, digits, and _ . + = - between them.
 
     Raises:
         RunError: it cannot.

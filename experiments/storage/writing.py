@@ -12,13 +12,17 @@ from typing import Any
 
 from ..errors import RunError
 
-# What `write_bytes` leaves behind if the process is killed in the middle of it: .NAME.PID.unfinished, in older versions .batch_N.npz.PID.
+# What `write_bytes` leaves behind if the process is killed in the middle of it:
+# .NAME.PID.unfinished, in older versions .batch_N.npz.PID.
 _UNFINISHED = re.compile(r"\..+\.\d+\.unfinished|\.batch_\d{7}\.npz\.\d+")
 _OLD = 60.0  # seconds after which nobody is writing such a file any more
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` in one piece: beside it first, then moved over it; an OSError names `path`."""
+    """Write `data` to `path` in one piece: beside it first, then moved over it.
+
+    An OSError names `path`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
@@ -39,12 +43,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON to `path` in one piece: a number that is not finite, which JSON has not, is null."""
+    """Write `value` as indented JSON to `path` in one piece.
+
+    A number that is not finite, which JSON has not, is null.
+    """
     write_text(path, json.dumps(without_nan(value), indent=2, allow_nan=False) + "\n")
 
 
 def without_nan(value: Any) -> Any:
-    """Return nested containers with None for each number that is not finite, and plain numbers for those of NumPy."""
+    """Return nested containers with None for each number that is not finite.
+
+    Numbers of NumPy become plain ones.
+    """
     if isinstance(value, dict):
         return {name: without_nan(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
@@ -56,7 +66,10 @@ def without_nan(value: Any) -> Any:
 
 
 def check_free(folder: Path, names: tuple[str, ...]) -> None:
-    """Raise a RunError if a folder holds anything of these names already: nothing is written over what may be someone else's."""
+    """Raise a RunError if a folder holds anything of these names already.
+
+    So nothing is written over what may be someone else's.
+    """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; name a folder that is to be made")
     for name in names:
@@ -67,7 +80,10 @@ def check_free(folder: Path, names: tuple[str, ...]) -> None:
 
 
 def clear_leftovers(folder: Path, age: float = _OLD) -> None:
-    """Remove what killed processes left half written in `folder`: files that bear the mark of `write_bytes` and are `age` seconds old."""
+    """Remove what killed processes left half written in `folder`.
+
+    These are files that bear the mark of `write_bytes` and are `age` seconds old.
+    """
     for path in folder.iterdir():
         if _UNFINISHED.fullmatch(path.name) and path.is_file():
             with contextlib.suppress(FileNotFoundError):  # another process was faster

@@ -1,4 +1,6 @@
-"""What a child of the `command` fixture does: run the command line with output to files, under a file-size limit if one is given."""
+"""What a child of the `command` fixture does: run the command line with output to files, under a
+file-size limit if one is given.
+"""
 
 import os
 import resource

@@ -1,6 +1,8 @@
-"""Runs to test with: a tiny configuration, trained once, and the command line in processes of its own.
+"""Runs to test with: a tiny configuration, trained once, and the command line in processes of its
+own.
 
-A process takes seconds to import everything, so they are forked from a server that has done so; `test_command.py` starts one afresh.
+A process takes seconds to import everything, so they are forked from a server that has done so;
+`test_command.py` starts one afresh.
 """
 
 import itertools
@@ -18,7 +20,7 @@ from experiments import main
 from experiments.configs import toy
 from experiments.modes import MODES
 from experiments.modes.train import train
-from experiments.run.build import build, make_dataset, measure
+from experiments.run.build import build, make_dataset, measure_facts
 from experiments.run.devices import make_mesh, replicated
 from experiments.run.loading import load
 from experiments.state import init_state
@@ -78,12 +80,14 @@ def tiny_flags():
 def tiny_run():
     """Return the objects of the tiny configuration, not trained."""
     config = _tiny_config()
-    return build(config, measure(config, make_dataset(config)))
+    return build(config, measure_facts(config, make_dataset(config)))
 
 
 @pytest.fixture(scope="session")
 def state_of():
-    """Return the function (workdir, step) -> what a checkpoint holds, as NumPy arrays, and the position in the data."""
+    """Return the function (workdir, step) -> what a checkpoint holds, as NumPy arrays, and the
+    position in the data.
+    """
 
     def state_of(workdir, step=None):
         run = load(workdir, step).run
@@ -134,7 +138,9 @@ class Command:
 
 @pytest.fixture
 def in_process(monkeypatch, capfd):
-    """Return the function (*flags) -> Finished that runs the command line in this process, without its settings of JAX."""
+    """Return the function (*flags) -> Finished that runs the command line in this process, without
+    its settings of JAX.
+    """
     monkeypatch.setattr(main, "_set_up", lambda: None)
 
     def run(*flags) -> Finished:

@@ -1,4 +1,6 @@
-"""Every configuration and every variant of it builds; the small ones train; what is wrong in one is said before anything is spent."""
+"""Every configuration and every variant of it builds; the small ones train; what is wrong in one is
+said before anything is spent.
+"""
 
 import importlib
 import json
@@ -16,7 +18,7 @@ from experiments.configs.common import SDES, base_config
 from experiments.errors import RunError
 from experiments.modes.train import train
 from experiments.run import build as building
-from experiments.run.build import build, make_dataset, measure
+from experiments.run.build import build, make_dataset, measure_facts
 from experiments.run.check import AT_LEAST, check_run, check_settings
 
 CONFIGS = Path(common.__file__).parent
@@ -67,7 +69,7 @@ def abstractly(monkeypatch):
 @pytest.mark.parametrize("name, variant", VARIANTS)
 def test_every_variant_of_every_configuration_builds(name, variant, abstractly):
     config, vectors = get_config(name, variant), name == "toy" or "vectors" in variant
-    facts = building.Facts((2,) if vectors else (32, 32, 3), None if vectors else 256, 10, 0.5)
+    facts = building.DataFacts((2,) if vectors else (32, 32, 3), None if vectors else 256, 10, 0.5)
     check_settings(config)
     run = build(config, facts, abstract=True)
     check_run(run)
@@ -81,12 +83,10 @@ def test_every_variant_of_every_configuration_builds(name, variant, abstractly):
 
 
 def test_the_full_size_network_has_the_published_size(abstractly):
-    run = build(
-        get_config("cifar10", "vp"), abstract=True
-    )  # its facts are declared: no data are needed
-    assert sum(p.size for p in jax.tree.leaves(run.split.params)) == pytest.approx(
-        61.8e6, rel=0.02
-    )  # Song et al. 2021: 61.8 M
+    # its facts are declared: no data are needed
+    run = build(get_config("cifar10", "vp"), abstract=True)
+    # Song et al. 2021: 61.8 M
+    assert sum(p.size for p in jax.tree.leaves(run.split.params)) == pytest.approx(61.8e6, rel=0.02)
 
 
 @pytest.mark.parametrize("variant", ["ve,moons", "subvp,swiss_roll", "vp,checkerboard"])
@@ -159,7 +159,8 @@ def test_vectors_of_ones_own_train(tmp_path):
             "sde",
             "name",
             "VPP",
-            "sde_lib has no SDE 'VPP'; choose one of Cosine, Discrete, EDM, Rectified, SubVP, VE, VP",
+            "sde_lib has no SDE 'VPP'; choose one of Cosine, Discrete, EDM, Rectified, SubVP, VE, "
+            "VP",
         ),
         (
             "net",
@@ -180,13 +181,15 @@ def test_vectors_of_ones_own_train(tmp_path):
             "objective",
             "weighting",
             "snr",
-            "unknown weighting 'snr'; choose one of likelihood, min_snr, noise, prediction, sigmoid, x0",
+            "unknown weighting 'snr'; choose one of likelihood, min_snr, noise, prediction, "
+            "sigmoid, x0",
         ),
         (
             "objective",
             "times",
             {"name": "Unifrom"},
-            "no TimeDistribution 'Unifrom'; choose one of Binned, Levels, LogNormal, LogUniform, Uniform",
+            "no TimeDistribution 'Unifrom'; choose one of Binned, Levels, LogNormal, LogUniform, "
+            "Uniform",
         ),
         (
             "samplers",
@@ -258,7 +261,8 @@ def test_vectors_of_ones_own_train(tmp_path):
             "train",
             "batch_size",
             10_000,
-            "batch_size 10000 is larger than split 'train', which has 640 examples; lower batch_size",
+            "batch_size 10000 is larger than split 'train', which has 640 examples; lower "
+            "batch_size",
         ),
     ],
 )
@@ -302,12 +306,12 @@ def test_what_is_declared_of_the_data_is_compared_with_them(tiny_config):
         UserWarning,
         match="config.denoiser.sigma_data is 0.3, but the data have standard deviation 0.99",
     ):
-        facts = measure(config, make_dataset(config))
+        facts = measure_facts(config, make_dataset(config))
     assert facts.shape == (2,) and facts.levels is None and facts.num_classes == 8
     config = tiny_config()
     config.facts = facts._asdict() | {"num_classes": 9}
     with pytest.warns(UserWarning, match="config.facts.num_classes is 9, but the data have 8"):
-        assert measure(config, make_dataset(config)).num_classes == 8
+        assert measure_facts(config, make_dataset(config)).num_classes == 8
     assert build(tiny_config(), facts).config.denoiser.sigma_data == facts.sd  # 0: measured
 
 
@@ -317,14 +321,14 @@ def test_classes_are_asked_of_data_that_have_none(tiny_config):
     with pytest.raises(
         ValueError, match="config.train.conditional is set, but the data have no labels"
     ):
-        build(config, measure(config, make_dataset(config)))
+        build(config, measure_facts(config, make_dataset(config)))
 
 
 @pytest.mark.parametrize("label, good", [(-1, True), (0, True), (7, True), (8, False), (-2, False)])
 def test_the_label_to_sample_is_one_of_the_classes(label, good, tiny_config):
     config = tiny_config()
     config.train.conditional, config.sampling.label = True, label
-    run = build(config, measure(config, make_dataset(config)))
+    run = build(config, measure_facts(config, make_dataset(config)))
     if good:
         return check_run(run)
     with pytest.raises(
@@ -349,6 +353,5 @@ def test_sections_become_objects_nested_ones_too():
             {"name": "PredictorCorrector", "predictor": {"name": "DDIM"}},
             samplers.Sampler,
         )
-    assert (
-        building.make(sde_lib, {"name": "VP", "beta_max": None}, sde_lib.SDE).beta_max == 20
-    )  # None: not given
+    # None: not given
+    assert building.make(sde_lib, {"name": "VP", "beta_max": None}, sde_lib.SDE).beta_max == 20

@@ -1,4 +1,6 @@
-"""`make demo` without its twelve minutes: what it is told to do, in which order, and the picture that it draws."""
+"""`make demo` without its twelve minutes: what it is told to do, in which order, and the picture
+that it draws.
+"""
 
 from types import SimpleNamespace
 
@@ -42,13 +44,13 @@ def test_the_demo_trains_evaluates_and_shows(monkeypatch, tmp_path, capsys):
     assert [entry[0] for entry in done] == ["train", "load", "evaluate", "show"]
     assert done[0][2] == tmp_path and done[2][1:] == ("run", tmp_path)
     assert done[3][1:] == ("report", tmp_path)
-    told = capsys.readouterr().out
-    assert "(7 steps)" in told and "see digits.png" in told
+    printed = capsys.readouterr().out
+    assert "(7 steps)" in printed and "see digits.png" in printed
 
 
 def test_the_picture_shows_real_digits_beside_those_of_each_sampler(monkeypatch, tmp_path):
     """White is the highest of the 17 grey levels; samples are shown as the data set has them."""
-    drawn, figures = [], []
+    panels, figures = [], []
 
     class Kept(Figure):
         def __init__(self, *args, **kwargs):
@@ -56,7 +58,7 @@ def test_the_picture_shows_real_digits_beside_those_of_each_sampler(monkeypatch,
             figures.append(self)
 
     monkeypatch.setattr(demo, "Figure", Kept)
-    monkeypatch.setattr(demo.pictures, "grid", lambda x: drawn.append(x) or x[0])
+    monkeypatch.setattr(demo.pictures, "grid", lambda x: panels.append(x) or x[0])
     folder = tmp_path / "samples" / "pc"
     folder.mkdir(parents=True)
     white = np.full((60, 8, 8, 1), 1.0, np.float32)
@@ -67,7 +69,7 @@ def test_the_picture_shows_real_digits_beside_those_of_each_sampler(monkeypatch,
     bits = {"bits_per_dim": 1.938, "std_error": 0.016}
     path = demo.show({"samplers": {"pc": row}, "likelihood": bits}, tmp_path)
     assert path.read_bytes().startswith(b"\x89PNG")
-    real, fake = drawn
+    real, fake = panels
     source = make_dataset(demo.demo_config()).source("fit")
     expected = np.stack([source[i]["x"] for i in range(49)]) * (255 / 16)
     np.testing.assert_array_equal(real, np.repeat(expected.astype(np.uint8), 3, axis=-1))

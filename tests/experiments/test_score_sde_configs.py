@@ -87,9 +87,9 @@ def test_every_published_setting_has_a_variant_whose_process_and_walk_exist():
                 process.label(np.float32(ts[:-1])), np.arange(process.n)[::-1][: len(ts) - 1]
             )
         seen.add(repr(config.to_dict()))
-    assert (
-        len(seen) == 39 - 4
-    )  # where only the pictures differ: faces at 256 and at 1024 pixels, and DDPM on three sets of them
+    # where only the pictures differ: faces at 256 and at 1024 pixels, and DDPM on three sets of
+    # them
+    assert len(seen) == 39 - 4
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,9 @@ def test_a_published_setting_builds(variant, parameters, sigma_max):
 @pytest.mark.parametrize("name", ["ncsnpp_ve_cifar", "ddpm"])
 @pytest.mark.parametrize("discrete", [False, True])
 def test_a_setting_says_what_the_original_file_converts_to(name, discrete):
-    """Of the networks that score_sde names by the same knobs: what the conversion makes of its file, at the published size."""
+    """Of the networks that score_sde names by the same knobs: what the conversion makes of its
+    file, at the published size.
+    """
     file = Path(__file__).parents[1] / "fixtures" / "networks" / f"{name}.config.json"
     theirs = json.loads(file.read_text())
     theirs["model"] |= {
@@ -131,12 +133,10 @@ def test_a_setting_says_what_the_original_file_converts_to(name, discrete):
         theirs["sampling"]["predictor"] = (
             "ancestral_sampling" if name == "ddpm" else "reverse_diffusion"
         )
-    ours, want = (
-        get_config(
-            {"ddpm": "vp,ddpm", "ncsnpp_ve_cifar": "ve,ncsnpp"}[name] + ",discrete" * discrete
-        ),
-        from_score_sde(theirs),
+    ours = get_config(
+        {"ddpm": "vp,ddpm", "ncsnpp_ve_cifar": "ve,ncsnpp"}[name] + ",discrete" * discrete
     )
+    want = from_score_sde(theirs)
 
     def filled(c):
         settings = _filled(c.net.to_dict()) | {"conditioning.fourier_scale": 16}

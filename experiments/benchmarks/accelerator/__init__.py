@@ -1,6 +1,7 @@
-"""What an accelerator does with the toolkit: first whether its answers are right, then how fast it gives them.
+"""What an accelerator does with the toolkit: are its answers right, and how fast do they come?
 
     python -m experiments.benchmarks.accelerator --out=DIR
 
-Each part runs in a process of its own with a time limit of its own; results are printed and written as they come.
+Each part runs in a process of its own with a time limit of its own; results are printed and written
+as they come.
 """

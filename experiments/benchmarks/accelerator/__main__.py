@@ -1,7 +1,9 @@
-"""Run the parts one after the other, the cheapest and most telling first, each for as long as its limit allows.
+"""Run the parts one after the other, each for as long as its limit allows.
 
-python -m experiments.benchmarks.accelerator --out=DIR                  # about 25 minutes on one H100; fewer --parts, less
-python -m experiments.benchmarks.accelerator --out=DIR --tiny           # tries the script on a CPU
+python -m experiments.benchmarks.accelerator --out=DIR          # about 25 minutes on one H100
+python -m experiments.benchmarks.accelerator --out=DIR --tiny   # tries the script on a CPU
+
+The cheapest and most telling parts come first. Fewer --parts take less time.
 """
 
 import importlib.util
@@ -35,14 +37,15 @@ PLAN: dict[str, tuple[str, int]] = {
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run the parts that the command line names, and gather the results after each."""
 
     def more(parser):
         parser.add_argument("--parts", nargs="*", choices=list(PLAN), default=list(PLAN))
         parser.add_argument("--budget", type=float, default=1500, help="seconds in all")
 
     options = parse(__doc__, more)
-    records, start = Records(options.out), time.monotonic()
+    records = Records(options.out)
+    start = time.monotonic()
     for part in options.parts:
         command, limit = PLAN[part]
         left = options.budget - (time.monotonic() - start)
@@ -58,7 +61,10 @@ def main() -> None:
 
 
 def _run(command: str, limit: float, options) -> tuple[str, float]:
-    """Run a part in a process of its own, so that it starts with all memory and cannot take others down."""
+    """Run a part in a process of its own; return how it ended, and its seconds.
+
+    So it starts with all memory, and cannot take others down.
+    """
     module, *flags = command.split()
     if options.tiny:
         sized = module not in ("ceilings", "correctness")

@@ -21,7 +21,7 @@ KINDS = {
 
 
 def main() -> None:
-    """Measure, and store."""
+    """Measure the products and the copy, and store the rates."""
     options = parse(__doc__)
     set_up_jax()
     records = Records(options.out)

@@ -1,11 +1,16 @@
-"""Results as they come: one JSON object a line while parts run, one JSON file and one table at the end."""
+"""Results as they come: one JSON object a line while parts run.
+
+At the end there are one JSON file and one Markdown file with a table for each part.
+"""
 
 import json
 import math
 from pathlib import Path
 from typing import Any
 
-LINES, WHOLE, TABLE = "accelerator.jsonl", "accelerator.json", "accelerator.md"
+LINES = "accelerator.jsonl"
+WHOLE = "accelerator.json"
+MARKDOWN = "accelerator.md"
 
 
 class Records:
@@ -27,19 +32,19 @@ class Records:
 
 
 def gather(folder: Path) -> list[dict]:
-    """Write what has been stored so far as one JSON file and one table; return it."""
+    """Write what has been stored so far as one JSON and one Markdown file; return it."""
     lines = folder / LINES
-    records = (
-        [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
-    )
+    records = []
+    if lines.exists():
+        records = [json.loads(line) for line in lines.read_text().splitlines()]
+    tables = [_table(part, records) for part in _parts(records)]
     (folder / WHOLE).write_text(json.dumps(records, indent=1) + "\n")
-    (folder / TABLE).write_text(
-        "\n\n".join(_table(part, records) for part in _parts(records)) + "\n"
-    )
+    (folder / MARKDOWN).write_text("\n\n".join(tables) + "\n")
     return records
 
 
 def _parts(records: list[dict]) -> list[str]:
+    """Return the names of the parts that have results, in order."""
     return list(dict.fromkeys(record["part"] for record in records))
 
 
@@ -64,4 +69,5 @@ def _plain(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
+    """Return a value as text, a number with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

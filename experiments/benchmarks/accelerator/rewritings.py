@@ -1,10 +1,13 @@
-"""Each rewriting that pays on a CPU, switched off: what a training step takes without it here. All others stay on.
+"""Each rewriting that pays on a CPU, switched off: what a training step takes without it here.
+
+All others stay on.
 
     python -m experiments.benchmarks.accelerator.rewritings --out=DIR
 
 The networks have the widths of the published ones and one block a level, so that they compile fast.
 """
 
+import argparse
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -20,10 +23,10 @@ from jax import Array
 
 from models import dit, group_norm, layers, resample, unet
 
-from ...run.build import flops
+from ...run.build import Run, flops
 from ...run.devices import set_up_jax
 from ...run.losses import make_loss
-from ...state import init_state, make_train_step
+from ...state import TrainState, init_state, make_train_step
 from .options import parse
 from .records import Records
 from .stopwatch import seconds_each
@@ -61,9 +64,13 @@ def one_pass_norm(x: Array, scale: Array, bias: Array, groups: int, eps: float) 
 
 
 def one_pass_modulated(_self: Any, h: Array, shift: Array, scale: Array) -> Array:
-    """A transformer's normalisation with mean and mean square in one pass over the features; what cancels is lost."""
+    """A transformer's normalisation with mean and mean square in one pass over the features.
+
+    What cancels is lost.
+    """
     wide = h.astype(jnp.float32)
-    mean, square = wide.mean(-1, keepdims=True), (wide**2).mean(-1, keepdims=True)
+    mean = wide.mean(-1, keepdims=True)
+    square = (wide**2).mean(-1, keepdims=True)
     normal = (wide - mean) * jax.lax.rsqrt(jnp.maximum(square - mean**2, 0) + 1e-6)
     return (normal * (1 + scale[:, None]) + shift[:, None]).astype(h.dtype)
 
@@ -199,61 +206,74 @@ def main() -> None:
         _measure(run, network, options, records)
 
 
-def _measure(run, network: str, options, records: Records) -> None:
+def _measure(run: Run, network: str, options: argparse.Namespace, records: Records) -> None:
+    """Time the training step of one network with each of the switches, and store the results."""
     data = images(run, options.batch)
-
-    def state():
-        return init_state(jax.random.key(0), run.split.params, run.tx)
-
     operations = (flops(run) or np.nan) * options.batch
+    common = {"mode": options.mode, "batch": options.batch}
+    steps, errors = _compiled_steps(run, network, data, options.switches)
+    for name, error in errors.items():  # what cannot be compiled here is a result too
+        records.add("rewritings", network=network, **common, what=name, error=str(error)[:200])
+    base = None
+    for name, step in steps.items():
+        timing = seconds_each(_repeated(step, _first_state(run), data), options.rounds)
+        base = base or timing.median
+        records.add(
+            "rewritings",
+            network=network if options.whole else f"{network}, {SHORT[network]}",
+            **common,
+            what=name,
+            seconds=timing.median,
+            spread=timing.quartile_deviation,
+            over_as_it_is=timing.median / base,
+            tflops=operations * 3 / timing.median / 1e12,
+            temporary_gib=step.memory_analysis().temp_size_in_bytes / 2**30,
+        )
 
-    def refused(name: str, error: Exception) -> None:
-        """What cannot be compiled here is a result too."""
-        told = {"network": network, "mode": options.mode, "batch": options.batch}
-        records.add("rewritings", **told, what=name, error=str(error)[:200])
 
+def _compiled_steps(
+    run: Run, network: str, data: dict, switches: list[str]
+) -> tuple[dict[str, Any], dict[str, Exception]]:
+    """Return the compiled training steps by name, and the errors of those that do not compile."""
+    errors: dict[str, Exception] = {}
     lowered = {}
     for name, (networks, replacements) in SWITCHES.items():
-        if network in networks and name in options.switches:
+        if network in networks and name in switches:
             jax.clear_caches()  # what was traced before knows nothing of the substitutes
             try:
                 with replaced(replacements):
-                    lowered[name] = make_train_step(make_loss(run), run.tx).lower(state(), data)
+                    step = make_train_step(make_loss(run), run.tx)
+                    lowered[name] = step.lower(_first_state(run), data)
             except Exception as error:
-                refused(name, error)
+                errors[name] = error
     start = time.perf_counter()
     with ThreadPoolExecutor(8) as pool:
         jobs = {name: pool.submit(program.compile) for name, program in lowered.items()}
     seconds = time.perf_counter() - start
     print(f"  {len(jobs)} programs of {network} compiled in {seconds:.0f} s", flush=True)
-    base = None
+    steps = {}
     for name, job in jobs.items():
         try:
-            step = job.result()
+            steps[name] = job.result()
         except Exception as error:
-            refused(name, error)
-            continue
-        now = [state()]
+            errors[name] = error
+    return steps, errors
 
-        def train(step=step, now=now):
-            now[0], metrics = step(now[0], data)
-            return metrics
 
-        timing = seconds_each(train, options.rounds)
-        base = base or timing.median
-        memory = step.memory_analysis()
-        records.add(
-            "rewritings",
-            network=network if options.whole else f"{network}, {SHORT[network]}",
-            mode=options.mode,
-            batch=options.batch,
-            what=name,
-            seconds=timing.median,
-            spread=timing.spread,
-            over_as_it_is=timing.median / base,
-            tflops=operations * 3 / timing.median / 1e12,
-            temporary_gib=memory.temp_size_in_bytes / 2**30,
-        )
+def _first_state(run: Run) -> TrainState:
+    """Return the state before the first step."""
+    return init_state(jax.random.key(0), run.split.params, run.tx)
+
+
+def _repeated(step: Callable, state: TrainState, data: dict) -> Callable:
+    """Return the call that makes one more step from where the last one ended."""
+
+    def call():
+        nonlocal state
+        state, metrics = step(state, data)
+        return metrics
+
+    return call
 
 
 if __name__ == "__main__":

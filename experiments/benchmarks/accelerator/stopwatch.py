@@ -16,9 +16,12 @@ def seconds_each(
     rounds: int,
     wait: Callable[[object], object] = jax.block_until_ready,
 ) -> Timing:
-    """Return the seconds of one call: median over rounds, and half the distance between the quartiles. It has to be compiled before.
+    """Return the seconds of one call, which has to be compiled before.
 
-    `wait` is given the last result, and returns when all work is done.
+    Args:
+        call: what is timed.
+        rounds: how often many calls in a row are timed.
+        wait: is given the last result, and returns when all work is done.
     """
 
     def seconds_of(count: int) -> float:
@@ -31,4 +34,4 @@ def seconds_each(
     seconds_of(3)  # what a library still chooses at its first calls
     count = max(1, round(LEAST / max(seconds_of(1), 1e-6)))
     low, middle, high = np.quantile([seconds_of(count) for _ in range(rounds)], [0.25, 0.5, 0.75])
-    return Timing(float(middle), float(high - low) / 2)
+    return Timing(median=float(middle), quartile_deviation=float(high - low) / 2)

@@ -1,4 +1,4 @@
-"""The networks that are measured, with the settings of their papers at 32 x 32 x 3, and how they compute."""
+"""The networks that are measured, with the settings of their papers at 32 x 32 x 3."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from ...configs.common import base_config
 from ...configs.score_sde import CIFAR, FIR, IMAGE_ON_THE_WAY_DOWN
-from ...run.build import Facts, Run, build
+from ...run.build import DataFacts, Run, build
 
 SHAPE = (32, 32, 3)
 FOURIER = {"embedding": "fourier", "scale_by_sigma": True}
@@ -37,10 +37,10 @@ BFLOAT16_ONLY = ("DiT-B/2-fused",)
 
 
 class Mode(NamedTuple):
-    """How a network computes: the type of its convolutions and products, and how float32 factors are rounded."""
+    """How a network computes."""
 
-    dtype: str
-    precision: str | None  # of jax_default_matmul_precision
+    dtype: str  # of its convolutions and products
+    precision: str | None  # of jax_default_matmul_precision: how float32 factors are rounded
 
 
 MODES = {
@@ -52,18 +52,21 @@ MODES = {
 
 
 def make_run(network: str, mode: str, *, tiny: bool = False, **settings: Any) -> Run:
-    """Return the run whose network is measured, without parameters; the mode's precision holds for the whole process from here on."""
+    """Return the run whose network is measured, without parameters.
+
+    The mode's precision holds for the whole process from here on.
+    """
     jax.config.update("jax_default_matmul_precision", MODES[mode].precision)
     config = base_config()
     size = TINY[network] if tiny else {}
     config.net = {**NETWORKS[network], **size, **settings, "dtype": MODES[mode].dtype}
     config.denoiser.update({"prediction": "noise", "inputs": "time"})
     shape = (16, 16, 3) if tiny else SHAPE
-    return build(config, Facts(shape, 256, 0, 0.5), abstract=True)
+    return build(config, DataFacts(shape, 256, 0, 0.5), abstract=True)
 
 
 def numbers_for(params: Any, seed: int = 0) -> Any:
-    """Return parameters such as training leaves behind, drawn by NumPy, so that they are the same on every machine."""
+    """Return parameters such as training leaves behind, the same on every machine."""
     rng = np.random.default_rng(seed)
 
     def draw(path, p):
@@ -77,7 +80,10 @@ def numbers_for(params: Any, seed: int = 0) -> Any:
 
 
 def with_numbers(run: Run) -> Run:
-    """Return the run with parameters on the device; to draw them there would take a program of its own."""
+    """Return the run with parameters on the device.
+
+    To draw them there would take a program of its own.
+    """
     params = jax.device_put(numbers_for(run.split.params))
     return run._replace(split=run.split._replace(params=params))
 

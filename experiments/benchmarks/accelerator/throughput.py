@@ -1,8 +1,10 @@
 """One network in one mode at one batch size: forward pass, training step and 20 steps of sampling.
 
-python -m experiments.benchmarks.accelerator.throughput --network=DDPM++ --mode=bfloat16 --batch=512 --out=DIR
+python -m experiments.benchmarks.accelerator.throughput --network=DDPM++ --mode=bfloat16 \\
+    --batch=512 --out=DIR
 """
 
+import argparse
 import gzip
 import json
 import tempfile
@@ -29,11 +31,8 @@ from .stopwatch import seconds_each
 from .subjects import MODES, NETWORKS, images, make_run, with_numbers
 
 STEPS = 20
-TIMES_FORWARD = {
-    "forward": 1,
-    "step": 3,
-    "sampling": STEPS,
-}  # a gradient costs twice the forward pass
+# Work over that of the forward pass; a gradient costs twice of it.
+TIMES_FORWARD = {"forward": 1, "step": 3, "sampling": STEPS}
 
 
 def candidates(run: Run, batch: int) -> dict[str, Callable]:
@@ -46,10 +45,11 @@ def candidates(run: Run, batch: int) -> dict[str, Callable]:
     forward = eqx.filter_jit(lambda denoiser, x, t: denoiser.output(x, t))
     ts = grids.log_snr(run.sde, STEPS)
     step = make_train_step(make_loss(run), run.tx)
-    state = [init_state(jax.random.key(0), run.split.params, run.tx)]
+    state = init_state(jax.random.key(0), run.split.params, run.tx)
 
     def train():
-        state[0], metrics = step(state[0], data)
+        nonlocal state
+        state, metrics = step(state, data)
         return metrics
 
     def draw():
@@ -59,7 +59,10 @@ def candidates(run: Run, batch: int) -> dict[str, Callable]:
 
 
 def compiled(calls: dict[str, Callable], at_once: int) -> dict[str, float]:
-    """Call each once, `at_once` of them at the same time, as compiling keeps one core busy at most; return the seconds of each."""
+    """Call each once, which compiles it; return the seconds of each.
+
+    `at_once` of them are called at the same time, as compiling keeps one core busy at most.
+    """
 
     def first(call: Callable) -> float:
         start = time.perf_counter()
@@ -71,7 +74,10 @@ def compiled(calls: dict[str, Callable], at_once: int) -> dict[str, float]:
 
 
 def account(run: Run, batch: int, file: Path) -> float:
-    """Write the text of the compiled training step; return the bytes that it needs by XLA's own account."""
+    """Write the text of the compiled training step, and return the bytes that it needs.
+
+    The bytes are those of XLA's own account.
+    """
     state = init_state(jax.random.key(0), run.split.params, run.tx)
     step = make_train_step(make_loss(run), run.tx)
     program = step.lower(state, images(run, batch)).compile()
@@ -81,7 +87,7 @@ def account(run: Run, batch: int, file: Path) -> float:
 
 
 def profile(call: Callable, file: Path) -> None:
-    """Trace three calls, and keep the trace that https://ui.perfetto.dev opens."""
+    """Trace three calls, and write the trace, which https://ui.perfetto.dev opens, to `file`."""
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder, create_perfetto_trace=True):
             for _ in range(3):
@@ -102,27 +108,23 @@ def ceiling(folder: str, mode: str) -> float:
     return float("nan")
 
 
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this part."""
+    parser.add_argument("--network", choices=list(NETWORKS), default="DDPM++")
+    parser.add_argument("--mode", choices=list(MODES), default="bfloat16")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--only", nargs="*", default=list(TIMES_FORWARD), help="what to measure")
+    parser.add_argument("--profile", action="store_true", help="also its trace, program and memory")
+
+
 def main() -> None:
     """Measure one network, and store."""
-
-    def more(parser):
-        parser.add_argument("--network", choices=list(NETWORKS), default="DDPM++")
-        parser.add_argument("--mode", choices=list(MODES), default="bfloat16")
-        parser.add_argument("--batch", type=int, default=128)
-        parser.add_argument(
-            "--only", nargs="*", default=list(TIMES_FORWARD), help="what to measure"
-        )
-        parser.add_argument(
-            "--profile", action="store_true", help="also its trace, program and memory"
-        )
-
-    options = parse(__doc__, more)
+    options = parse(__doc__, _add_flags)
     set_up_jax()
     records = Records(options.out)
     run = with_numbers(make_run(options.network, options.mode, tiny=options.tiny))
     operations = (flops(run) or np.nan) * options.batch
-    peak = ceiling(options.out, options.mode)
-    told = {"network": options.network, "mode": options.mode, "batch": options.batch}
+    common = {"network": options.network, "mode": options.mode, "batch": options.batch}
     records.add(
         "networks",
         network=options.network,
@@ -136,30 +138,34 @@ def main() -> None:
     # what cuDNN plans in one thread breaks the CUDA graph that another one records
     fused = run.config.net.get("attention") == "cudnn"
     first = compiled(calls, at_once=1 if fused else len(calls))
-    bare = None
-    for name, call in calls.items():
-        timing = seconds_each(call, options.rounds)
-        bare = timing.median if name == "forward" else bare
+    timings = {name: seconds_each(call, options.rounds) for name, call in calls.items()}
+    peak = ceiling(options.out, options.mode)
+    for name, timing in timings.items():
         rate = operations * TIMES_FORWARD[name] / timing.median / 1e12
         values = {
             "seconds": timing.median,
-            "spread": timing.spread,
+            "spread": timing.quartile_deviation,
             "images_per_second": options.batch / timing.median,
             "tflops": rate,
             "share_of_peak": rate / peak,
             "first_call_seconds": first[name],
         }
-        if name == "sampling" and bare:
-            values["over_bare_network"] = timing.median / STEPS / bare
-        records.add("throughput", **told, what=name, **values)
+        if name == "sampling" and "forward" in timings:
+            values["over_bare_network"] = timing.median / STEPS / timings["forward"].median
+        records.add("throughput", **common, what=name, **values)
     stats = jax.devices()[0].memory_stats() or {}
-    records.add("memory", **told, peak_gib=stats.get("peak_bytes_in_use", 0) / 2**30)
+    records.add("memory", **common, peak_gib=stats.get("peak_bytes_in_use", 0) / 2**30)
     if options.profile:
-        name = "".join(c for c in f"{options.network}-{options.mode}" if c.isalnum() or c == "-")
-        folder = Path(options.out)
-        profile(calls["step"], folder / f"{name}.trace.json.gz")
-        needed = account(run, options.batch, folder / f"{name}.hlo.txt.gz")
-        records.add("memory", **told, step_gib_by_xla=needed / 2**30)
+        needed = _profile_and_account(run, calls["step"], options)
+        records.add("memory", **common, step_gib_by_xla=needed / 2**30)
+
+
+def _profile_and_account(run: Run, step: Callable, options: argparse.Namespace) -> float:
+    """Write trace and program of the training step; return the bytes that it needs."""
+    name = "".join(c for c in f"{options.network}-{options.mode}" if c.isalnum() or c == "-")
+    folder = Path(options.out)
+    profile(step, folder / f"{name}.trace.json.gz")
+    return account(run, options.batch, folder / f"{name}.hlo.txt.gz")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The accelerator script: the substitutes that it times compute what they stand for, the stored answers are right, and parts report."""
+"""The accelerator script: the substitutes that it times compute what they stand for, the stored
+answers are right, and parts report.
+"""
 
 import json
 
@@ -14,12 +16,12 @@ from experiments.benchmarks.accelerator.records import Records, gather
 from experiments.run.build import flops
 
 
-def drawn(*shape):
+def normal(*shape):
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
 
 
 def test_the_substituted_norms_are_the_norm():
-    x, scale, bias = drawn(2, 4, 4, 8), drawn(1, 1, 1, 8), drawn(1, 1, 1, 8) + 1
+    x, scale, bias = normal(2, 4, 4, 8), normal(1, 1, 1, 8), normal(1, 1, 1, 8) + 1
     expected = models.group_norm.group_norm(x, scale, bias, 4, 1e-6)
     for substitute in (rewritings.traced_norm, rewritings.one_pass_norm):
         np.testing.assert_allclose(
@@ -28,7 +30,7 @@ def test_the_substituted_norms_are_the_norm():
 
 
 def test_the_substituted_convolution_is_the_convolution():
-    x, kernel = drawn(2, 4, 6, 3), drawn(3, 3, 3, 5)
+    x, kernel = normal(2, 4, 6, 3), normal(3, 3, 3, 5)
     np.testing.assert_allclose(
         rewritings.conv_after_upsampling(x, kernel),
         models.resample.conv_of_upsampled(x, kernel),
@@ -40,7 +42,7 @@ def test_the_substituted_convolution_is_the_convolution():
     ("pad", "up", "down"), [((1, 1), 1, 2), ((2, 1), 2, 1), ((2, 2), 1, 1), ((2, 1), 1, 1)]
 )
 def test_the_substituted_filter_is_the_filter(pad, up, down):
-    x = drawn(2, 6, 4, 3)
+    x = normal(2, 6, 4, 3)
     kernel = (1, 3, 3, 2)
     np.testing.assert_allclose(
         rewritings.depthwise_filter(x, kernel, pad, up=up, down=down),
@@ -79,10 +81,10 @@ def test_results_are_kept_as_they_come_and_gathered(tmp_path):
     records = Records(tmp_path)
     records.add("throughput", what="step", seconds=np.float32(0.5))
     records.add("throughput", what="forward", seconds=float("nan"), batch=8)
-    found = gather(tmp_path)
-    assert json.loads((tmp_path / "accelerator.json").read_text()) == found
-    assert found[0] == {"part": "throughput", "what": "step", "seconds": 0.5}
-    assert found[1]["seconds"] == "nan"
+    results = gather(tmp_path)
+    assert json.loads((tmp_path / "accelerator.json").read_text()) == results
+    assert results[0] == {"part": "throughput", "what": "step", "seconds": 0.5}
+    assert results[1]["seconds"] == "nan"
     assert "| step | 0.5 |  |" in (tmp_path / "accelerator.md").read_text()
 
 

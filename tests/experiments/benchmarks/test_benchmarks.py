@@ -22,9 +22,8 @@ def sets():
 def test_the_energy_distance_is_that_of_all_pairs(sets):
     x, y = sets
     expected = 2 * cdist(x, y).mean() - cdist(x, x).mean() - cdist(y, y).mean()
-    assert stochastic.distances(x, y)[1] == pytest.approx(
-        expected, rel=5e-3
-    )  # 32 directions instead of all
+    # 32 directions instead of all
+    assert stochastic.distances(x, y)[1] == pytest.approx(expected, rel=5e-3)
 
 
 def test_the_sliced_distance_of_a_shift_is_its_share_in_every_direction(sets):
@@ -46,7 +45,7 @@ def test_the_closed_ends_are_those_of_an_adaptive_solver(title):
     with jax.enable_x64(True):
         problem = problems(title)[title]
         x, sde = problem.x[::73], problem.sde
-        found = probability_flow(
+        ends = probability_flow(
             problem.data.denoiser(sde),
             sde,
             jnp.asarray(x),
@@ -56,7 +55,7 @@ def test_the_closed_ends_are_those_of_an_adaptive_solver(title):
             denoise_last=False,
         ).x
         np.testing.assert_allclose(
-            found / sde.marginal(jnp.asarray(1e-3))[0], problem.y[::73], rtol=1e-6
+            ends / sde.marginal(jnp.asarray(1e-3))[0], problem.y[::73], rtol=1e-6
         )
 
 
@@ -64,10 +63,10 @@ def test_the_error_is_that_at_the_known_end():
     with jax.enable_x64(True):
         problem = problems("gaussian VP")["gaussian VP"]
         ts = grids.log_snr(problem.sde, 20)
-        found = deterministic.error(DPMpp2M(), problem, ts)
-        assert 1e-5 < found < 5e-3
+        error = deterministic.error(DPMpp2M(), problem, ts)
+        assert 1e-5 < error < 5e-3
         moved = deterministic.error(DPMpp2M(), problem._replace(y=problem.y + 1), ts)
-        assert moved == pytest.approx(1, abs=2 * found)
+        assert moved == pytest.approx(1, abs=2 * error)
 
 
 @pytest.mark.parametrize("title", ["6: even, d = 3", "10: far apart, imbalanced, d = 12"])
@@ -102,7 +101,7 @@ def test_a_walk_in_numpy_is_that_of_the_package():
     setting = {"one": (DPMpp2M(), recommendation.levels(sde, ts))}
     plans = recommendation.planned(setting)
     x = np.random.default_rng(0).standard_normal((3, 2))
-    found = recommendation.walk(
+    walked = recommendation.walk(
         mixture, *plans["one"], x / np.hypot(*in_float64(sde.marginal, 1.0))
     )
     assert mixture.bases is not None
@@ -110,7 +109,7 @@ def test_a_walk_in_numpy_is_that_of_the_package():
     denoise = GaussianMixture(mixture.weights, mixture.means, covs).denoiser(sde)
     key = jax.random.key(0)
     expected = sample(key, DPMpp2M(), denoise, sde, ts, jnp.asarray(x, jnp.float32)).x
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(walked, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_summary_counts_ratios_to_the_best_in_hindsight():
@@ -118,10 +117,10 @@ def test_the_summary_counts_ratios_to_the_best_in_hindsight():
         {"errors": {"recommended": 2.0, "DPMpp2M, a": 1.0, "UniPC2, a": 4.0}},
         {"errors": {"recommended": 2.0, "DPMpp2M, a": 8.0, "UniPC2, a": 1.0}},
     ]
-    found = recommendation.summary(records)
-    assert found["best_single"] == "UniPC2, a" and found["single"] == pytest.approx(1)
-    assert found["own_mean"] == pytest.approx(2) and found["own_worst"] == pytest.approx(2)
-    assert found["plain_worst"] == pytest.approx(2)
+    ratios = recommendation.summary(records)
+    assert ratios["best_single"] == "UniPC2, a" and ratios["single"] == pytest.approx(1)
+    assert ratios["own_mean"] == pytest.approx(2) and ratios["own_worst"] == pytest.approx(2)
+    assert ratios["plain_worst"] == pytest.approx(2)
 
 
 def test_every_setting_spends_the_same():

@@ -1,4 +1,6 @@
-"""What a user reads who mistypes: one message with the value, what was expected and the remedy, exit code 1, and no traceback."""
+"""What a user reads who mistypes: one message with the value, what was expected and the remedy,
+exit code 1, and no traceback.
+"""
 
 import json
 import re
@@ -111,7 +113,8 @@ def test_settings_of_the_command_line_reach_the_objects(command):
     assert result.code == 0 and "beta_max: 15.5" in result.out and "size: 50" in result.out, (
         result.err
     )
-    # the embedding apart, 2 x 8 + 8 in, 2 x 8 of a norm, two denses of 8 x 8 + 8, one of 8 x 16 + 16, 2 x 8 of a norm and 8 x 2 + 2 out
+    # the embedding apart, 2 x 8 + 8 in, 2 x 8 of a norm, two denses of 8 x 8 + 8, one of 8 x 16 +
+    # 16, 2 x 8 of a norm and 8 x 2 + 2 out
     assert (
         int(re.search(r"([\d,]+) parameters", result.out)[1].replace(",", ""))
         > 24 + 16 + 144 + 144 + 16 + 18

@@ -1,6 +1,8 @@
-"""Nothing that a command line says is dropped: a changed setting takes effect, or is refused by name and with a reason.
+"""Nothing that a command line says is dropped: a changed setting takes effect, or is refused by
+name and with a reason.
 
-Every setting of the base configuration meets every mode here, so that a new setting, or a new mode, is tested as it comes.
+Every setting of the base configuration meets every mode here, so that a new setting, or a new mode,
+is tested as it comes.
 """
 
 import json
@@ -12,13 +14,13 @@ from ml_collections import ConfigDict
 
 from experiments.command.overrides import value_at
 from experiments.command.parse import Command, Override, parse
-from experiments.command.resolve import DECIDED, FREE, merge, resolve
+from experiments.command.resolve import DECIDED, REPLACED, merge, resolve
 from experiments.command.schema import FACTS, check_settings
 from experiments.command.switches import SWITCHES, check_switches
 from experiments.configs.common import base_config
 from experiments.errors import RunError
 from experiments.modes import MODES
-from experiments.run.build import Facts
+from experiments.run.build import DataFacts
 from experiments.storage.saved import read_saved
 
 OTHERS = [mode for mode in MODES if mode != "train"]
@@ -26,11 +28,13 @@ OTHERS = [mode for mode in MODES if mode != "train"]
 
 def leaves(config, path=""):
     """Return the settings of a configuration by their paths."""
-    found = {}
+    values = {}
     for key, value in config.items():
         place = f"{path}.{key}" if path else key
-        found |= leaves(value, place) if isinstance(value, ConfigDict) and value else {place: value}
-    return found
+        values |= (
+            leaves(value, place) if isinstance(value, ConfigDict) and value else {place: value}
+        )
+    return values
 
 
 def another(path, value):
@@ -79,7 +83,7 @@ def test_every_setting_takes_effect_in_every_mode_or_is_refused(mode, run_config
         assert json.dumps(changed) != json.dumps(value_at(run_config, path)), path
         assert other_data == path.startswith("data")
         assert MODES[mode].takes(path, config)
-    assert effective <= {*FREE, "samplers", "data", "train"} and "devices" in effective
+    assert effective <= {*REPLACED, "samplers", "data", "train"} and "devices" in effective
     assert run_config.to_json_best_effort() == before
 
 
@@ -145,10 +149,11 @@ def test_what_a_file_leaves_open_contradicts_nothing(run_config, tiny_config):
     config, notes, other_data = merge(command, run_config, given)
     assert not notes and not other_data and config.data == run_config.data
     assert config.sampling.number == 7
+    # a converted run keeps `published`
     assert set(config.samplers) == {
         "mine",
         *run_config.samplers,
-    }  # a converted run keeps `published`
+    }
 
 
 def test_other_data_take_effect_and_are_told(run_config, tiny_config):
@@ -182,7 +187,7 @@ def test_a_dry_run_of_a_run_prints_what_the_mode_would_use(trained, in_process):
 
 
 def test_the_facts_that_a_file_may_declare_are_those_of_a_run():
-    assert FACTS == Facts._fields
+    assert FACTS == DataFacts._fields
 
 
 def test_a_saved_configuration_of_an_older_version_gets_its_defaults(trained):

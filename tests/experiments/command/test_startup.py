@@ -1,4 +1,6 @@
-"""What is imported when: --help needs no library of numbers, drawing chooses no backend, and no foreign folder is taken for ours."""
+"""What is imported when: --help needs no library of numbers, drawing chooses no backend, and no
+foreign folder is taken for ours.
+"""
 
 import os
 import subprocess
@@ -73,8 +75,10 @@ def test_a_dry_run_of_declared_facts_imports_no_reader_of_data_or_checkpoints():
         'facts = [\'--config.facts={"shape": (2,), "levels": None, "num_classes": 8, "sd": 1.0}\']\n'
         "small = ['--config.net.width=8', '--config.net.depth=1']\n"
         "assert run(['--config=experiments/configs/toy.py', '--dry_run', *small, *facts]) == 0\n"
-        "slow = ('orbax', 'grain', 'matplotlib', 'sklearn', 'tensorflow_datasets', 'PIL', 'tensorboardX')\n"
-        "loaded = [name for name in slow if name in sys.modules]\nassert not loaded, loaded"
+        "slow = ('orbax', 'grain', 'matplotlib', 'sklearn', 'tensorflow_datasets', 'PIL',\n"
+        "        'tensorboardX')\n"
+        "loaded = [name for name in slow if name in sys.modules]\n"
+        "assert not loaded, loaded"
     )
     status, out, err = python(code)
     assert status == 0, err

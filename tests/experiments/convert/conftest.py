@@ -1,4 +1,6 @@
-"""Networks that other projects computed, and what a converted one makes of the same inputs (../fixtures/README.md)."""
+"""Networks that other projects computed, and what a converted one makes of the same inputs
+(../fixtures/README.md).
+"""
 
 from pathlib import Path
 
@@ -31,13 +33,17 @@ def _run(converted, x, t, v=None, cond=None):
 
 @pytest.fixture(scope="session")
 def run():
-    """Return the function (converted, x, t, v=None, cond=None) -> y, and the product of v with the Jacobian, of the averaged weights."""
+    """Return the function (converted, x, t, v=None, cond=None) -> y, and the product of v with the
+    Jacobian, of the averaged weights.
+    """
     return _run
 
 
 @pytest.fixture(scope="session")
 def relative_errors():
-    """Return the function (got, want) -> largest error of each sample over that sample's largest number."""
+    """Return the function (got, want) -> largest error of each sample over that sample's largest
+    number.
+    """
 
     def errors(got, want):
         got, want = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (got, want))

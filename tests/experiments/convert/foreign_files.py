@@ -18,7 +18,9 @@ class Tensor:
 
 
 def pickled(value):
-    """Return the pickle that torch.save makes of plain containers of arrays, and the numbers of its storages."""
+    """Return the pickle that torch.save makes of plain containers of arrays, and the numbers of its
+    storages.
+    """
     numbers = []
 
     class Pickler(pickle._Pickler):  # the one in Python, whose opcodes can be written by hand
@@ -52,7 +54,9 @@ def pickled(value):
 
 
 def write_pth(path, state):
-    """Write `state` as torch.save does: a pickle that calls torch's functions, and the numbers beside it."""
+    """Write `state` as torch.save does: a pickle that calls torch's functions, and the numbers
+    beside it.
+    """
     data, numbers = pickled(state)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", data)
@@ -74,7 +78,8 @@ def write_old_pth(path, state):
 def published_names(config):
     """Return the shapes of score_sde_pytorch's NCSN++ by the names in its state dict, in order.
 
-    Transcribed from what the published code puts into its list of modules, one after the other, and told of no network of ours.
+    Transcribed from what the published code puts into its list of modules, one after the other, and
+    told of no network of ours.
     """
     model, channels, nf = config["model"], config["data"]["num_channels"], config["model"]["nf"]
     biggan, levels = model["resblock_type"] == "biggan", len(model["ch_mult"])
@@ -122,7 +127,7 @@ def published_names(config):
         modules.append({"": dense(2 * nf if fourier else nf, 4 * nf)})
         modules.append({"": dense(4 * nf, 4 * nf)})
     modules.append({"": conv(channels, nf)})
-    width, image, kept = nf, channels, [nf]
+    width, image, skips = nf, channels, [nf]
     for level, factor in enumerate(model["ch_mult"]):
         size = config["data"]["image_size"] >> level
         for _ in range(model["num_res_blocks"]):
@@ -130,7 +135,7 @@ def published_names(config):
             width = nf * factor
             if size in model["attn_resolutions"]:
                 attention(width)
-            kept.append(width)
+            skips.append(width)
         if level < levels - 1:
             block(width, width, True) if biggan else resampled(width, width)
             if model["progressive_input"] == "input_skip":
@@ -139,14 +144,14 @@ def published_names(config):
             elif model["progressive_input"] == "residual":
                 resampled(image, width)
                 image = width
-            kept.append(width)
+            skips.append(width)
     block(width, width)
     attention(width)
     block(width, width)
     pyramid = 0
     for level in reversed(range(levels)):
         for _ in range(model["num_res_blocks"] + 1):
-            block(width + kept.pop(), nf * model["ch_mult"][level])
+            block(width + skips.pop(), nf * model["ch_mult"][level])
             width = nf * model["ch_mult"][level]
         if config["data"]["image_size"] >> level in model["attn_resolutions"]:
             attention(width)

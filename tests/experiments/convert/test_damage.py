@@ -1,7 +1,9 @@
-"""Damaged, hostile and unlucky files of every format: each is read right, or refused in one message that names it.
+"""Damaged, hostile and unlucky files of every format: each is read right, or refused in one message
+that names it.
 
-A format is one entry of `CASES`: a small file of it, as plain data and how they are written. It is then cut off at many places, its bytes
-are changed, and each of its values is replaced by many that cannot stand there.
+A format is one entry of `CASES`: a small file of it, as plain data and how they are written. It is
+then cut off at many places, its bytes are changed, and each of its values is replaced by many that
+cannot stand there.
 """
 
 import copy
@@ -16,8 +18,8 @@ import pytest
 from flax.serialization import msgpack_serialize
 
 from experiments.convert import FORMATS, formats, rules
-from experiments.convert.diffusers import diffusers_rules
 from experiments.convert.diffusers import network as unet2d
+from experiments.convert.diffusers_weights import diffusers_rules
 from experiments.convert.edm import edm_rules, settings_of
 from experiments.convert.safetensors import write_safetensors
 from experiments.convert.score_sde import jax_rules, pytorch_rules

@@ -1,4 +1,6 @@
-"""Networks of diffusers compute here what they compute there, and ours go there and come back bitwise."""
+"""Networks of diffusers compute here what they compute there, and ours go there and come back
+bitwise.
+"""
 
 import itertools
 import json
@@ -126,7 +128,9 @@ def test_a_network_of_diffusers(networks, run, relative_errors):
 
 
 def test_a_label_is_added_to_the_embedding_of_time(networks, tmp_path, run, relative_errors):
-    """So it does what its row does in the bias before; without a label, where theirs is an error, ours is NaN."""
+    """So it does what its row does in the bias before; without a label, where theirs is an error,
+    ours is NaN.
+    """
     config = json.loads((networks / "diffusers_ddpm_cifar_like.config.json").read_text())
     weights = read_safetensors(networks / "diffusers_ddpm_cifar_like.safetensors")
     bias = weights["time_embedding.linear_2.bias"]
@@ -230,10 +234,12 @@ def test_a_network_of_diffusers_that_is_none_of_ours_is_refused_with_the_reason(
 
 
 def test_the_schedule_beside_a_network_is_used():
-    found = process(FINE, {"beta_start": 2e-4, "beta_end": 0.01, "prediction_type": "v_prediction"})
+    sections = process(
+        FINE, {"beta_start": 2e-4, "beta_end": 0.01, "prediction_type": "v_prediction"}
+    )
     assert (
-        found["sde"] == {"name": "VP", "beta_min": 0.2, "beta_max": 10.0}
-        and found["denoiser"]["prediction"] == "v"
+        sections["sde"] == {"name": "VP", "beta_min": 0.2, "beta_max": 10.0}
+        and sections["denoiser"]["prediction"] == "v"
     )
     fourier = FINE | {"time_embedding_type": "fourier", "center_input_sample": True}
     assert process(fourier, {"sigma_max": 380.0})["sde"] == {
@@ -297,10 +303,8 @@ def test_diffusers_itself_agrees_in_both_directions(change, tmp_path, run, relat
         p.data = torch.randn_like(p) / (max(1, p[0].numel()) ** 0.5 if p.ndim > 1 else 2)
     net.save_pretrained(tmp_path)
     converted = FORMATS["diffusers"](tmp_path / "diffusion_pytorch_model.safetensors", None)
-    x, t = (
-        np.random.default_rng(0).standard_normal((3, 3, 16, 16)).astype(np.float32),
-        np.float32([0.5, 4.2, 40.0]),
-    )
+    x = np.random.default_rng(0).standard_normal((3, 3, 16, 16)).astype(np.float32)
+    t = np.float32([0.5, 4.2, 40.0])
     labels = np.array([4, 0, 2]) if "num_class_embeds" in change else None
 
     def there(net):

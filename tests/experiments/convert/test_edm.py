@@ -1,7 +1,9 @@
-"""EDM's snapshots: written as its persistence layer pickles them, read back without its code, in the networks that it names.
+"""EDM's snapshots: written as its persistence layer pickles them, read back without its code, in
+the networks that it names.
 
-There is no published snapshot to compare with where this was written: names and layouts follow the paper's code as described; what is
-tested against an independent computation is the layout of attention and of labels.
+There is no published snapshot to compare with where this was written: names and layouts follow the
+paper's code as described; what is tested against an independent computation is the layout of
+attention and of labels.
 """
 
 import pickle
@@ -88,10 +90,8 @@ def test_every_parameter_has_a_name_and_a_label_its_row(kind, extra):
             + weights["map_label.weight"] @ (label * np.sqrt(3))
             + weights["map_label.bias"]
         )
-        rows, kernel = (
-            params["conditioning"]["label"]["embedding"],
-            params["conditioning"]["dense0"]["kernel"],
-        )
+        rows = params["conditioning"]["label"]["embedding"]
+        kernel = params["conditioning"]["dense0"]["kernel"]
         np.testing.assert_allclose(sinusoids @ kernel + rows[1], there, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(
             rows[3], weights["map_layer0.weight"] @ weights["map_label.bias"], rtol=1e-5, atol=1e-5
@@ -99,7 +99,9 @@ def test_every_parameter_has_a_name_and_a_label_its_row(kind, extra):
 
 
 def test_the_networks_have_the_published_sizes():
-    """Karras et al. 2022 (arXiv:2206.00364): 55.7 million parameters for CIFAR-10, 295.9 million for ImageNet-64."""
+    """Karras et al. 2022 (arXiv:2206.00364): 55.7 million parameters for CIFAR-10, 295.9 million
+    for ImageNet-64.
+    """
     large = settings_of(
         "DhariwalUNet", {"img_resolution": 64, "in_channels": 3, "label_dim": 1000}, {}
     )

@@ -1,7 +1,9 @@
-"""A network snapshot of EDM from end to end: a pickle laid out as its persistence layer does, converted, opened and sampled from.
+"""A network snapshot of EDM from end to end: a pickle laid out as its persistence layer does,
+converted, opened and sampled from.
 
-Each of their objects is pickled as a call of a function on a dict that holds the source of its module, the name of its class and its state;
-tensors inside are those of PyTorch. Here the pickle is written opcode by opcode by stand-ins of the same names; nothing of theirs is run.
+Each of their objects is pickled as a call of a function on a dict that holds the source of its
+module, the name of its class and its state; tensors inside are those of PyTorch. Here the pickle is
+written opcode by opcode by stand-ins of the same names; nothing of theirs is run.
 """
 
 import collections
@@ -30,7 +32,9 @@ SOURCE = "raise SystemExit('the source inside a snapshot was run')"
 
 
 def storage_bytes(array):
-    """Return what torch.save gives for one storage alone, in the older format that pickles of tensors contain."""
+    """Return what torch.save gives for one storage alone, in the older format that pickles of
+    tensors contain.
+    """
     file = io.BytesIO()
     for part in (LEGACY_MAGIC, 1001, {"little_endian": True}):
         pickle.dump(part, file, 2)
@@ -46,7 +50,9 @@ def storage_bytes(array):
 
 @pytest.fixture
 def dump(monkeypatch):
-    """Return the function (object) -> pickle, in which the stand-ins below bear the names of EDM's and PyTorch's functions."""
+    """Return the function (object) -> pickle, in which the stand-ins below bear the names of EDM's
+    and PyTorch's functions.
+    """
 
     def stand_in(module, name):
         def function(*_):
@@ -132,7 +138,8 @@ def weights():
     net = build(settings_of("SongUNet", SONG, {}))((8, 8, 3), 0)
     params = jax.tree.map(lambda p: p / 1e4, numbered(net))
     foreign = rules.write(edm_rules(net), params)
-    # beside them: the filter of every block that resamples, and what augmentation labels pass through
+    # beside them: the filter of every block that resamples, and what augmentation labels pass
+    # through
     foreign |= {
         "enc.4x4_down.conv0.resample_filter": np.full((1, 1, 2, 2), 0.25),
         "map_augment.weight": np.zeros((8, 9)),
@@ -162,10 +169,11 @@ def test_a_snapshot_becomes_a_run_that_is_sampled_from(dump, weights, tmp_path):
     sample(with_settings(loaded, config, ("samplers", "sampling")), tmp_path / "run")
     with np.load(tmp_path / "run" / "samples" / "published" / "samples.npz") as file:
         assert file["x"].shape == (2, 8, 8, 3)
+    # 2 n + 1
     assert (
         json.loads((tmp_path / "run" / "samples" / "published" / "summary.json").read_text())["nfe"]
         == 5
-    )  # 2 n + 1
+    )
 
 
 def test_a_snapshot_that_hides_something_else_is_refused(dump, weights, tmp_path):

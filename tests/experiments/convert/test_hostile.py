@@ -1,4 +1,6 @@
-"""A small file cannot take much memory or time, and what it states wrongly is told by value and expectation."""
+"""A small file cannot take much memory or time, and what it states wrongly is told by value and
+expectation.
+"""
 
 import json
 import pickle

@@ -1,7 +1,8 @@
 """NCSN and NCSNv2 compute here what the PyTorch code computes.
 
-../fixtures/networks/ncsn.npz holds, for each of its four networks with 4 channels and 10 noise levels, the names and shapes of its state
-dict, its output and the product of a vector with its Jacobian, all in float64. The weights are those of `weight`.
+../fixtures/networks/ncsn.npz holds, for each of its four networks with 4 channels and 10 noise
+levels, the names and shapes of its state dict, its output and the product of a vector with its
+Jacobian, all in float64. The weights are those of `weight`.
 """
 
 import json
@@ -46,7 +47,9 @@ def weight(name, shape):
 
 
 class Case:
-    """One of the four networks: what PyTorch computed (`there`), the network here as a function of x, and its parameters."""
+    """One of the four networks: what PyTorch computed (`there`), the network here as a function of
+    x, and its parameters.
+    """
 
     def __init__(self, networks, name, **settings):
         with np.load(networks / "ncsn.npz") as file:

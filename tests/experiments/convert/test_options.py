@@ -1,6 +1,8 @@
-"""Choices of NCSN++ that no other fixture makes, beside a transcription of the published PyTorch layers in float64.
+"""Choices of NCSN++ that no other fixture makes, beside a transcription of the published PyTorch
+layers in float64.
 
-../fixtures/networks/options.npz holds the names and shapes of each network's state dict and its output; the weights are those of `weight`.
+../fixtures/networks/options.npz holds the names and shapes of each network's state dict and its
+output; the weights are those of `weight`.
 """
 
 import json
@@ -52,7 +54,9 @@ def weight(name, shape):
 
 @pytest.fixture
 def write(networks, tmp_path):
-    """Return the function (name) -> the paths of a state dict and its configuration, its weights, and its output."""
+    """Return the function (name) -> the paths of a state dict and its configuration, its weights,
+    and its output.
+    """
 
     def write(name):
         config = json.loads((networks / "ncsnpp_ve_cifar.config.json").read_text())
@@ -87,7 +91,9 @@ def test_a_network_of_other_choices(name, write, relative_errors):
 
 
 def test_what_a_network_without_time_ignores_is_only_what_nothing_reads(write):
-    """Its blocks keep a linear map of the embedding that there is none of; any other weight too many is an error still."""
+    """Its blocks keep a linear map of the embedding that there is none of; any other weight too
+    many is an error still.
+    """
     path, config, weights, _ = write("cat_without_time")
     assert any(".Dense_0." in k for k in weights) and "all_modules.0.W" in weights
     np.savez(
@@ -99,14 +105,14 @@ def test_what_a_network_without_time_ignores_is_only_what_nothing_reads(write):
         RunError, match=r"holds all_modules\.2\.Dense_1\.bias, which the network has no place for"
     ):
         FORMATS["score_sde_pytorch"](path, config)
-    told, config, weights, _ = write("published_256")
+    path, config, weights, _ = write("published_256")
     np.savez(
-        told,
+        path,
         **{f"param/{k}": v for k, v in weights.items()},
         **{"param/all_modules.99.Dense_0.bias": np.zeros(8)},
     )
     with pytest.raises(RunError, match=r"holds all_modules\.99\.Dense_0\.bias"):
-        FORMATS["score_sde_pytorch"](told, config)
+        FORMATS["score_sde_pytorch"](path, config)
 
 
 def test_the_two_frameworks_name_the_image_s_convolution_differently(write):

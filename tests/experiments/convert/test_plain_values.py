@@ -1,4 +1,6 @@
-"""What real checkpoints hold beside tensors is read as plain data, and nothing that a pickle names is called."""
+"""What real checkpoints hold beside tensors is read as plain data, and nothing that a pickle names
+is called.
+"""
 
 import argparse
 import collections
@@ -133,7 +135,9 @@ def test_any_other_name_is_refused_by_it(module, name, tmp_path):
 
 
 def test_nothing_admitted_is_more_than_a_name():
-    """What a pickle can reach are the functions of two tables: none of them is a class or a function of another module."""
+    """What a pickle can reach are the functions of two tables: none of them is a class or a
+    function of another module.
+    """
     for function in (*TABLE.values(), *TENSORS.values()):
         assert isinstance(function, types.FunctionType)
         assert function.__module__.startswith("experiments.convert.")

@@ -12,17 +12,17 @@ from experiments.convert.formats import abstract_network
 
 @pytest.fixture(scope="module", params=["ncsnpp_ve_cifar", "ddpmpp_vp"])
 def case(request, networks):
-    """Return a function of settings -> (network as a function of x and t, its inputs) for a converted network."""
+    """Return a function of settings -> (network as a function of x and t, its inputs) for a
+    converted network.
+    """
     name = request.param
     converted = FORMATS["score_sde_pytorch"](
         networks / f"{name}.npz", str(networks / f"{name}.config.json")
     )
     with np.load(networks / f"{name}.npz") as file:
-        x, t, y = (
-            jnp.asarray(file["x"].transpose(0, 2, 3, 1)),
-            jnp.asarray(file["t"]),
-            file["y_f64"].transpose(0, 2, 3, 1),
-        )
+        x = jnp.asarray(file["x"].transpose(0, 2, 3, 1))
+        t = jnp.asarray(file["t"])
+        y = file["y_f64"].transpose(0, 2, 3, 1)
 
     def net(**settings):
         config = converted.config.copy_and_resolve_references()

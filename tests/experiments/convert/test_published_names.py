@@ -1,4 +1,6 @@
-"""Checkpoints in the form that score_sde_pytorch saves them, under the names of its published code and of the code before."""
+"""Checkpoints in the form that score_sde_pytorch saves them, under the names of its published code
+and of the code before.
+"""
 
 import json
 
@@ -19,7 +21,9 @@ FAST = {"xla_backend_optimization_level": 0}
 
 @pytest.fixture
 def network(networks, tmp_path):
-    """Return the function (name) -> configuration, weights under the older names and under the published ones, and the output."""
+    """Return the function (name) -> configuration, weights under the older names and under the
+    published ones, and the output.
+    """
 
     def network(name):
         config = json.loads((networks / "ncsnpp_ve_cifar.config.json").read_text())
@@ -38,7 +42,9 @@ def network(networks, tmp_path):
 
 
 def saved_state(weights):
-    """Return a training state as the published code saves it, its learning rate warmed up: the average is twice the weights."""
+    """Return a training state as the published code saves it, its learning rate warmed up: the
+    average is twice the weights.
+    """
     trained = {name: w for name, w in weights.items() if not name.endswith("all_modules.0.W")}
     moments = {
         i: {"step": 3, "exp_avg": w, "exp_avg_sq": w * w} for i, w in enumerate(trained.values())
@@ -82,18 +88,18 @@ def test_the_published_names_mean_the_network_of_the_older_ones(
 @pytest.mark.parametrize("name", OPTIONS)
 def test_both_namings_of_every_choice_are_told_apart_by_the_names(name, network, tmp_path):
     config, old, new, _ = network(name)
-    found = []
+    converted = []
     for i, weights in enumerate((old, new)):
         np.savez(tmp_path / f"{i}.npz", **{f"param/{k}": w for k, w in weights.items()})
-        found.append(FORMATS["score_sde_pytorch"](tmp_path / f"{i}.npz", config))
-    jax.tree.map(np.testing.assert_array_equal, found[0].ema, found[1].ema)
+        converted.append(FORMATS["score_sde_pytorch"](tmp_path / f"{i}.npz", config))
+    jax.tree.map(np.testing.assert_array_equal, converted[0].ema, converted[1].ema)
 
 
 def test_what_is_missing_is_named_as_the_file_names_the_rest(network, tmp_path):
     config, old, new, _ = network("published_256")
     for weights in (old, new):
         lost = sorted(name for name in weights if ".Conv" in name)[-1]
-        kept = {f"param/{k}": w for k, w in weights.items() if k != lost}
-        np.savez(tmp_path / "net.npz", **kept)
+        others = {f"param/{k}": w for k, w in weights.items() if k != lost}
+        np.savez(tmp_path / "net.npz", **others)
         with pytest.raises(RunError, match=rf"it lacks {lost.replace('.', '.')}$"):
             FORMATS["score_sde_pytorch"](tmp_path / "net.npz", config)

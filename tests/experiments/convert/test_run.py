@@ -1,4 +1,6 @@
-"""A converted checkpoint is a run like any other: it is loaded, sampled from with the published settings, and exported."""
+"""A converted checkpoint is a run like any other: it is loaded, sampled from with the published
+settings, and exported.
+"""
 
 import json
 import shutil
@@ -57,7 +59,8 @@ def test_a_run_is_opened_with_one_call(workdir, networks):
     )
     error = np.abs(np.asarray(y).transpose(0, 3, 1, 2) - there["y_f64"]).reshape(4, -1).max(1)
     assert (error / np.abs(there["y_f64"]).reshape(4, -1).max(1)).max() < 6e-5
-    # the denoiser of data in [-1, 1] sees the network of [0, 1]: at time t, sigma is twice the network's
+    # the denoiser of data in [-1, 1] sees the network of [0, 1]: at time t, sigma is twice the
+    # network's
     t = float(np.log(0.37 / 0.01) / np.log(50 / 0.01))
     x = jnp.asarray(there["x"].transpose(0, 2, 3, 1)[1:2])
     noise = jax.jit(lambda x: loaded.denoiser(x, t).noise)(2 * x - 1)
@@ -165,7 +168,9 @@ def test_training_goes_on_where_nothing_is_known_of_no_label(dropout, moves, tmp
 
 @pytest.mark.filterwarnings("ignore:config")  # the moons are not of unit standard deviation
 def test_training_goes_on_from_a_converted_checkpoint(tmp_path):
-    """Weights, average and step are those of the checkpoint; data and optimizer are the user's; the network is not."""
+    """Weights, average and step are those of the checkpoint; data and optimizer are the user's; the
+    network is not.
+    """
     config = get_config("moons,ve")
     config.net = {"name": "MLP", "width": 8, "depth": 1}
     config.facts = {"shape": (2,), "levels": None, "num_classes": 2, "sd": 1.0}

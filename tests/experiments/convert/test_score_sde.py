@@ -1,4 +1,6 @@
-"""Networks of score_sde compute here what they compute there, in both its frameworks, and what does not fit is named."""
+"""Networks of score_sde compute here what they compute there, in both its frameworks, and what does
+not fit is named.
+"""
 
 import itertools
 import json
@@ -15,7 +17,8 @@ from experiments.convert.score_sde import calls, jax_rules, pytorch_rules
 from experiments.errors import RunError
 from tests.experiments.convert.foreign_files import write_pth
 
-# What the reference's own float32 differs from its float64 by, about doubled; the Fourier phases of sigma = 0.01 reach 1e3 radians.
+# What the reference's own float32 differs from its float64 by, about doubled; the Fourier phases of
+# sigma = 0.01 reach 1e3 radians.
 TOLERANCE = {
     "ncsnpp_ve_cifar": 6e-5,
     "ncsnpp_ve_residual_residual": 6e-5,
@@ -27,15 +30,15 @@ TOLERANCE = {
 @pytest.fixture(scope="module")
 def read(networks):
     """Return the function (name, format) -> Converted."""
-    found = {}
+    cache = {}
 
     def read(name, format="score_sde_pytorch"):
-        if name not in found:
+        if name not in cache:
             suffix = {"score_sde_pytorch": "npz", "score_sde": "msgpack"}[format]
-            found[name] = FORMATS[format](
+            cache[name] = FORMATS[format](
                 networks / f"{name}.{suffix}", str(networks / f"{name}.config.json")
             )
-        return found[name]
+        return cache[name]
 
     return read
 
@@ -48,8 +51,9 @@ def test_a_pytorch_network_and_its_gradient(name, read, run, networks, relative_
     y, grad = run(read(name), x, there["t"], v)
     assert relative_errors(y, want).max() < TOLERANCE[name]
     assert relative_errors(y, want)[1:].max() < 1e-5
-    # their gradient is float32 too, and is what is off: from one in float64 by 1.2e-5 (ddpmpp_vp), 2.2e-6 (ddpm) and 9e-5 (ncsnpp_...) of
-    # each sample's largest number, where ours is by 2.5e-6, 3.4e-6 and 6e-5
+    # their gradient is float32 too, and is what is off: from one in float64 by 1.2e-5 (ddpmpp_vp),
+    # 2.2e-6 (ddpm) and 9e-5 (ncsnpp_...) of each sample's largest number, where ours is by 2.5e-6,
+    # 3.4e-6 and 6e-5
     assert relative_errors(grad, want_grad).max() < 2 * max(TOLERANCE[name], 1.5e-5)
 
 
@@ -117,7 +121,9 @@ def test_every_network_of_the_family_has_a_name_for_each_parameter_and_comes_bac
 
 
 def test_modules_are_met_in_the_order_of_the_forward_pass():
-    """Counted by hand in the reference: parameterless resampling of an image has a place in its list too."""
+    """Counted by hand in the reference: parameterless resampling of an image has a place in its
+    list too.
+    """
     options = {
         "pyramids": {"input": "input_skip", "output": "output_skip"},
         "resampling": {"fir": True, "resblock_type": "ddpm"},
@@ -149,9 +155,8 @@ def test_modules_are_met_in_the_order_of_the_forward_pass():
         *up,
     ]
     names = [rule.theirs[0] for rule in jax_rules(small(**options, embedding="fourier"), {})]
-    assert (
-        "Downsample_0.Conv2d_0.weight" in names and "Upsample_0.Conv2d_0.weight" in names
-    )  # of the state, which comes first
+    # of the state, which comes first
+    assert "Downsample_0.Conv2d_0.weight" in names and "Upsample_0.Conv2d_0.weight" in names
     residual = [
         rule.theirs[0]
         for rule in pytorch_rules(small(pyramids={"input": "residual", "output": "residual"}))
@@ -244,10 +249,8 @@ def test_a_training_state_of_pytorch_gives_weights_average_and_step(read, networ
     state["model"]["module.sigmas"] = np.zeros(1000, np.float32)
     write_pth(tmp_path / "checkpoint.pth", state)
     config = str(networks / "ncsnpp_ve_cifar.config.json")
-    converted, plain = (
-        FORMATS["score_sde_pytorch"](tmp_path / "checkpoint.pth", config),
-        read("ncsnpp_ve_cifar"),
-    )
+    converted = FORMATS["score_sde_pytorch"](tmp_path / "checkpoint.pth", config)
+    plain = read("ncsnpp_ve_cifar")
     assert converted.step == 7
     jax.tree.map(np.testing.assert_array_equal, converted.params, plain.ema)
     plain = rules.flatten(plain.ema)

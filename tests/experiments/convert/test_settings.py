@@ -22,7 +22,9 @@ from tests.experiments.convert.test_score_sde import numbered
 
 @pytest.fixture(scope="module")
 def theirs(networks):
-    """Return the function (name, section={key: value}, ...) -> score_sde's configuration with these changes."""
+    """Return the function (name, section={key: value}, ...) -> score_sde's configuration with these
+    changes.
+    """
 
     def theirs(name, **changes):
         config = json.loads((networks / f"{name}.config.json").read_text())
@@ -43,7 +45,9 @@ REFINENET = {
 
 
 def test_a_network_of_discrete_steps_knows_their_numbers(theirs):
-    """VP counts levels from the cleanest, VE from the noisiest; a final denoising is the last of the n steps."""
+    """VP counts levels from the cleanest, VE from the noisiest; a final denoising is the last of
+    the n steps.
+    """
     discrete = {"continuous": False}
     ancestral = {"predictor": "ancestral_sampling", "corrector": "none"}
     config = from_score_sde(theirs("ddpm", training=discrete, sampling=ancestral))
@@ -71,9 +75,8 @@ def test_a_network_of_discrete_steps_knows_their_numbers(theirs):
     assert ve.sde.sde.sigma_max == 100.0
     assert make_walk(ve.samplers.published, build(ve, abstract=True).sde)[0].variance == "posterior"
     sub = from_score_sde(theirs("ddpmpp_vp", training={"continuous": False, "sde": "subvpsde"}))
-    assert (
-        sub.sde.name == "SubVP" and sub.denoiser.inputs == "time"
-    )  # as there, where it has no table
+    # as there, where it has no table
+    assert sub.sde.name == "SubVP" and sub.denoiser.inputs == "time"
 
 
 def test_a_corrector_alone_visits_every_level(theirs):
@@ -107,9 +110,8 @@ def test_a_network_without_time_keeps_the_place_of_frequencies_that_nothing_sees
     config = theirs("ncsnpp_ve_cifar", model=model)
     (tmp_path / "config.json").write_text(json.dumps(config))
     settings = network(config)
-    assert (
-        settings["embedding"] == "none" and "sigmas" not in settings
-    )  # it is told sigma, not an index
+    # it is told sigma, not an index
+    assert settings["embedding"] == "none" and "sigmas" not in settings
     net = make_abstract(settings)
     params = numbered(net)
     weights = rules.write(pytorch_rules(net, first=1), params)
@@ -134,7 +136,9 @@ def make_abstract(settings):
 
 
 def test_a_training_state_of_the_code_of_ncsnv2(theirs, tmp_path):
-    """A list: model, optimizer, epoch, step and the average by name, without the prefix and without the buffer."""
+    """A list: model, optimizer, epoch, step and the average by name, without the prefix and without
+    the buffer.
+    """
     config = theirs(
         "ncsnpp_ve_cifar",
         model={**REFINENET, "name": "ncsnv2_64", "nf": 2},
@@ -151,8 +155,8 @@ def test_a_training_state_of_the_code_of_ncsnv2(theirs, tmp_path):
         {k: 2 * v for k, v in model.items()},
     ]
     state[0]["module.sigmas"] = np.ones(10, np.float32)
-    for kept, factor in ((5, 2), (4, 1)):
-        write_pth(tmp_path / "checkpoint.pth", state[:kept])
+    for parts, factor in ((5, 2), (4, 1)):
+        write_pth(tmp_path / "checkpoint.pth", state[:parts])
         converted = FORMATS["score_sde_pytorch"](
             tmp_path / "checkpoint.pth", str(tmp_path / "config.json")
         )

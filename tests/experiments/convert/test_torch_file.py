@@ -151,5 +151,5 @@ def test_of_an_object_only_its_state_remains(tmp_path):
     (tmp_path / "net.pkl").write_bytes(b"\x80\x02cnets\nNet\n)\x81}X\x01\x00\x00\x00aK\x03sb.")
     with pytest.raises(RunError, match="asks for nets.Net"):
         read_pickle(tmp_path / "net.pkl", frozenset())
-    found = read_pickle(tmp_path / "net.pkl", frozenset({("nets", "Net")}))
-    assert isinstance(found, Remains) and found.state == {"a": 3}
+    remains = read_pickle(tmp_path / "net.pkl", frozenset({("nets", "Net")}))
+    assert isinstance(remains, Remains) and remains.state == {"a": 3}

@@ -1,4 +1,6 @@
-"""Arrays as people have them: types, orders of bytes and axes, ranges of values, labels, archives, and files that are no arrays."""
+"""Arrays as people have them: types, orders of bytes and axes, ranges of values, labels, archives,
+and files that are no arrays.
+"""
 
 import pickle
 import zipfile
@@ -104,9 +106,8 @@ def test_what_is_not_finite_is_named_though_no_statistics_look_there(tmp_path, b
 
 
 def test_rows_are_counted_through_all_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        streaming.parts, "__defaults__", (200,)
-    )  # five examples of FIELD in a block
+    # five examples of FIELD in a block
+    monkeypatch.setattr(streaming.parts, "__defaults__", (200,))
     x = FIELD.copy()
     x[12, 0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="row 12 of .* holds nan"):
@@ -185,15 +186,19 @@ def test_float_images_on_one_side_of_zero_are_refused_and_the_message_mends_it(
     tmp_path, x, suggested
 ):
     path = saved(tmp_path, x)
-    with pytest.raises(ValueError, match="floats are used as they are") as found:
+    with pytest.raises(ValueError, match="floats are used as they are") as error:
         Files(path=path)
-    assert f"data.value_range={suggested}" in str(found.value)
+    assert f"data.value_range={suggested}" in str(error.value)
     low, high = eval(suggested)
     data = Files(path=path, value_range=(low, high), validation=0)
     assert data.levels is None
     np.testing.assert_allclose(values(data), (x - low) / (high - low) * 2 - 1, atol=1e-6)
-    found = statistics(data, "train")
-    assert -1 <= found.min and found.max <= 1 and abs(found.mean) < 0.2
+    statistics_of_file = statistics(data, "train")
+    assert (
+        -1 <= statistics_of_file.min
+        and statistics_of_file.max <= 1
+        and abs(statistics_of_file.mean) < 0.2
+    )
 
 
 def test_centred_images_and_vectors_of_any_sign_are_taken_as_they_are(tmp_path):
@@ -351,7 +356,9 @@ def test_contents_count_and_not_the_name_of_the_file(tmp_path):
 
 
 def test_damaged_files_are_named(tmp_path):
-    """Cut at each of 20 places, and with each of 60 bytes changed: read, or one error that names the file."""
+    """Cut at each of 20 places, and with each of 60 bytes changed: read, or one error that names
+    the file.
+    """
     for name in ("x.npy", "x.npz"):
         path = saved(tmp_path, FIELD, **({"y": np.arange(20)} if name == "x.npz" else {}))
         whole = (tmp_path / name).read_bytes()

@@ -31,7 +31,9 @@ def test_grey_levels_fill_minus_one_to_one():
 
 
 def test_moments_of_encoded_values_are_the_expected_ones():
-    """5 standard errors: the noise has variance v and fourth moment 9/5 v^2; a false alarm in 1.7 million."""
+    """5 standard errors: the noise has variance v and fourth moment 9/5 v^2; a false alarm in 1.7
+    million.
+    """
     codec, n = codec_of(17), 100_000
     k = np.full(n, 3)
     error = codec.encode(k, words_of(k)) - codec.expected(k)
@@ -90,7 +92,8 @@ def test_dequantisation_noise_is_uniform():
     n = 100_000
     words = np.random.default_rng(0).integers(0, 2**16, n, np.uint16)
     u = dequantised(np.zeros(n, np.uint8), words)
-    # five standard errors each, so a false alarm once in 1.7 million seeds: mean 1/2 (variance 1/12), variance 1/12 (kurtosis 9/5)
+    # five standard errors each, so a false alarm once in 1.7 million seeds: mean 1/2 (variance
+    # 1/12), variance 1/12 (kurtosis 9/5)
     assert abs(u.mean() - 1 / 2) < 5 * math.sqrt(1 / 12 / n)
     assert abs(u.var() - 1 / 12) < 5 * math.sqrt(0.8 / 144 / n)
     assert u.min() > 0 and u.max() < 1
@@ -107,12 +110,10 @@ def test_bits_per_dim_of_uniform_noise_is_the_logarithm_of_the_number_of_levels(
 
 def test_bits_per_dim_of_a_gaussian_is_its_differential_entropy_in_grey_levels():
     dim, sd, levels = 12, 0.1, 256
-    expected_log_prob = -dim * (
-        0.5 * math.log(2 * math.pi * math.e) + math.log(sd)
-    )  # minus its entropy, in nats
-    in_levels = 0.5 * math.log2(
-        2 * math.pi * math.e * (sd * levels / 2) ** 2
-    )  # entropy of the same Gaussian measured in levels
+    # minus its entropy, in nats
+    expected_log_prob = -dim * (0.5 * math.log(2 * math.pi * math.e) + math.log(sd))
+    # entropy of the same Gaussian measured in levels
+    in_levels = 0.5 * math.log2(2 * math.pi * math.e * (sd * levels / 2) ** 2)
     assert codec_of(levels).bits_per_dim(expected_log_prob, dim) == pytest.approx(
         in_levels, abs=1e-12
     )

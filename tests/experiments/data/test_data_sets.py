@@ -1,4 +1,6 @@
-"""What every public data set has to do, and what one that a user writes may look like. A new one meets the tests by being exported."""
+"""What every public data set has to do, and what one that a user writes may look like. A new one
+meets the tests by being exported.
+"""
 
 import inspect
 import json

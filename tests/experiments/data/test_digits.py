@@ -57,9 +57,8 @@ def test_it_lies_on_disk_as_any_tfds_data_set_does(digits, folder):
         "test": 297,
     }
     assert builder.as_data_source("test")[5]["label"] == BUNCH.target[1505]
-    assert [p.name for p in folder.iterdir()] == [
-        "sklearn_digits"
-    ]  # nothing left over from writing
+    # nothing left over from writing
+    assert [p.name for p in folder.iterdir()] == ["sklearn_digits"]
 
 
 def test_the_default_folder_is_that_of_tfds(tmp_path, monkeypatch):

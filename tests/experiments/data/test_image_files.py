@@ -1,4 +1,6 @@
-"""Folders as people have them: links, names and suffixes of every kind, and files that are no images, or broken ones."""
+"""Folders as people have them: links, names and suffixes of every kind, and files that are no
+images, or broken ones.
+"""
 
 import io
 import os
@@ -101,9 +103,9 @@ def test_names_that_are_no_utf8_are_read_and_printed(tmp_path):
     assert sorted(names(data)) == ["b.png", r"caf\xe9.png"]
     with open(good, "wb") as file:
         file.write(b"")
-    with pytest.raises(ValueError, match=r"cannot read caf\\xe9.png as an image") as found:
+    with pytest.raises(ValueError, match=r"cannot read caf\\xe9.png as an image") as error:
         Files(path=str(tmp_path))
-    str(found.value).encode()
+    str(error.value).encode()
 
 
 def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path):
@@ -133,11 +135,11 @@ def spoilt(tmp_path):
 
 
 def test_all_unreadable_images_are_listed_at_once(spoilt):
-    with pytest.raises(BadExamples, match="3 examples cannot be used") as found:
+    with pytest.raises(BadExamples, match="3 examples cannot be used") as error:
         Files(path=str(spoilt))
     for name in ("01.png", "03.png", "07.png"):
-        assert f"cannot read {name} as an image" in str(found.value)
-    assert "data.skip_unreadable=True" in str(found.value)
+        assert f"cannot read {name} as an image" in str(error.value)
+    assert "data.skip_unreadable=True" in str(error.value)
 
 
 def test_images_that_are_found_torn_when_decoded_are_listed_at_once_before_training(tmp_path):

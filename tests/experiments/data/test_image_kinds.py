@@ -1,4 +1,6 @@
-"""What an image file may hold: each kind is read as it looks, or refused; nothing is cut in silence."""
+"""What an image file may hold: each kind is read as it looks, or refused; nothing is cut in
+silence.
+"""
 
 import io
 import struct

@@ -11,7 +11,9 @@ from experiments.data.pipeline import random_words
 
 
 class Numbered(DataSet):
-    """Images whose pixels hold, from left to right, the digits of the example's index in base 16; the label is the index."""
+    """Images whose pixels hold, from left to right, the digits of the example's index in base 16;
+    the label is the index.
+    """
 
     shape, levels, num_classes, splits = (2, 3, 1), 16, 1000, ("train",)
 
@@ -82,9 +84,8 @@ def test_a_training_epoch_holds_every_example_once_and_epochs_and_seeds_differ_i
 
     first, second = epochs(0)
     for epoch in (first, second, *epochs(1)):
-        np.testing.assert_array_equal(
-            np.sort(epoch), np.arange(100)
-        )  # although 40 does not divide 100
+        # although 40 does not divide 100
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(100))
     orders = [first, second, epochs(1)[0], np.arange(100)]
     for i, a in enumerate(orders):
         for b in orders[:i]:
@@ -187,7 +188,8 @@ def test_flips_are_independent_of_the_noise():
     mirrored = (levels != codec_of(16).decode(flipped)).any((1, 2, 3))[readable]
     noise = ((plain + 1) * 8 % 1)[readable]
     for upper_half in (noise > 0.5).reshape(len(noise), -1).T:
-        # Binomial(n, 1/2): five standard deviations at 6 places, a false alarm once in 290,000 seeds
+        # Binomial(n, 1/2): five standard deviations at 6 places, a false alarm once in 290,000
+        # seeds
         assert abs((upper_half == mirrored).mean() - 0.5) < 5 * 0.5 / math.sqrt(len(noise))
 
 

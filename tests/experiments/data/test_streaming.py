@@ -50,7 +50,9 @@ def test_evenly_spaced_rows_hold_the_ends():
 @pytest.mark.parametrize("levels", [None, 2, 17, 256])
 @pytest.mark.parametrize("full", [False, True])
 def test_moments_in_blocks_are_those_of_the_whole(monkeypatch, levels, full):
-    """The oracle stacks everything in float64; the data's mean is large beside their deviations, where sums of squares lose digits."""
+    """The oracle stacks everything in float64; the data's mean is large beside their deviations,
+    where sums of squares lose digits.
+    """
     monkeypatch.setattr(streaming.parts, "__defaults__", (50,))  # several blocks
     monkeypatch.setattr(streaming.blocks, "__defaults__", (None, 50))
     rng = np.random.default_rng(1)
@@ -59,13 +61,13 @@ def test_moments_in_blocks_are_those_of_the_whole(monkeypatch, levels, full):
     data = Given(x, levels)
     y = x.astype(np.float64) if levels is None else (x.astype(np.float64) + 0.5) * 2 / levels - 1
     noise = 0 if levels is None else (2 / levels) ** 2 / 12
-    found = moments(data, "train", full=full)
-    np.testing.assert_allclose(found.mean, y.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(found.variance, y.var(0) + noise, rtol=1e-9)
-    assert found.count == 100
+    result = moments(data, "train", full=full)
+    np.testing.assert_allclose(result.mean, y.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(result.variance, y.var(0) + noise, rtol=1e-9)
+    assert result.count == 100
     if full:
         expected = np.cov(y, rowvar=False, bias=True) + noise * np.eye(6)
-        np.testing.assert_allclose(found.covariance, expected, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(result.covariance, expected, rtol=1e-9, atol=1e-9)
     over_all = statistics(data, "train")
     assert over_all.mean == pytest.approx(y.mean(), rel=1e-12)
     assert over_all.sd == pytest.approx(np.sqrt(y.var() + noise), rel=1e-9)
@@ -73,16 +75,16 @@ def test_moments_in_blocks_are_those_of_the_whole(monkeypatch, levels, full):
 
 
 def test_the_largest_grey_level_of_a_byte_does_not_wrap_round():
-    found = statistics(Given(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), 256), "train")
-    assert (found.min, found.max) == (-1, 1)
+    result = statistics(Given(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), 256), "train")
+    assert (result.min, result.max) == (-1, 1)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.float16, bool])
 def test_grey_levels_in_any_type_have_the_same_statistics(dtype):
     x = grey(levels=2)
-    found = statistics(Given(x.astype(dtype), 2), "train")
-    assert found == statistics(Given(x.astype(np.int64), 2), "train")
-    assert found.max == codec_of(2).range(0, 1)[1]
+    result = statistics(Given(x.astype(dtype), 2), "train")
+    assert result == statistics(Given(x.astype(np.int64), 2), "train")
+    assert result.max == codec_of(2).range(0, 1)[1]
 
 
 def test_moments_take_the_memory_of_a_block_and_not_of_the_data():
@@ -126,9 +128,9 @@ def test_labels_outside_the_classes_are_refused(label, message):
 def test_all_bad_examples_are_named_at_once():
     x = np.random.default_rng(0).normal(size=(200, 2))
     x[[3, 77, 150]] = np.inf
-    with pytest.raises(BadExamples, match="3 examples cannot be used") as found:
+    with pytest.raises(BadExamples, match="3 examples cannot be used") as error:
         statistics(Given(x, None), "train")
-    assert [problem.split()[1] for problem in found.value.problems] == ["3", "77", "150"]
+    assert [problem.split()[1] for problem in error.value.problems] == ["3", "77", "150"]
     x[:] = np.nan
     with pytest.raises(BadExamples, match="200 examples .*\n(.*\n)*.*and 150 more$"):
         statistics(Given(x, None), "train")

@@ -218,13 +218,13 @@ def test_damaged_files_say_how_to_prepare_the_data_set_anew(coloured, tmp_path, 
     path.unlink()
     if damage != "remove":
         path.write_bytes({"empty": b"", "cut": content[: len(content) // 2]}.get(damage, content))
-    with pytest.raises(ValueError, match="damaged|not all of its files") as found:
+    with pytest.raises(ValueError, match="damaged|not all of its files") as error:
         data = TFDS(**coloured[1])
         for split in data.splits:
             next(batches(data, split, 2, seed=0, train=False))
-    if "is damaged (" in str(found.value):
+    if "is damaged (" in str(error.value):
         command = f"python -m experiments.data.prepare coloured --data_dir={tmp_path}"
-        assert "rm -r " in str(found.value) and command in str(found.value)
+        assert "rm -r " in str(error.value) and command in str(error.value)
 
 
 def test_files_that_hold_another_number_of_examples_are_noticed(coloured, tmp_path):
@@ -275,12 +275,14 @@ def test_preparing_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     with pytest.raises(SystemExit, match="'cifar_10' is not in the catalogue"):
         prepare_script.prepare("cifar_10", str(tmp_path))
-    asked: dict[str, Any] = {}
+    options_used: dict[str, Any] = {}
     monkeypatch.setattr(
-        tfds, "builder", lambda name, **options: asked.update(options, name=name) or Offline()
+        tfds,
+        "builder",
+        lambda name, **options: options_used.update(options, name=name) or Offline(),
     )
     with pytest.raises(
         SystemExit, match="preparing cifar10 in .* failed: ConnectionError: no route to host"
     ):
         prepare_script.prepare("cifar10", str(tmp_path))
-    assert asked == {"name": "cifar10", "data_dir": tmp_path, "file_format": "array_record"}
+    assert options_used == {"name": "cifar10", "data_dir": tmp_path, "file_format": "array_record"}

@@ -19,25 +19,25 @@ def points(toy, split):
 @pytest.mark.parametrize("name", DENSITIES)
 def test_splits_are_independent_and_reproducible(name):
     toy = Toy(density=name, size=1000)
-    found = {split: points(toy, split)[0] for split in toy.splits}
-    assert {split: len(x) for split, x in found.items()} == {
+    splits = {split: points(toy, split)[0] for split in toy.splits}
+    assert {split: len(x) for split, x in splits.items()} == {
         "train": 1000,
         "validation": 100,
         "test": 100,
     }
-    every = np.concatenate(list(found.values()))
+    every = np.concatenate(list(splits.values()))
     assert len(np.unique(every, axis=0)) == 1200 and every.dtype == np.float32
-    np.testing.assert_array_equal(points(Toy(density=name, size=1000), "test")[0], found["test"])
+    np.testing.assert_array_equal(points(Toy(density=name, size=1000), "test")[0], splits["test"])
     assert not np.array_equal(
-        points(Toy(density=name, size=1000, seed=1), "test")[0], found["test"]
+        points(Toy(density=name, size=1000, seed=1), "test")[0], splits["test"]
     )
 
 
 @pytest.mark.parametrize("name", DENSITIES)
 def test_densities_have_about_unit_scale_and_labels_in_range(name):
     toy = Toy(density=name)
-    found = statistics(toy, "train")
-    assert abs(found.mean) < 0.15 and 0.6 < found.sd < 1.3 and max(-found.min, found.max) < 3
+    result = statistics(toy, "train")
+    assert abs(result.mean) < 0.15 and 0.6 < result.sd < 1.3 and max(-result.min, result.max) < 3
     labels = points(toy, "train")[1]
     assert set(labels) == set(range(max(toy.num_classes, 1)))
 
@@ -53,21 +53,23 @@ def test_batches_are_the_points_themselves(name):
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_densities_integrate_to_one(name):
     n = 1200
-    centres = (
-        -3 + 6 * (np.arange(n) + 0.5) / n
-    )  # cells of 1/200, whose edges include those of the checkerboard
+    # cells of 1/200, whose edges include those of the checkerboard
+    centres = -3 + 6 * (np.arange(n) + 0.5) / n
     grid = np.stack(np.meshgrid(centres, centres), -1)
     assert np.exp(Toy(density=name).log_prob(grid)).mean() * 36 == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_samples_follow_the_known_density(name):
-    """Importance identity: for any bounded w, E w(x)/p(x) over samples is the integral of w over the support."""
+    """Importance identity: for any bounded w, E w(x)/p(x) over samples is the integral of w over
+    the support.
+    """
     toy = Toy(density=name)
     x = points(toy, "train")[0].astype(np.float64)
     log_prob = toy.log_prob(x)
     assert np.isfinite(log_prob).all()
-    # counts of samples in cells of 1/2 against the integral of the density over them; the noise is binomial
+    # counts of samples in cells of 1/2 against the integral of the density over them; the noise is
+    # binomial
     n = 1200
     fine = -3 + 6 * (np.arange(n) + 0.5) / n
     mass = (

@@ -11,7 +11,9 @@ from experiments.measures.metrics import (
 
 
 def exactly(mean, root, rng, n=200):
-    """Return n points whose sample mean and covariance are exactly `mean` and root root^T / (n - 1)."""
+    """Return n points whose sample mean and covariance are exactly `mean` and root root^T / (n -
+    1).
+    """
     z = rng.standard_normal((n, root.shape[1]))
     q, _ = np.linalg.qr(z - z.mean(0))
     return mean + q @ root.T
@@ -34,16 +36,16 @@ def test_frechet_distance_of_gaussians_is_the_closed_form(rank):
 
 def test_frechet_distance_of_one_feature_and_of_commuting_covariances():
     rng = np.random.default_rng(0)
-    a, b = (
-        exactly(np.zeros(1), np.array([[2.0]]), rng),
-        exactly(np.ones(1) * 3, np.array([[5.0]]), rng),
-    )
+    a = exactly(np.zeros(1), np.array([[2.0]]), rng)
+    b = exactly(np.ones(1) * 3, np.array([[5.0]]), rng)
     np.testing.assert_allclose(frechet_distance(a, b), 9 + (2 - 5) ** 2 / 199)
     np.testing.assert_allclose(frechet_distance(a, a), 0, atol=1e-12)
 
 
 def brute_force_votes(a, b):
-    """Apply the definition to each of the pooled points: own neighbour nearer 1, other nearer 0, a tie 1/2."""
+    """Apply the definition to each of the pooled points: own neighbour nearer 1, other nearer 0, a
+    tie 1/2.
+    """
     votes = []
     for own, other in ((a, b), (b, a)):
         for i, p in enumerate(own):
@@ -67,20 +69,22 @@ def test_nearest_neighbour_accuracy_is_the_definition_ties_included():
 @pytest.mark.parametrize("dimensions", [2, 32])
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_the_standard_error_of_the_accuracy_is_what_it_varies_by(dimensions, shift):
-    """Over 300 pairs of sets. A variance of 300 values is off by 8 %; within 4 of these, a false alarm in 16 000, it is the stated one.
+    """Over 300 pairs of sets. A variance of 300 values is off by 8 %; within 4 of these, a false
+    alarm in 16 000, it is the stated one.
 
-    The binomial variance, without the votes that pairs share, would be 38 % too small in the plane and 25 % in 32 dimensions. For sets that
-    differ the stated one is an approximation, for which 15 % more are allowed.
+    The binomial variance, without the votes that pairs share, would be 38 % too small in the plane
+    and 25 % in 32 dimensions. For sets that differ the stated one is an approximation, for which 15
+    % more are allowed.
     """
     rng = np.random.default_rng(0)
     pairs = rng.standard_normal((300, 2, 60, dimensions)).astype(np.float32)
     pairs[:, 1, :, 0] += shift
-    found = [nearest_neighbour_accuracy(a, b) for a, b in pairs]
-    ratio = np.var([v.value for v in found]) / np.mean([v.std_error**2 for v in found])
+    accuracies = [nearest_neighbour_accuracy(a, b) for a, b in pairs]
+    ratio = np.var([v.value for v in accuracies]) / np.mean([v.std_error**2 for v in accuracies])
     assert abs(ratio - 1) < 4 * np.sqrt(2 / 300) + (0.15 if shift else 0)
     if not shift:  # n - 1 of the 2 n - 1 other points are of the own set
-        mean_error = np.std([v.value for v in found]) / np.sqrt(300)
-        assert abs(np.mean([v.value for v in found]) - 59 / 119) < 4 * mean_error
+        mean_error = np.std([v.value for v in accuracies]) / np.sqrt(300)
+        assert abs(np.mean([v.value for v in accuracies]) - 59 / 119) < 4 * mean_error
 
 
 def test_disjoint_sets_are_told_apart_and_copies_give_themselves_away():
@@ -109,9 +113,8 @@ def test_pooling_averages_blocks_and_keeps_small_images_and_vectors():
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (2, 16, 25, 3)).astype(np.uint8)
     pooled = pooled_pixels(x).reshape(2, 8, 8, 3)
-    np.testing.assert_allclose(
-        pooled[1, 2, 7, 0], x[1, 4:6, 21:24, 0].astype(float).mean()
-    )  # blocks of 2 x 3; the 25th column is left over
+    # blocks of 2 x 3; the 25th column is left over
+    np.testing.assert_allclose(pooled[1, 2, 7, 0], x[1, 4:6, 21:24, 0].astype(float).mean())
     small = x[:, :8, :8]
     np.testing.assert_array_equal(pooled_pixels(small), small.reshape(2, -1))
     np.testing.assert_array_equal(pooled_pixels(np.eye(3)), np.eye(3))

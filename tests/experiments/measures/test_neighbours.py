@@ -42,14 +42,16 @@ def test_they_are_those_of_brute_force(name, small_blocks):
     b = CASES[name](np.random.default_rng(1))
     for others, same in ((a, True), (b, False)):
         want, squares = brute_force(a, others, same)
-        found = nearest(a) if same else nearest(a, b)
-        np.testing.assert_allclose(found.distance, want, rtol=1e-12)
-        chosen = squares[np.arange(len(a)), found.index]
+        neighbours = nearest(a) if same else nearest(a, b)
+        np.testing.assert_allclose(neighbours.distance, want, rtol=1e-12)
+        chosen = squares[np.arange(len(a)), neighbours.index]
         np.testing.assert_allclose(np.sqrt(chosen), want, rtol=1e-12)
 
 
 def test_what_float32_cannot_tell_apart_is_measured():
-    """Twenty points within 1e-5 of each other, 1e4 away from the mean: float32 products see no difference between them."""
+    """Twenty points within 1e-5 of each other, 1e4 away from the mean: float32 products see no
+    difference between them.
+    """
     rng = np.random.default_rng(0)
     points = 1e4 * np.sign(rng.standard_normal((2, 64)))
     a = np.concatenate([p + 1e-5 * rng.standard_normal((20, 64)) for p in points])
@@ -58,9 +60,9 @@ def test_what_float32_cannot_tell_apart_is_measured():
 
 def test_images_are_points_and_a_copy_is_at_no_distance():
     x = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3)).astype(np.uint8)
-    found = nearest(x[::-1], x)
-    np.testing.assert_array_equal(found.distance, 0)
-    np.testing.assert_array_equal(found.index, np.arange(20)[::-1])
+    neighbours = nearest(x[::-1], x)
+    np.testing.assert_array_equal(neighbours.distance, 0)
+    np.testing.assert_array_equal(neighbours.index, np.arange(20)[::-1])
 
 
 def test_a_point_alone_has_no_neighbour():

@@ -1,4 +1,6 @@
-"""The numerical Fokker-Planck equation against closed forms, and what it says of sound and damaged scores."""
+"""The numerical Fokker-Planck equation against closed forms, and what it says of sound and damaged
+scores.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,9 +17,9 @@ GRID = -6 + 12 / CELLS * (np.arange(CELLS) + 0.5)
 def test_evolution_is_the_convolution_with_a_normal_and_loses_nothing(d):
     points = np.array([[-0.7, 0.4], [0.9, -0.3], [1.0, 0.2]])[:, :d]
     start, expected = (blurred(points, GRID, level) for level in (0.3, 0.8))
-    found = evolve(start, 12 / CELLS, 0.8**2 - 0.3**2)
-    np.testing.assert_allclose(found, expected, atol=1e-3 * expected.max())
-    np.testing.assert_allclose(found.sum() * (12 / CELLS) ** d, 1, rtol=1e-9)
+    density = evolve(start, 12 / CELLS, 0.8**2 - 0.3**2)
+    np.testing.assert_allclose(density, expected, atol=1e-3 * expected.max())
+    np.testing.assert_allclose(density.sum() * (12 / CELLS) ** d, 1, rtol=1e-9)
     walled = evolve(start, 12 / CELLS, 400.0)  # what reaches the walls stays inside
     np.testing.assert_allclose(walled.sum() * (12 / CELLS) ** d, 1, rtol=1e-9)
     kernel = (

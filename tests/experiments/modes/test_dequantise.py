@@ -1,4 +1,6 @@
-"""Variational dequantisation: the flow is a density on the unit cube, and training makes it the one that costs the fewest bits."""
+"""Variational dequantisation: the flow is a density on the unit cube, and training makes it the one
+that costs the fewest bits.
+"""
 
 import json
 import shutil
@@ -13,8 +15,8 @@ from scipy import stats
 from experiments.data.base import DataSet, Source
 from experiments.errors import RunError
 from experiments.modes.dequantise import Dequantiser, dequantise, restore_dequantiser
-from experiments.modes.likelihood import measure
-from experiments.run.build import Facts, build
+from experiments.modes.likelihood import measure_likelihood
+from experiments.run.build import DataFacts, build
 from experiments.run.flow import DequantisingFlow
 from experiments.run.loading import Loaded
 from experiments.storage import checkpoint
@@ -39,8 +41,8 @@ class Narrow(DataSet):
 def exact(x, t, cond=None):
     """Denoise images whose scaled pixels are independent normals."""
     model = Gaussian(np.full(4, -0.25), (SD / 2) ** 2 * np.eye(4))
-    found = model.estimate(VP(), x.reshape(len(x), 4), t)
-    return Estimate(*(part.reshape(x.shape) for part in found))
+    estimate = model.estimate(VP(), x.reshape(len(x), 4), t)
+    return Estimate(*(part.reshape(x.shape) for part in estimate))
 
 
 def test_the_flow_is_a_density():
@@ -49,10 +51,8 @@ def test_the_flow_is_a_density():
         coupling.conv2.kernel[...] = 0.3 * jax.random.normal(
             jax.random.key(1), coupling.conv2.kernel.shape
         )
-    z, image = (
-        jax.random.normal(jax.random.key(2), (2, 3, 4, 2)),
-        jax.random.uniform(jax.random.key(3), (2, 3, 4, 2)),
-    )
+    z = jax.random.normal(jax.random.key(2), (2, 3, 4, 2))
+    image = jax.random.uniform(jax.random.key(3), (2, 3, 4, 2))
     u, log_q = net(z, image)
     assert np.all((u > 0) & (u < 1)) and log_q.shape == (2,)
     for i in range(2):
@@ -129,14 +129,14 @@ def test_training_comes_near_the_code_length_of_the_integers(
         "num_res_blocks": 1,
         "attn_resolutions": (),
     }
-    run = build(config, Facts((2, 2, 1), 4, 0, 0.2))
+    run = build(config, DataFacts((2, 2, 1), 4, 0, 0.2))
     loaded, dataset = Loaded(VP(), exact, run.config, run, 7), Narrow()  # pyright: ignore[reportArgumentType]
     with pytest.raises(RunError, match="has no dequantiser; train one with --mode=dequantise"):
         restore_dequantiser(loaded, tmp_path)
     monkeypatch.setattr("experiments.modes.dequantise.make_dataset", lambda config: dataset)
     dequantise(loaded, tmp_path)
-    found = {
-        name: measure(loaded, dataset, None, redraw)
+    summaries = {
+        name: measure_likelihood(loaded, dataset, None, redraw)
         for name, redraw in (
             ("uniform", None),
             ("variational", restore_dequantiser(loaded, tmp_path)),
@@ -145,14 +145,15 @@ def test_training_comes_near_the_code_length_of_the_integers(
     check_that_it_is_known_by_what_it_depends_on(loaded, tmp_path, monkeypatch, capsys)
     k = np.stack([dataset.source("test")[i]["x"] for i in range(512)]).astype(float)
     bits = -np.log2(stats.norm.cdf((k + 1 - 1.5) / SD) - stats.norm.cdf((k - 1.5) / SD)).mean()
-    # The bound is above the code length; the flow closes most of what the uniform distribution leaves open.
+    # The bound is above the code length; the flow closes most of what the uniform distribution
+    # leaves open.
     uniform, variational = (
-        found[name]["bits_per_dim"] - bits for name in ("uniform", "variational")
+        summaries[name]["bits_per_dim"] - bits for name in ("uniform", "variational")
     )
     assert -0.02 < variational < 0.35 * uniform, (uniform, variational, bits)
 
 
 def test_continuous_data_are_refused(tiny_config):
-    run = build(tiny_config(), Facts((2,), None, 0, 0.7))
+    run = build(tiny_config(), DataFacts((2,), None, 0, 0.7))
     with pytest.raises(RunError, match="continuous: there is nothing to dequantise"):
         Dequantiser(Loaded(VP(), exact, run.config, run, 7))  # pyright: ignore[reportArgumentType]

@@ -15,8 +15,8 @@ from experiments.measures import health
 from experiments.measures.health import linear_denoiser
 from experiments.measures.health_report import judge, show
 from experiments.measures.metrics import nearest_distances
-from experiments.modes.diagnose import diagnose, measure, memorisation
-from experiments.run.build import Facts, build
+from experiments.modes.diagnose import diagnose, health_curves, memorisation
+from experiments.run.build import DataFacts, build
 from experiments.run.loading import Loaded, load
 from sde_lib import SDE, VP, Estimate, GaussianMixture
 
@@ -46,16 +46,16 @@ class Points(DataSet):
 
 
 class Damaged(eqx.Module):
-    """The exact denoiser, told another time, its noise estimates turned or made by a coarse rule instead."""
+    """The exact denoiser at `factor` times the time, its noise turned, or made by a coarse rule."""
 
     sde: SDE
-    told: float = 1.0
+    factor: float = 1.0
     turned: float = 0.0
     coarse: float = 0.0
 
     def __call__(self, x, t, cond=None):
         t = jnp.asarray(t)
-        noise = MODEL.estimate(self.sde, x, jnp.minimum(self.told * t, 1.0)).noise
+        noise = MODEL.estimate(self.sde, x, jnp.minimum(self.factor * t, 1.0)).noise
         noise = (1 - self.coarse) * noise + self.turned * noise[:, ::-1] * jnp.array([[1.0, -1.0]])
         return Estimate(x, noise)
 
@@ -65,12 +65,12 @@ def findings(tiny_config):
     """Return the function (denoiser, raw denoiser) -> names of the failed checks."""
     config = tiny_config()
     config.eval.update({"split": "test", "train_split": "train"})
-    run, dataset = build(config, Facts((2,), None, 0, 0.7)), Points()
+    run, dataset = build(config, DataFacts((2,), None, 0, 0.7)), Points()
     batch = {"x": jnp.asarray(dataset.x[:256]), "label": jnp.zeros(256, int)}
 
     def findings(denoiser, raw=None):
         loaded = Loaded(VP(), denoiser, run.config, run, 7)
-        curves = measure(loaded, dataset, batch, raw or denoiser)
+        curves = health_curves(loaded, dataset, batch, raw or denoiser)
         return {check.name for check in judge(curves, HEALTHY) if not check.good}
 
     return findings
@@ -83,7 +83,7 @@ def test_a_perfect_denoiser_is_healthy(findings):
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        ({"told": 1.6}, {"error over the error that the denoiser predicts"}),
+        ({"factor": 1.6}, {"error over the error that the denoiser predicts"}),
         ({"turned": 0.8}, {"asymmetry of the Jacobian"}),
         (
             {"coarse": 0.5},
@@ -142,19 +142,19 @@ def test_what_is_over_the_bounds_where_nothing_is_judged_is_told():
 
 
 def test_levels_that_are_not_judged_are_drawn_hollow(monkeypatch, tmp_path):
-    drawn = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure))
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure))
     level = np.array([0.1, 1.0, 10.0])
     names = ("loss", "raw", "linear", "predicted", "over_linear", "over_raw", "slope")
     curves = {name: level for name in (*names, "calibration", "asymmetry", "fokker_planck")}
     curves |= {"level": level, "judged": np.array([False, True, False])}
     show(curves, HEALTHY, [], "a run", tmp_path / "report.png")
-    for axis in drawn[0].axes[:5]:
+    for axis in figures[0].axes[:5]:
         hollow = [line for line in axis.lines if line.get_markerfacecolor() == "white"]
         assert hollow
         for line in hollow:
             np.testing.assert_array_equal(line.get_xdata(), [0.1, 10.0])
-    assert any("hollow" in text.get_text() for text in drawn[0].texts)
+    assert any("hollow" in text.get_text() for text in figures[0].texts)
 
 
 class Few(Points):
@@ -163,8 +163,8 @@ class Few(Points):
     splits = ("train", "test", "few")
 
     def source(self, split):
-        found = super().source("test" if split == "few" else split)
-        return Source(3, found.read) if split == "few" else found
+        source = super().source("test" if split == "few" else split)
+        return Source(3, source.read) if split == "few" else source
 
 
 @pytest.mark.parametrize("split", ["split", "train_split"])
@@ -173,7 +173,7 @@ def test_a_split_that_says_nothing_is_refused_before_anything_is_computed(
 ):
     config = tiny_config()
     config.eval.update({"split": "test", "train_split": "train"} | {split: "few"})
-    run = build(config, Facts((2,), None, 0, 0.7))
+    run = build(config, DataFacts((2,), None, 0, 0.7))
     monkeypatch.setattr("experiments.modes.diagnose.make_dataset", lambda config: Few())
     loaded = Loaded(VP(), Damaged(VP()), run.config, run, 7)
     with pytest.raises(RunError, match="takes 8 or more examples of each split, but 'few' has 3"):
@@ -184,30 +184,32 @@ def test_near_copies_are_counted_and_what_is_not_finite_is_left_out(tiny_config,
     """A copy is nearer than a quarter of what training examples are to each other."""
     config = tiny_config()
     config.eval.update({"split": "test", "train_split": "train"})
-    run, dataset = build(config, Facts((2,), None, 0, 0.7)), Points()
+    run, dataset = build(config, DataFacts((2,), None, 0, 0.7)), Points()
     loaded = Loaded(VP(), Damaged(VP()), run.config, run, 7)
     real = dataset.x[1000:]
     between = np.median(nearest_distances(real))
 
-    def drawn(share):
+    def samples_with_copies(share):
         x = np.zeros((128, 2), np.float32) + 50
         x[: int(share * 128)] = real[: int(share * 128)] + 0.1 * between / np.sqrt(2)
         return SimpleNamespace(x=x)
 
     for share in (0.0, 0.25, 1.0):
-        monkeypatch.setattr("experiments.modes.diagnose.draw", lambda *_, share=share: drawn(share))
-        found = memorisation(loaded, dataset)
-        assert found["copies"] == share and found["finite"]
-        np.testing.assert_allclose(found["training"], between, rtol=1e-6)
-    nowhere = drawn(0.5)
+        monkeypatch.setattr(
+            "experiments.modes.diagnose.draw", lambda *_, share=share: samples_with_copies(share)
+        )
+        memory = memorisation(loaded, dataset)
+        assert memory["copies"] == share and memory["finite"]
+        np.testing.assert_allclose(memory["training"], between, rtol=1e-6)
+    nowhere = samples_with_copies(0.5)
     nowhere.x[64:] = np.nan
     monkeypatch.setattr("experiments.modes.diagnose.draw", lambda *_: nowhere)
-    found = memorisation(loaded, dataset)
-    assert found["copies"] == 1 and not found["finite"] and found["samples"] < between
+    memory = memorisation(loaded, dataset)
+    assert memory["copies"] == 1 and not memory["finite"] and memory["samples"] < between
     nowhere.x[:] = np.inf
-    found = memorisation(loaded, dataset)
-    assert np.isnan(found["samples"]) and not found["finite"]
-    assert not judge_memory(found)
+    memory = memorisation(loaded, dataset)
+    assert np.isnan(memory["samples"]) and not memory["finite"]
+    assert not judge_memory(memory)
 
 
 def judge_memory(memory):
@@ -219,7 +221,9 @@ def judge_memory(memory):
 
 @pytest.mark.parametrize("levels", [None, 16])
 def test_the_best_linear_denoiser_has_the_moments_of_the_data(levels, monkeypatch):
-    """With covariances, and without them where there would be too many: for independent coordinates it is the same."""
+    """With covariances, and without them where there would be too many: for independent coordinates
+    it is the same.
+    """
 
     class Grey(DataSet):
         shape, num_classes, splits = (3,), 0, ("train",)
@@ -244,7 +248,7 @@ def test_the_best_linear_denoiser_has_the_moments_of_the_data(levels, monkeypatc
     )
     full = linear_denoiser(dataset, "train").estimate(sde, x_t, t).noise
     np.testing.assert_allclose(full[0], sigma * shift, rtol=2e-3)
-    monkeypatch.setattr(health, "FULL", 2)
+    monkeypatch.setattr(health, "MOST_WITH_COVARIANCES", 2)
     alone = linear_denoiser(dataset, "train").estimate(sde, x_t, t).noise
     variances = alpha**2 * np.diag(covariance) + sigma**2
     np.testing.assert_allclose(
@@ -256,15 +260,16 @@ def test_a_run_directory_gets_its_report(trained, capsys):
     report = diagnose(load(trained), trained)
     saved = json.loads((trained / "diagnose" / "report.json").read_text())
     assert saved["healthy"] == report["healthy"] == all(c["good"] for c in saved["checks"])
-    assert (
-        max(v for v in saved["curves"]["pde"] if v is not None) > 0
-    )  # in the plane, beside a numerical solution
+    # in the plane, beside a numerical solution
+    assert max(v for v in saved["curves"]["pde"] if v is not None) > 0
     assert (trained / "diagnose" / "report.png").stat().st_size > 20_000
     assert "asymmetry of the Jacobian" in capsys.readouterr().out
 
 
 def test_a_ratio_has_the_standard_error_of_its_repetitions():
-    """2000 repetitions of 400 pairs: their standard deviation is known to 1.6 %, so that 8 % is a false alarm once in 2 million."""
+    """2000 repetitions of 400 pairs: their standard deviation is known to 1.6 %, so that 8 % is a
+    false alarm once in 2 million.
+    """
     rng = np.random.default_rng(0)
     bottom = rng.gamma(4.0, size=(2000, 400))
     top = 0.5 * bottom + rng.normal(size=bottom.shape)

@@ -1,8 +1,10 @@
-"""Every process that a configuration can name, with a network and the default settings, through every mode.
+"""Every process that a configuration can name, with a network and the default settings, through
+every mode.
 
-Here right answers are known although networks are trained: both networks begin with an output of nought, which under the default
-prediction is the denoiser of N(0, s^2), s the standard deviation of the data, and training takes steps that are too small to matter. So
-samples have the standard deviation s, and the likelihood of an example is that of N(0, s^2).
+Here right answers are known although networks are trained: both networks begin with an output of
+nought, which under the default prediction is the denoiser of N(0, s^2), s the standard deviation of
+the data, and training takes steps that are too small to matter. So samples have the standard
+deviation s, and the likelihood of an example is that of N(0, s^2).
 """
 
 import inspect
@@ -40,15 +42,17 @@ NUMBER = 256  # samples of each sampler
 
 
 def processes():
-    """Return the sections of all processes by name: the variants, and every public process that none of them names."""
-    found = dict(SDES)
+    """Return the sections of all processes by name: the variants, and every public process that
+    none of them names.
+    """
+    processes = dict(SDES)
     for name, kind in sorted(vars(sde_lib).items()):
         if not (inspect.isclass(kind) and issubclass(kind, sde_lib.SDE)):
             continue
-        named = {section["name"] for section in found.values()}
+        named = {section["name"] for section in processes.values()}
         if not inspect.isabstract(kind) and name not in named:
-            found[name] = OTHERS.get(name, {"name": name})
-    return found
+            processes[name] = OTHERS.get(name, {"name": name})
+    return processes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -130,9 +134,10 @@ def run(mode, loaded, workdir, capsys):
 def check_samples(loaded, name, workdir):
     """Check samples against N(0, s^2).
 
-    Deterministic walks carry each noise along a straight line, so each sample is known; of the default ones DDIM, with 50 steps of first
-    order, is the farthest, by 5 % at most. Of others the spread is known: 5 standard errors of its estimate, a false alarm in 2 million,
-    and 3 % for finite steps.
+    Deterministic walks carry each noise along a straight line, so each sample is known; of the
+    default ones DDIM, with 50 steps of first order, is the farthest, by 5 % at most. Of others the
+    spread is known: 5 standard errors of its estimate, a false alarm in 2 million, and 3 % for
+    finite steps.
     """
     facts, config = loaded.run.facts, loaded.run.config
     x = np.load(workdir / "samples" / name / "samples.npz")["x"]
@@ -188,7 +193,8 @@ def test_vectors_through_every_mode(name, tmp_path, capsys):
     assert np.isfinite(np.load(workdir / "samples" / "fit3" / "samples.npz")["x"]).all()
 
 
-# What depends on the kind of data does not depend on the process: one with signal at t = 1, and one without.
+# What depends on the kind of data does not depend on the process: one with signal at t = 1, and one
+# without.
 @pytest.mark.parametrize("name", ["ve", "rectified"])
 def test_images_through_training_sampling_and_likelihoods(name, pictures, tmp_path, capsys):
     workdir = tmp_path / "run"

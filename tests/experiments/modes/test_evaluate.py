@@ -10,8 +10,8 @@ from experiments.data.base import DataSet, Source
 from experiments.errors import RunError
 from experiments.measures import latency, metrics
 from experiments.modes import evaluate
-from experiments.modes.likelihood import measure, sentence
-from experiments.run.build import Facts, build, make_dataset
+from experiments.modes.likelihood import measure_likelihood, sentence
+from experiments.run.build import DataFacts, build, make_dataset
 from experiments.run.loading import Loaded, load
 from sde_lib import VP, Denoiser, Estimate, Gaussian
 
@@ -36,7 +36,7 @@ class Normal(DataSet):
 def exact_run(config, denoiser=None, **settings):
     """Return a run whose network is perfect, with settings of its evaluation."""
     config.eval.update({"probes": 0, "rtol": 1e-4, "batch_size": 32} | settings)
-    run, sde = build(config, Facts((3,), None, 0, 0.9)), VP()
+    run, sde = build(config, DataFacts((3,), None, 0, 0.9)), VP()
     denoiser = denoiser or Gaussian(MEAN, COV).denoiser(sde)
     return Loaded(sde, denoiser, run.config, run, 7)
 
@@ -45,11 +45,10 @@ def exact_run(config, denoiser=None, **settings):
 def test_the_likelihood_of_an_exact_network_is_the_closed_form_within_its_stated_errors(
     probes, tiny_config
 ):
-    dataset, loaded = (
-        Normal(70),
-        exact_run(tiny_config(), probes=probes),
-    )  # 70: the last batch is cut
-    got = measure(loaded, dataset)
+    # 70: the last batch is cut
+    dataset = Normal(70)
+    loaded = exact_run(tiny_config(), probes=probes)
+    got = measure_likelihood(loaded, dataset)
     x = jnp.asarray(dataset.x[1])
     bits = -np.asarray(Gaussian(MEAN, COV).model_log_prob(VP(), x, VP().t_min), np.float64) / (
         3 * np.log(2)
@@ -69,11 +68,12 @@ def test_the_likelihood_of_an_exact_network_is_the_closed_form_within_its_stated
 
 def test_the_refinement_is_the_finer_solve_less_the_coarser_one(tiny_config):
     coarse, fine = (
-        measure(exact_run(tiny_config(), rtol=rtol), Normal(32)) for rtol in (1e-3, 1e-4)
+        measure_likelihood(exact_run(tiny_config(), rtol=rtol), Normal(32)) for rtol in (1e-3, 1e-4)
     )
+    # both at 1e-4
     np.testing.assert_allclose(
         fine["bits_per_dim"] - fine["refinement"], coarse["bits_per_dim"], atol=1e-6
-    )  # both at 1e-4
+    )
     assert abs(coarse["refinement"]) > abs(fine["refinement"]) > 0
 
 
@@ -84,19 +84,24 @@ def test_the_likelihood_does_not_depend_on_the_batch_or_the_devices(tiny_config)
         config = tiny_config()
         config.devices = devices
         values.append(
-            measure(exact_run(config, batch_size=size, probes=2), dataset)["bits_per_dim"]
+            measure_likelihood(exact_run(config, batch_size=size, probes=2), dataset)[
+                "bits_per_dim"
+            ]
         )
-    np.testing.assert_allclose(
-        values, values[0], atol=1e-5
-    )  # probes belong to the image, other ones would make 1e-2
+    # probes belong to the image, other ones would make 1e-2
+    np.testing.assert_allclose(values, values[0], atol=1e-5)
 
 
 def test_bits_per_dimension_of_grey_levels_count_the_width_of_a_level(tiny_config):
-    """What is measured on x in [-1, 1) is log2(levels / 2) more on the levels themselves (arXiv:1511.01844)."""
+    """What is measured on x in [-1, 1) is log2(levels / 2) more on the levels themselves
+    (arXiv:1511.01844).
+    """
     dataset, loaded = Normal(32), exact_run(tiny_config())
-    plain = measure(loaded, dataset)["bits_per_dim"]
+    plain = measure_likelihood(loaded, dataset)["bits_per_dim"]
     facts = loaded.run.facts._replace(levels=17)
-    levels = measure(loaded._replace(run=loaded.run._replace(facts=facts)), dataset)["bits_per_dim"]
+    levels = measure_likelihood(loaded._replace(run=loaded.run._replace(facts=facts)), dataset)[
+        "bits_per_dim"
+    ]
     np.testing.assert_allclose(levels - plain, np.log2(17 / 2), rtol=1e-6)
 
 
@@ -108,7 +113,7 @@ def test_a_likelihood_that_does_not_finish_is_an_error_not_a_number(tiny_config)
     with pytest.raises(
         RunError, match="the likelihood of 32 of 32 images did not finish; raise config.eval.rtol"
     ):
-        measure(exact_run(tiny_config(), denoiser=Rough()), Normal(32))
+        measure_likelihood(exact_run(tiny_config(), denoiser=Rough()), Normal(32))
 
 
 def test_an_evaluation_is_written_and_printed(trained, capsys):
@@ -158,9 +163,9 @@ def test_metrics_of_ones_own_are_measured_and_printed(trained, capsys):
     assert sizes == [(m, n), (20, n), (20, m), (20, n), (20, m)]  # of two samplers
     expected = held_out.mean() - real.mean()
     floor = report["floor"]["metrics"]["mean"]["training"]
-    found = report["samplers"]["ddim"]["metrics"]["mean"]
+    mean = report["samplers"]["ddim"]["metrics"]["mean"]
     np.testing.assert_allclose(floor, expected, atol=1e-6)
-    np.testing.assert_allclose(found["training"] - found["held-out"], expected, atol=1e-6)
+    np.testing.assert_allclose(mean["training"] - mean["held-out"], expected, atol=1e-6)
     printed = capsys.readouterr().out
     assert f"mean, ddim: {found['training']:.4g} against training data" in printed
     with pytest.raises(RunError, match=r"metric 'broken' failed on samples .*ZeroDivisionError"):
@@ -181,7 +186,7 @@ def test_latency_is_measured_where_it_is_asked_for(trained, capsys, monkeypatch)
     loaded = load(trained)
     loaded.run.config.unlock()
     loaded.run.config.eval.update({"samplers": (), "latency": True})
-    monkeypatch.setattr(evaluate, "measure", lambda *_, **__: {})
+    monkeypatch.setattr(evaluate, "measure_likelihood", lambda *_, **__: {})
     monkeypatch.setattr(evaluate, "sentence", lambda *_: "")
     monkeypatch.setattr(latency, "NFE", (1, 3))
     monkeypatch.setattr(latency, "BATCHES", (2,))
@@ -222,14 +227,14 @@ def test_copies_of_the_training_set_are_counted_and_real_data_scores_like_itself
     ],
 )
 def test_one_probe_has_no_error_to_print(error, said):
-    found = {
+    bits = {
         "bits_per_dim": 2.0,
         "std_error": 0.5,
         "probe_std_error": error,
         "refinement": 0.1,
         "prior_mismatch": 0.0,
     }
-    assert said in sentence({"split": "test", "images": 2, "nfe": 50, "seconds": 1.0} | found)
+    assert said in sentence({"split": "test", "images": 2, "nfe": 50, "seconds": 1.0} | bits)
 
 
 def test_a_split_that_is_too_small_to_compare_with_is_named():
@@ -252,7 +257,9 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_computed(
     config.eval.train_split, config.eval.split = "train", "test"
     loaded = exact_run(config, number=number)
     monkeypatch.setattr(evaluate, "make_dataset", lambda config: Normal(size))
-    monkeypatch.setattr(evaluate, "measure", lambda *_, **__: pytest.fail("something was computed"))
+    monkeypatch.setattr(
+        evaluate, "measure_likelihood", lambda *_, **__: pytest.fail("something was computed")
+    )
     with pytest.raises(RunError, match=message):
         evaluate.evaluate(loaded, tmp_path)
 

@@ -1,4 +1,6 @@
-"""`--mode=fit`: a solver learned for a run is kept with it, known by its name, and refused or warned about elsewhere."""
+"""`--mode=fit`: a solver learned for a run is kept with it, known by its name, and refused or
+warned about elsewhere.
+"""
 
 import json
 
@@ -30,18 +32,18 @@ def asking(workdir, step=None):
 
 
 def test_a_fitted_solver_is_kept_and_used_by_its_name(fitted):
-    kept = json.loads((fitted / "fits" / "fit3.json").read_text())
-    assert kept["quality"]["distance"] < kept["quality"]["start"]
+    content = json.loads((fitted / "fits" / "fit3.json").read_text())
+    assert content["quality"]["distance"] < content["quality"]["start"]
     loaded = with_fits(asking(fitted), fitted)
     setting = loaded.config.samplers.fit3
-    drawn = draw(loaded.run, loaded.denoiser, setting, np.arange(6))
-    assert drawn.nfe == 3 and drawn.x.shape == (6, 2) and np.isfinite(drawn.x).all()
+    batch = draw(loaded.run, loaded.denoiser, setting, np.arange(6))
+    assert batch.nfe == 3 and batch.x.shape == (6, 2) and np.isfinite(batch.x).all()
     np.testing.assert_allclose(
-        draw(loaded.run, loaded.denoiser, setting, np.arange(3, 6)).x, drawn.x[3:], atol=1e-5
+        draw(loaded.run, loaded.denoiser, setting, np.arange(3, 6)).x, batch.x[3:], atol=1e-5
     )
     states = draw_walk(loaded.run, loaded.denoiser, setting, np.arange(6), -1)
     assert states.shape == (4, 6, 2)
-    np.testing.assert_allclose(states[-1], drawn.x, atol=1e-6)
+    np.testing.assert_allclose(states[-1], batch.x, atol=1e-6)
 
 
 def test_another_checkpoint_is_warned_about_and_another_process_refused(fitted):

@@ -9,20 +9,19 @@ import pytest
 from scipy import stats
 
 from experiments import data
-from experiments.modes.likelihood import likelihood, measure, moments_of
-from experiments.run.build import Facts, build, make_dataset
+from experiments.modes.likelihood import likelihood, measure_likelihood, moments_of
+from experiments.run.build import DataFacts, build, make_dataset
 from experiments.run.loading import Loaded, load
 from sde_lib import VP, Estimate, expand, in_float64
 
 
 @pytest.fixture
 def loaded(trained):
-    found = load(trained)
-    found.run.config.unlock()
-    found.run.config.eval.update(
-        {"batch_size": 24, "bound_draws": 4}
-    )  # 64 examples: the last batch is cut
-    return found
+    loaded = load(trained)
+    loaded.run.config.unlock()
+    # 64 examples: the last batch is cut
+    loaded.run.config.eval.update({"batch_size": 24, "bound_draws": 4})
+    return loaded
 
 
 def test_a_split_is_measured_once_stored_and_gone_on_with(loaded, trained, capsys):
@@ -41,9 +40,8 @@ def test_a_split_is_measured_once_stored_and_gone_on_with(loaded, trained, capsy
     likelihood(loaded, trained)
     again = np.load(folder / "values.npz")["bits_per_dim"]
     np.testing.assert_array_equal(again[:24], values["bits_per_dim"][:24] + 1)  # kept
-    np.testing.assert_array_equal(
-        again[24:], values["bits_per_dim"][24:]
-    )  # the removed ones bitwise as before
+    # the removed ones bitwise as before
+    np.testing.assert_array_equal(again[24:], values["bits_per_dim"][24:])
 
     loaded.run.config.eval.rtol = 3e-2  # another question: nothing of the old answers is used
     third = likelihood(loaded, trained)
@@ -55,10 +53,12 @@ def test_a_split_is_measured_once_stored_and_gone_on_with(loaded, trained, capsy
 
 
 def test_the_bound_is_above_the_code_length_of_the_same_model_or_near_it(loaded, trained):
-    found = likelihood(loaded, trained)
-    assert found["bound"] > found["bits_per_dim"] - 0.3  # another model's, but of the same network
+    summary = likelihood(loaded, trained)
+    # another model's, but of the same network
+    assert summary["bound"] > summary["bits_per_dim"] - 0.3
     assert (
-        abs(found["prior_mismatch"]) < 0.05 and 0 < found["bound_draw_std_error"] < found["bound"]
+        abs(summary["prior_mismatch"]) < 0.05
+        and 0 < summary["bound_draw_std_error"] < summary["bound"]
     )
 
 
@@ -87,7 +87,9 @@ def test_a_saved_run_is_newer_settings_away_from_being_opened(trained):
 
 
 class Steps(data.DataSet):
-    """Images of 2 x 1 pixels whose grey levels are drawn independently: dequantised, their density is constant on each level."""
+    """Images of 2 x 1 pixels whose grey levels are drawn independently: dequantised, their density
+    is constant on each level.
+    """
 
     shape, levels, num_classes, splits = (2, 1, 1), 3, 0, ("train", "test")
     odds = np.array([0.6, 0.1, 0.3])
@@ -102,7 +104,9 @@ class Steps(data.DataSet):
 
 
 def blurred_steps(x, alpha, sigma, cdf):
-    """Return the density of one pixel of `Steps` at a noise level: boxes convolved with a normal, given its distribution function."""
+    """Return the density of one pixel of `Steps` at a noise level: boxes convolved with a normal,
+    given its distribution function.
+    """
     ends = 2 * np.arange(4) / 3 - 1
     inside = [
         cdf((x - alpha * low) / sigma) - cdf((x - alpha * high) / sigma)
@@ -141,8 +145,8 @@ def test_bits_of_uniformly_dequantised_data_are_the_closed_form(tiny_config, tmp
         "num_res_blocks": 1,
         "attn_resolutions": (),
     }
-    run = build(config, Facts(Steps.shape, 3, 0, 0.6))
-    measure(Loaded(sde, exact, run.config, run, 7), dataset, tmp_path)  # pyright: ignore[reportArgumentType]
+    run = build(config, DataFacts(Steps.shape, 3, 0, 0.6))
+    measure_likelihood(Loaded(sde, exact, run.config, run, 7), dataset, tmp_path)  # pyright: ignore[reportArgumentType]
     with np.load(tmp_path / "values.npz") as values:
         bits = values["bits_per_dim"] - values["prior_mismatch"]
     x = next(data.batches(dataset, "test", 40, seed=run.config.seed, train=False))["x"]
@@ -152,7 +156,8 @@ def test_bits_of_uniformly_dequantised_data_are_the_closed_form(tiny_config, tmp
     np.testing.assert_allclose(
         bits, (-np.log2(density) + np.log2(3 / 2)).mean((1, 2, 3)), atol=2e-3
     )
-    # Away from the ends of levels, by five standard deviations of the noise, it is the code length of the integers.
+    # Away from the ends of levels, by five standard deviations of the noise, it is the code length
+    # of the integers.
     k, place = np.divmod(1.5 * (x + 1), 1)
     clear = np.all(np.abs(place - 0.5) < 0.5 - 7.5 * 3.2e-3, axis=(1, 2, 3))
     assert clear.sum() > 30

@@ -38,10 +38,8 @@ def never_stopped(command, flags, tmp_path_factory):
 @pytest.fixture
 def same_as_never_stopped(never_stopped, state_of):
     def check(workdir, message):
-        (state, position), (expected, expected_position) = (
-            state_of(workdir),
-            state_of(never_stopped),
-        )
+        (state, position) = state_of(workdir)
+        (expected, expected_position) = state_of(never_stopped)
         assert position == expected_position, message
         jax.tree.map(
             lambda a, b: np.testing.assert_array_equal(a, b, message, strict=True), state, expected
@@ -71,10 +69,8 @@ def wait_for(step, workdir, process):
 def test_a_run_killed_at_random_steps_ends_bitwise_like_one_never_stopped(
     start, flags, tmp_path, same_as_never_stopped
 ):
-    workdir, at = (
-        tmp_path / "run",
-        sorted(np.random.default_rng().choice(np.arange(10, STEPS - 20), 2, replace=False)),
-    )
+    workdir = tmp_path / "run"
+    at = sorted(np.random.default_rng().choice(np.arange(10, STEPS - 20), 2, replace=False))
     for step in at:
         run = start(*flags, f"--workdir={workdir}")
         wait_for(step, workdir, run.process)
@@ -129,7 +125,9 @@ def test_more_steps_go_on_and_none_left_changes_nothing(trained, tiny_config, ca
 def test_a_full_disk_names_the_last_good_checkpoint_and_costs_nothing_more(
     command, tiny_flags, tmp_path
 ):
-    """A limit on the size of files stands in for the disk: only the checkpoint exceeds the first, already the log the second."""
+    """A limit on the size of files stands in for the disk: only the checkpoint exceeds the first,
+    already the log the second.
+    """
     workdir = tmp_path / "run"
     flags = [
         *tiny_flags,
@@ -168,9 +166,8 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run_and_is_not_kept(
         match=r"no longer finite from step 2 on \(seen at step 2\); the last good checkpoint is .*/checkpoints/1\. Lower",
     ):
         train(config, tmp_path / "run")
-    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == [
-        "1"
-    ]  # whose update the warm-up made null
+    # whose update the warm-up made null
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["1"]
     state, _ = state_of(tmp_path / "run")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
@@ -196,12 +193,10 @@ def test_another_configuration_is_refused_with_the_differences_and_free_settings
     ):
         train(config, trained)
     config = tiny_config()
-    config.train.steps, config.eval.rtol, config.sampling.number, config.train.log_every = (
-        22,
-        0.5,
-        3,
-        1,
-    )
+    config.train.steps = 22
+    config.eval.rtol = 0.5
+    config.sampling.number = 3
+    config.train.log_every = 1
     train(config, trained)
     saved = json.loads((trained / "config.json").read_text())
     assert latest(trained) == 22 and saved["eval"]["rtol"] == 0.5 and saved["train"]["steps"] == 22

@@ -11,7 +11,7 @@ import experiments.run.walks
 from experiments.data.toy import MEANS
 from experiments.errors import RunError
 from experiments.modes.sample import (
-    Drawing,
+    SampleJob,
     draw,
     draw_many,
     draw_walk,
@@ -19,11 +19,12 @@ from experiments.modes.sample import (
     sample,
     with_settings,
 )
-from experiments.modes.train import FREE, train
-from experiments.run.build import Facts, build
+from experiments.modes.train import train
+from experiments.run.build import DataFacts, build
 from experiments.run.check import check_run
 from experiments.run.devices import fitting_mesh, make_mesh
 from experiments.run.loading import Loaded, load
+from experiments.run.opening import FREE
 from samplers import grids
 from sde_lib import check_denoise
 
@@ -63,9 +64,8 @@ def test_a_number_that_is_no_multiple_of_the_batch_gives_the_same_samples_at_any
 ):
     drawing = draw_many(changed(loaded, sampling__batch_size=size), name, 20, tmp_path / "job")
     assert drawing.x.shape == (20, 2)
-    np.testing.assert_allclose(
-        drawing.x, expected[name], rtol=1e-4, atol=1e-4
-    )  # float32, in other shapes
+    # float32, in other shapes
+    np.testing.assert_allclose(drawing.x, expected[name], rtol=1e-4, atol=1e-4)
     assert len(list((tmp_path / "job").glob("batch_*.npz"))) == -(-20 // size)
     assert drawing.nfe == {"ddim": 6, "pc": 11}.get(name, drawing.nfe) and drawing.nfe > 1
     assert len(np.unique(drawing.x, axis=0)) == 20
@@ -85,10 +85,10 @@ def test_a_job_goes_on_where_it_was_stopped(loaded, tmp_path, monkeypatch):
     whole = draw_many(loaded, "ddim", 20, folder)
     files = sorted(folder.glob("batch_*.npz"))
     files[1].unlink()
-    kept = {f: f.stat().st_mtime_ns for f in (files[0], files[2])}
+    whole_files = {f: f.stat().st_mtime_ns for f in (files[0], files[2])}
     again = draw_many(loaded, "ddim", 20, folder)
     np.testing.assert_array_equal(again.x, whole.x)
-    assert {f: f.stat().st_mtime_ns for f in kept} == kept
+    assert {f: f.stat().st_mtime_ns for f in whole_files} == whole_files
     monkeypatch.setattr("experiments.modes.sample.draw", None)  # nothing is left to draw
     assert draw_many(loaded, "ddim", 20, folder).nfe == whole.nfe
 
@@ -106,10 +106,11 @@ def test_batches_of_other_settings_are_not_mixed_in(change, loaded, trained_once
     alone = draw_many(other, "ddim", 20, tmp_path / "new")
     np.testing.assert_array_equal(after.x, alone.x)
     assert (after.x != before.x).any(axis=1).all()
+    # nothing is lost
     assert sorted(p.name for p in (tmp_path / "job.1").glob("batch_*")) == [
         "batch_0000000.npz",
         "batch_0000008.npz",
-    ]  # nothing is lost
+    ]
 
 
 def test_sampling_leaves_its_results_in_the_run_directory(trained, capsys):
@@ -151,16 +152,15 @@ def test_images_are_shown_in_a_grid_of_their_raw_levels(tiny_config, tmp_path):
     }
     config.sampling.update({"number": 3, "batch_size": 4, "keep": 2})
     config.samplers.ddim.steps = 2
-    run = build(config, Facts((4, 4, 1), 17, 0, 0.5))
+    run = build(config, DataFacts((4, 4, 1), 17, 0, 0.5))
     sample(Loaded(run.sde, run.denoiser(run.split.params), run.config, run, 0), tmp_path)
     folder = tmp_path / "samples" / "ddim"
     with np.load(folder / "samples.npz") as saved:
         x = saved["x"]
     assert x.shape == (3, 4, 4, 1) and x.dtype == np.uint8 and x.max() <= 16
     with Image.open(folder / "grid.png") as image:
-        assert (
-            image.size == (2 * 4 * 64 + 3 * 32,) * 2
-        )  # two columns, 64 times larger, white lines of 32
+        # two columns, 64 times larger, white lines of 32
+        assert image.size == (2 * 4 * 64 + 3 * 32,) * 2
         pixels = np.asarray(image)[..., 0]
     np.testing.assert_array_equal(
         pixels[32 + 32 :: 64][:4, 32 + 32 :: 64][:, :4], np.rint(x[0, ..., 0] * (255 / 16))
@@ -224,9 +224,8 @@ def test_labels_are_saved_with_conditional_samples(conditional, tmp_path):
 
 def test_devices_share_a_batch_or_say_why_not():
     assert make_mesh(6, 3).size == 3 and make_mesh(8, 4).size == 4
-    assert (
-        make_mesh(6).size == 3 and make_mesh(7).size == 1
-    )  # on CPU, as many of 4 as divide the batch
+    # on CPU, as many of 4 as divide the batch
+    assert make_mesh(6).size == 3 and make_mesh(7).size == 1
     with pytest.raises(
         ValueError,
         match="a batch of 128 cannot be shared by 3 devices; choose a multiple of 3, or fewer devices",
@@ -256,7 +255,7 @@ def test_a_picture_that_fails_costs_no_samples(trained, monkeypatch, capsys):
     def fails(*arguments):
         raise IndexError("no such axis")
 
-    drawing = Drawing(np.ones((4, 2)), 5, 0.1, 0.0)
+    drawing = SampleJob(np.ones((4, 2)), 5, 0.1, 0.0)
     monkeypatch.setattr("experiments.modes.sample.draw_many", lambda *arguments: drawing)
     monkeypatch.setattr("experiments.storage.pictures.picture", fails)
     sample(load(trained), trained)
@@ -277,12 +276,12 @@ def test_a_picture_that_fails_costs_no_samples(trained, monkeypatch, capsys):
 def test_what_is_chosen_by_the_size_of_the_data_is_told_the_runs(
     name, setting, loaded, monkeypatch
 ):
-    told = []
+    sizes = []
 
     def spy(original):
         @wraps(original)
         def chosen(*args, **settings):
-            told.append(settings["sd"])
+            sizes.append(settings["sd"])
             return original(*args, **settings)
 
         return chosen
@@ -293,7 +292,7 @@ def test_what_is_chosen_by_the_size_of_the_data_is_told_the_runs(
     monkeypatch.setattr(grids, "centred", spy(grids.centred))
     other = changed(loaded, samplers__best=ConfigDict(setting))
     run, sd = other.run, loaded.config.denoiser.sigma_data
-    drawn = draw(run, loaded.denoiser, ConfigDict(setting), np.arange(8))
-    assert drawn.nfe == 6 and told[0] == sd
+    batch = draw(run, loaded.denoiser, ConfigDict(setting), np.arange(8))
+    assert batch.nfe == 6 and sizes[0] == sd
     check_run(run)
-    assert len(told) >= 2 and set(told) == {sd}
+    assert len(sizes) >= 2 and set(sizes) == {sd}

@@ -34,7 +34,9 @@ def squares(params, key, batch):
 
 @pytest.mark.parametrize("name", ["adam", "sgd", "muon"])
 def test_accumulated_batches_are_one_batch_of_all_their_examples(name):
-    """Parameters, average, optimiser, count of steps and metrics, over several updates with a schedule that counts updates."""
+    """Parameters, average, optimiser, count of steps and metrics, over several updates with a
+    schedule that counts updates.
+    """
     rng, k, size = np.random.default_rng(0), 4, 8
     tx = make_optimizer(name, lr=0.1, warmup=2, schedule="linear", decay_steps=5, clip=0.5)
     params = {"w": jnp.asarray(rng.standard_normal((3, 2)), jnp.float32)}
@@ -55,12 +57,12 @@ def test_accumulated_batches_are_one_batch_of_all_their_examples(name):
 
 
 def test_accumulated_batches_have_randomness_of_their_own():
-    def drawn(params, key, batch):
+    def loss_of_key(params, key, batch):
         return params["w"] * jax.random.normal(key)
 
     tx = make_optimizer("sgd", lr=1.0, warmup=0, clip=0.0)
     state = init_state(jax.random.key(7), {"w": jnp.zeros(())}, tx)
-    state, _ = make_train_step(drawn, tx, accumulate=3)(state, [jnp.zeros(1)] * 3)
+    state, _ = make_train_step(loss_of_key, tx, accumulate=3)(state, [jnp.zeros(1)] * 3)
     key = jax.random.fold_in(jax.random.key(7), 0)
     noise = [jax.random.normal(jax.random.fold_in(key, i)) for i in range(3)]
     np.testing.assert_allclose(state.params["w"], -np.mean(noise), rtol=1e-6)
@@ -128,8 +130,8 @@ def test_a_callback_stops_a_run_with_a_checkpoint_and_the_run_goes_on_bitwise(
 
     config = short(tiny_config())
     train(config, tmp_path / "run", callbacks=[enough])
-    told = capsys.readouterr().out
-    assert "stopped at step 2 by enough: that is enough; checkpoint saved" in told
+    printed = capsys.readouterr().out
+    assert "stopped at step 2 by enough: that is enough; checkpoint saved" in printed
     assert latest(tmp_path / "run") == 2
     train(config, tmp_path / "run")
     train(config, tmp_path / "whole")
@@ -185,7 +187,7 @@ def test_a_picture_that_fails_costs_the_run_nothing(tiny_config, tmp_path, monke
 
 
 def test_a_run_says_what_it_does_and_what_comes_next(tiny_config, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(messages, "MEASURED", 3)
+    monkeypatch.setattr(messages, "TIMED_STEPS", 3)
     workdir = tmp_path / "my run"
     train(short(tiny_config()), workdir)
     lines = capsys.readouterr().out.splitlines()

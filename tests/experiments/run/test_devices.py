@@ -1,4 +1,6 @@
-"""What is set up before JAX starts, on machines other than this one, and what a run says of its devices."""
+"""What is set up before JAX starts, on machines other than this one, and what a run says of its
+devices.
+"""
 
 import ctypes
 import os
@@ -44,8 +46,8 @@ def test_memory_is_kept_where_xla_computes_on_a_cpu_and_glibc_frees_it(
     on(monkeypatch, platform)
     monkeypatch.setattr(sys, "platform", system)
     set_up_jax()
-    kept = {-1: -1, -4: 0, -8: 1}  # of malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX
-    assert allocator == (kept if (system, platform) == ("linux", "cpu") else {})
+    expected = {-1: -1, -4: 0, -8: 1}  # of malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX
+    assert allocator == (expected if (system, platform) == ("linux", "cpu") else {})
 
 
 @pytest.mark.parametrize("system", ["linux", "win32"])
@@ -69,13 +71,13 @@ def test_every_core_is_a_device_unless_a_user_says_otherwise(updates, allocator,
     given = jax.config.jax_num_cpu_devices  # of tests/conftest.py: it has the last word
     set_up_jax()
     assert given == 4 and "jax_num_cpu_devices" not in updates
-    told = SimpleNamespace(
+    config = SimpleNamespace(
         jax_num_cpu_devices=-1,
         jax_compilation_cache_dir=None,
         jax_platforms="cpu",
         update=updates.__setitem__,
     )
-    monkeypatch.setattr(devices, "jax", SimpleNamespace(config=told))
+    monkeypatch.setattr(devices, "jax", SimpleNamespace(config=config))
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     set_up_jax()
     assert updates["jax_num_cpu_devices"] == 3
@@ -108,8 +110,8 @@ def test_a_user_without_a_home_keeps_no_programs(monkeypatch):
 )
 def test_where_jax_will_compute_is_known(chosen, plugins, backend, expected, monkeypatch):
     config = SimpleNamespace(jax_platforms=chosen)
-    asked = SimpleNamespace(config=config, default_backend=lambda: backend)
-    monkeypatch.setattr(devices, "jax", asked)
+    fake = SimpleNamespace(config=config, default_backend=lambda: backend)
+    monkeypatch.setattr(devices, "jax", fake)
     monkeypatch.setattr(devices.importlib.metadata, "entry_points", lambda group: plugins)
     monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
     assert devices.computes_on_cpu() is expected

@@ -8,14 +8,14 @@ from experiments.run.log import Log
 
 def events(workdir):
     """Read TensorBoard's files: records of length (8 bytes), checksum (4), data, checksum (4)."""
-    found = []
+    events = []
     for file in sorted((workdir / "tensorboard").iterdir()):
         data, at = file.read_bytes(), 0
         while at < len(data):
             size = int.from_bytes(data[at : at + 8], "little")
-            found.append(Event.FromString(data[at + 12 : at + 12 + size]))
+            events.append(Event.FromString(data[at + 12 : at + 12 + size]))
             at += size + 16
-    return found
+    return events
 
 
 def lines(workdir):

@@ -18,9 +18,9 @@ SIZE = 4096
 def test_adapted_times_leave_the_expected_loss_as_it_is(weights, stratified, tiny_run, monkeypatch):
     """A loss equal to the time has the expectation (1 + t_min) / 2, however the times are drawn.
 
-    Stratified, each of 4096 strata is met once: the error is below 3 / 4096, as the integrand, the time over its density, varies by at
-    most 3. Independent draws have a standard deviation of at most 1, so that 0.08 is five standard errors of their mean: a false
-    alarm in 2 million.
+    Stratified, each of 4096 strata is met once: the error is below 3 / 4096, as the integrand, the
+    time over its density, varies by at most 3. Independent draws have a standard deviation of at
+    most 1, so that 0.08 is five standard errors of their mean: a false alarm in 2 million.
     """
 
     def time_itself(run):
@@ -39,7 +39,9 @@ def test_adapted_times_leave_the_expected_loss_as_it_is(weights, stratified, tin
 
 @pytest.mark.parametrize("dropout", [0.0, 0.25, 1.0])
 def test_labels_are_dropped_as_often_as_the_configuration_says(dropout, tiny_run, monkeypatch):
-    """Of 4096 labels, within six standard deviations of a binomial count: a false alarm in 500 million."""
+    """Of 4096 labels, within six standard deviations of a binomial count: a false alarm in 500
+    million.
+    """
 
     def label_itself(key, denoiser, x, t, cond, weighting):
         return cond
@@ -59,8 +61,8 @@ def test_labels_are_dropped_as_often_as_the_configuration_says(dropout, tiny_run
     )
     dropped = np.asarray(seen) == 8
     np.testing.assert_array_equal(np.asarray(seen)[~dropped], np.asarray(labels)[~dropped])
-    spread = 6 * np.sqrt(SIZE * dropout * (1 - dropout))
-    assert abs(dropped.sum() - SIZE * dropout) <= spread
+    tolerance = 6 * np.sqrt(SIZE * dropout * (1 - dropout))
+    assert abs(dropped.sum() - SIZE * dropout) <= tolerance
 
 
 @pytest.mark.parametrize("name", ["VP", "VE", "EDM", "Rectified"])
@@ -71,5 +73,5 @@ def test_held_out_losses_are_measured_at_levels_equally_spaced_in_the_log_snr(na
     first, last = np.asarray(sde.log_snr(jnp.asarray([sde.t_min, 1.0])), np.float64)
     last = max(last, -10.0)
     middle = (np.arange(8) + 0.5) / 8
-    found = np.sort(np.asarray(sde.log_snr(jnp.asarray(times))))
-    np.testing.assert_allclose(found, last + middle * (first - last), rtol=2e-3, atol=2e-3)
+    log_snr = np.sort(np.asarray(sde.log_snr(jnp.asarray(times))))
+    np.testing.assert_allclose(log_snr, last + middle * (first - last), rtol=2e-3, atol=2e-3)

@@ -1,4 +1,6 @@
-"""Optimisers by their names in optax: updates, schedules, settings, and checkpoints of what they remember."""
+"""Optimisers by their names in optax: updates, schedules, settings, and checkpoints of what they
+remember.
+"""
 
 import json
 import shutil
@@ -25,7 +27,9 @@ def given_gradient(params, key, batch):
 
 
 def after_the_warm_up(name, progress):
-    """Return the share of the learning rate that is left when this share of the schedule has passed."""
+    """Return the share of the learning rate that is left when this share of the schedule has
+    passed.
+    """
     return {
         "constant": np.ones_like(progress),
         "cosine": 0.5 * (1 + np.cos(np.pi * progress)),

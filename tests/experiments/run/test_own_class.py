@@ -1,4 +1,6 @@
-"""A class of one's own by its path: found again in every mode, imported only where the user asked for it."""
+"""A class of one's own by its path: found again in every mode, imported only where the user asked
+for it.
+"""
 
 import json
 import sys
@@ -73,7 +75,9 @@ KINDS = [
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """Return the name of a module with classes of one's own, and the file that it writes when it is executed."""
+    """Return the name of a module with classes of one's own, and the file that it writes when it is
+    executed.
+    """
     name = f"own_{abs(hash(tmp_path))}"
     executed = tmp_path / "executed"
     (tmp_path / f"{name}.py").write_text(CODE.format(executed=str(executed)))
@@ -126,8 +130,12 @@ def test_a_run_of_ones_own_network_is_opened_only_with_trust(own, tiny_flags, tm
     ]
     config = tmp_path / "mine.py"
     config.write_text(
-        "from experiments.configs import toy\n\ndef get_config():\n    config = toy.get_config()\n"
-        f"    config.data = {{'name': '{name}:Plane'}}\n    config.net = {{'name': '{name}:Net'}}\n    return config\n"
+        "from experiments.configs import toy\n\n"
+        "def get_config():\n"
+        "    config = toy.get_config()\n"
+        f"    config.data = {{'name': '{name}:Plane'}}\n"
+        f"    config.net = {{'name': '{name}:Net'}}\n"
+        "    return config\n"
     )
     small = [flag for flag in tiny_flags if "train." in flag or "sampl" in flag]
     result = in_process(f"--config={config}", *small, *flags[2:], f"--workdir={workdir}")

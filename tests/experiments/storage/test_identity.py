@@ -119,16 +119,15 @@ def test_samples_of_anything_else_are_not_taken_for_these(
     loaded, tmp_path, monkeypatch, capsys, change
 ):
     folder = tmp_path / "job"
-    monkeypatch.setattr(
-        "experiments.modes.sample.draw", lambda *a: (np.full((8, 2), 1.0), 5)
-    )  # what is drawn is not the point
+    # what is drawn is not the point
+    monkeypatch.setattr("experiments.modes.sample.draw", lambda *a: (np.full((8, 2), 1.0), 5))
     draw_many(loaded, "ddim", 8, folder)
     monkeypatch.setattr("experiments.modes.sample.draw", lambda *a: (np.full((8, 2), 2.0), 5))
     assert (draw_many(loaded, "ddim", 8, folder).x == 1).all()
     assert (draw_many(CHANGES[change](loaded), "ddim", 8, folder).x == 2).all()
     assert f"are now in {folder}.1" in capsys.readouterr().out
-    with np.load(tmp_path / "job.1" / "batch_0000000.npz") as kept:
-        assert (kept["x"] == 1).all()
+    with np.load(tmp_path / "job.1" / "batch_0000000.npz") as saved:
+        assert (saved["x"] == 1).all()
 
 
 def test_likelihoods_depend_on_data_dequantiser_and_settings_too(loaded):

@@ -31,20 +31,19 @@ def test_grey_levels_are_spread_over_black_to_white(levels):
 def test_continuous_images_run_from_minus_one_to_one_and_keep_their_colours():
     x = np.array([-3.0, -1.0, 0.0, 1.0, 3.0, 0.5]).reshape(1, 1, 2, 3)
     np.testing.assert_array_equal(to_uint8(x, codec_of(None)).ravel(), [0, 0, 128, 255, 255, 191])
+    # without the alpha channel
     assert to_uint8(np.zeros((1, 2, 2, 4)), codec_of(None)).shape == (
         1,
         2,
         2,
         3,
-    )  # without the alpha channel
+    )
 
 
 def test_a_grid_puts_images_row_by_row_between_white_lines():
     images = np.zeros((3, 1, 2, 3), np.uint8)
-    images[:, :, 0], images[:, :, 1] = (
-        np.array([10, 20, 30])[:, None, None],
-        np.array([11, 21, 31])[:, None, None],
-    )
+    images[:, :, 0] = np.array([10, 20, 30])[:, None, None]
+    images[:, :, 1] = np.array([11, 21, 31])[:, None, None]
     expected = [
         [255, 255, 255, 255, 255, 255, 255],
         [255, 10, 11, 255, 20, 21, 255],
@@ -68,9 +67,8 @@ def test_small_images_are_magnified_by_a_whole_factor():
 def test_points_are_drawn_where_they_lie():
     image = scatter(np.array([[0.9, 0.9]] * 50, np.float32), limit=1.0)
     assert image.shape == (400, 400, 3)
-    rows, columns = np.nonzero(
-        np.abs(image.astype(int) - image[..., :1]).max(-1) > 20
-    )  # the only colour in the picture
+    # the only colour in the picture
+    rows, columns = np.nonzero(np.abs(image.astype(int) - image[..., :1]).max(-1) > 20)
     assert len(rows) and rows.max() < 100 and columns.min() > 300  # upper right
 
 
@@ -150,10 +148,9 @@ def test_the_first_channels_are_the_colours():
 
 def test_infinite_pixels_are_black_or_white_and_missing_ones_grey():
     x = np.array([np.inf, -np.inf, np.nan]).reshape(3, 1, 1, 1)
-    found = [
-        int(picture(x[i : i + 1], codec_of(None))[400, 400, 0]) for i in range(3)
-    ]  # its middle
-    assert found == [255, 0, 128]
+    # its middle
+    colours = [int(picture(x[i : i + 1], codec_of(None))[400, 400, 0]) for i in range(3)]
+    assert colours == [255, 0, 128]
 
 
 def coloured(image):

@@ -167,7 +167,9 @@ def test_a_lock_holds_off_a_second_process_and_names_the_first(tmp_path):
 def test_a_lock_ends_with_its_process_however_it_ends(tmp_path):
     code = (
         "import sys, time, pathlib\nfrom experiments.storage.lock import locked\n"
-        "with locked(pathlib.Path(sys.argv[1]), 'train'):\n    print('held', flush=True)\n    time.sleep(60)"
+        "with locked(pathlib.Path(sys.argv[1]), 'train'):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -234,8 +236,8 @@ def test_a_log_with_lines_that_are_not_ours_goes_on_without_them_and_keeps_them(
         log.scalars(3, {})
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3]
     assert f"line 2 of {file} is not one of ours" in capsys.readouterr().err
-    (kept,) = tmp_path.glob("metrics.damaged-*.jsonl")
-    assert kept.read_bytes() == content
+    (aside,) = tmp_path.glob("metrics.damaged-*.jsonl")
+    assert aside.read_bytes() == content
 
 
 def test_files_are_whole_or_as_before(tmp_path, monkeypatch):

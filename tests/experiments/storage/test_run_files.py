@@ -1,6 +1,8 @@
-"""Every file of a run directory, damaged: one message that names file and remedy, or the result as if it were whole, in every mode.
+"""Every file of a run directory, damaged: one message that names file and remedy, or the result as
+if it were whole, in every mode.
 
-A new mode meets the tests of `MODES` by itself, a new section of the configuration those of `SECTIONS`.
+A new mode meets the tests of `MODES` by itself, a new section of the configuration those of
+`SECTIONS`.
 """
 
 import errno
@@ -14,7 +16,7 @@ from experiments.configs.common import base_config
 from experiments.errors import RunError
 from experiments.modes import MODES, function_of
 from experiments.modes.fit import with_fits
-from experiments.modes.likelihood import _measured_before
+from experiments.modes.likelihood import _earlier_values
 from experiments.modes.sample import draw_many
 from experiments.modes.train import train
 from experiments.run.loading import load
@@ -36,9 +38,9 @@ def run_mode(name, workdir, config):
 def edit(workdir, change, file="config.json"):
     """Change the JSON in a file of a run by a function of it."""
     path = workdir / file
-    found = json.loads(path.read_text())
-    changed = change(found)
-    path.write_text(json.dumps(found if changed is None else changed))
+    content = json.loads(path.read_text())
+    changed = change(content)
+    path.write_text(json.dumps(content if changed is None else changed))
 
 
 def set_at(place, value):
@@ -92,9 +94,9 @@ def test_a_value_of_another_type_is_named_and_one_that_is_newer_takes_its_defaul
         with pytest.raises(RunError, match=rf"config\.json is damaged: config\.{place}"):
             read_config(tmp_path)
     edit(tmp_path, set_at(place, ...))
-    found = read_config(tmp_path)
+    read = read_config(tmp_path)
     section, key = place.split(".")
-    assert key in found[section] and found[section].keys() == whole[section].keys()
+    assert key in read[section] and read[section].keys() == whole[section].keys()
 
 
 @pytest.mark.parametrize("fact", ["shape", "levels", "num_classes", "sd"])
@@ -212,15 +214,15 @@ def test_likelihoods_of_a_damaged_batch_are_computed_anew(tmp_path, capsys):
     whole = {name: np.arange(3.0) for name in names} | {"nfe": np.asarray(7)}
     bound = {"bound": np.ones(3), "bound_std_error": np.ones(3)}
     np.savez(path, **whole, **bound)
-    assert _measured_before(path, 3, 4).keys() == {*whole, *bound}
-    assert _measured_before(path, 3, 0).keys() == whole.keys()
-    assert _measured_before(None, 3, 0) is _measured_before(tmp_path / "nothing", 3, 0) is None
+    assert _earlier_values(path, 3, 4).keys() == {*whole, *bound}
+    assert _earlier_values(path, 3, 0).keys() == whole.keys()
+    assert _earlier_values(None, 3, 0) is _earlier_values(tmp_path / "nothing", 3, 0) is None
     assert not capsys.readouterr().err
     np.savez(path, **whole)
-    assert _measured_before(path, 3, 4) is None  # there is no bound in it
-    assert _measured_before(path, 2, 0) is None  # it is of another batch
+    assert _earlier_values(path, 3, 4) is None  # there is no bound in it
+    assert _earlier_values(path, 2, 0) is None  # it is of another batch
     path.write_bytes(path.read_bytes()[:-30])
-    assert _measured_before(path, 3, 0) is None
+    assert _earlier_values(path, 3, 0) is None
     assert capsys.readouterr().err.count(f"{path} is damaged; computing it anew") == 3
 
 

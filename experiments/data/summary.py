@@ -1,4 +1,4 @@
-"""Measure the data before trusting them: mean, standard deviation and range of what the model will see."""
+"""Measure the data before trusting them: mean, standard deviation and range of model values."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from .streaming import evenly_spaced, parts
 
 
 class Statistics(NamedTuple):
-    """Over all values of the examples looked at, scaled as the model sees them, dequantisation noise included."""
+    """Statistics of all model values of the examples looked at, dequantisation noise included."""
 
     mean: float
     sd: float  # what a Denoiser calls sigma_data
@@ -20,13 +20,14 @@ class Statistics(NamedTuple):
 
 
 def statistics(dataset: DataSet, split: str, limit: int = 10_000) -> Statistics:
-    """Measure up to ``limit`` examples, evenly spaced over the split.
+    """Return the statistics of up to ``limit`` examples, evenly spaced over the split.
 
-    The noise enters through its exact moments: a grey level k spreads over [k, k + 1), with mean k + 1/2 and variance 1/12.
+    The noise enters through its exact moments: a grey level k becomes uniform on [k, k + 1), with
+    mean k + 1/2 and variance 1/12.
 
     Raises:
-      BadExamples: examples that cannot be read, are not finite or have the wrong shape, range or label, and images of one colour; it names
-        all of them.
+      BadExamples: examples that cannot be read, are not finite or have the wrong shape, range or
+        label, and images of one colour; it names all of them.
       ValueError: an empty split, or data that are all equal.
     """
     check_facts(dataset)
@@ -34,7 +35,8 @@ def statistics(dataset: DataSet, split: str, limit: int = 10_000) -> Statistics:
     if len(source) == 0:
         raise ValueError(f"split {split!r} is empty; choose another one")
     running = RunningMoments()
-    low, high = np.inf, -np.inf
+    low = np.inf
+    high = -np.inf
     problems: list[str] = []
     for rows in parts(evenly_spaced(len(source), limit), dataset.shape):
         try:
@@ -44,8 +46,8 @@ def statistics(dataset: DataSet, split: str, limit: int = 10_000) -> Statistics:
             continue
         for row in _constant_images(x, rows):
             problems.append(
-                f"{source.name(row)} of split {split!r} is constant, all {source[row]['x'].flat[0]}: "
-                "no image to learn from; remove it"
+                f"{source.name(row)} of split {split!r} is constant, all "
+                f"{source[row]['x'].flat[0]}: no image to learn from; remove it"
             )
         running.add(dataset.codec.expected(x).reshape(-1, 1))
         low = min(low, float(x.min()))
@@ -65,7 +67,10 @@ def statistics(dataset: DataSet, split: str, limit: int = 10_000) -> Statistics:
 
 
 def _constant_images(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the rows whose images (n, H, W, C) have one colour; vectors of equal numbers are points like others."""
+    """Return the rows whose images (n, H, W, C) have one colour.
+
+    Vectors of equal numbers are points like others.
+    """
     if x.ndim != 4 or x[0].size == 1:
         return rows[:0]
     flat = x.reshape(len(x), -1)

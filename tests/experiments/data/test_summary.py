@@ -21,39 +21,42 @@ def images(n=300, levels=17):
 
 def test_statistics_agree_with_the_dequantised_data_themselves():
     data = Given(images(), 17)
-    found = statistics(data, "train")
+    result = statistics(data, "train")
     x = np.concatenate(
         [
             next(batches(data, "train", 300, seed=seed, train=False))["x"].ravel()
             for seed in range(20)
         ]
     ).astype(np.float64)
-    # only the noise differs, of variance (2/17)^2/12 over 20 x 6000 values: five standard errors of its mean
+    # only the noise differs, of variance (2/17)^2/12 over 20 x 6000 values: five standard errors of
+    # its mean
     error = 5 * (2 / 17) / np.sqrt(12 * x.size)
-    assert abs(found.mean - x.mean()) < error
-    assert (
-        abs(found.sd - x.std()) < error
-    )  # twice the noise times the deviation from the mean, over twice the sd
+    assert abs(result.mean - x.mean()) < error
+    # twice the noise times the deviation from the mean, over twice the sd
+    assert abs(result.sd - x.std()) < error
+    # of the lowest and of the highest level's interval
     edges = (
         2 * data.x.min() / 17 - 1,
         2 * (int(data.x.max()) + 1) / 17 - 1,
-    )  # of the lowest and of the highest level's interval
-    np.testing.assert_allclose((found.min, found.max), edges, atol=1e-6)
-    assert found.count == 300
+    )
+    np.testing.assert_allclose((result.min, result.max), edges, atol=1e-6)
+    assert result.count == 300
 
 
 def test_statistics_of_continuous_data_are_those_of_numpy():
     x = np.random.default_rng(1).normal(3, 2, (500, 2)).astype(np.float32)
-    found = statistics(Given(x, None), "train")
+    result = statistics(Given(x, None), "train")
     np.testing.assert_allclose(
-        np.array(found), (x.mean(dtype=float), x.std(dtype=float), x.min(), x.max(), 500), rtol=1e-6
+        np.array(result),
+        (x.mean(dtype=float), x.std(dtype=float), x.min(), x.max(), 500),
+        rtol=1e-6,
     )
 
 
 def test_a_large_split_is_sampled_evenly():
     x = np.linspace(-1, 1, 1001, dtype=np.float32)[:, None]
-    found = statistics(Given(x, None), "train", limit=11)
-    assert found.count == 11 and found.min == -1 and found.max == 1 and abs(found.mean) < 1e-6
+    result = statistics(Given(x, None), "train", limit=11)
+    assert result.count == 11 and result.min == -1 and result.max == 1 and abs(result.mean) < 1e-6
 
 
 def test_nan_is_named():
@@ -73,9 +76,8 @@ def test_a_constant_image_is_named():
 def test_vectors_that_are_all_equal_are_refused():
     with pytest.raises(ValueError, match="split 'train' is constant, all 1.5"):
         statistics(Given(np.full((9, 2), 1.5, np.float32), None), "train")
-    statistics(
-        Given(np.array([[1.0, 1.0], [2.0, 2.0]], np.float32), None), "train"
-    )  # a vector of equal numbers is a point like others
+    # a vector of equal numbers is a point like others
+    statistics(Given(np.array([[1.0, 1.0], [2.0, 2.0]], np.float32), None), "train")
 
 
 def test_an_empty_split_is_refused():
