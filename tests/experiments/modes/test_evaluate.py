@@ -167,7 +167,7 @@ def test_metrics_of_ones_own_are_measured_and_printed(trained, capsys):
     np.testing.assert_allclose(floor, expected, atol=1e-6)
     np.testing.assert_allclose(mean["training"] - mean["held-out"], expected, atol=1e-6)
     printed = capsys.readouterr().out
-    assert f"mean, ddim: {found['training']:.4g} against training data" in printed
+    assert f"mean, ddim: {mean['training']:.4g} against training data" in printed
     with pytest.raises(RunError, match=r"metric 'broken' failed on samples .*ZeroDivisionError"):
         evaluate.evaluate(loaded, trained, metrics={"broken": lambda samples, real: 1 / 0})
     with pytest.raises(ValueError, match="metrics are functions"):
