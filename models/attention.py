@@ -4,6 +4,8 @@ import jax
 from flax import nnx
 from jax import Array
 
+from .settings import check_choice
+
 
 class Attention(nnx.Module):
     r"""Mix values by similarity, :math:`\mathrm{softmax}(q k^\top / \sqrt{d})\, v`.
@@ -21,8 +23,7 @@ class Attention(nnx.Module):
     """
 
     def __init__(self, kernel: str = "plain"):
-        if kernel not in KERNELS:
-            raise ValueError(f"unknown attention {kernel!r}; choose one of {', '.join(KERNELS)}")
+        check_choice("attention", kernel, KERNELS)
         self.kernel = kernel
         self.deterministic = False
 

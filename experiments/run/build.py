@@ -19,7 +19,6 @@ import sde_lib
 from sde_lib import SDE, Denoiser
 from sde_lib.loss_uncertainty import FEATURES
 
-from ..storage.saved_config import with_defaults as with_defaults
 from .objects import make as make
 from .objects import naming
 from .optimizers import make_optimizer

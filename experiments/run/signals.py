@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -24,24 +23,6 @@ def end_at_once() -> None:
     """
     for number in _STOPPING:
         signal.signal(number, _end)
-
-
-@contextlib.contextmanager
-def ending_at_once() -> Iterator[None]:
-    """Open a context in which SIGTERM and SIGINT end this process, see `end_at_once`.
-
-    In a thread nothing is changed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in _STOPPING}
-    end_at_once()
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _end(number: int, frame: Any) -> None:

@@ -62,7 +62,8 @@ def needs_trust(workdir: Path) -> bool:
 
     A folder that has no configuration, because only results are written to it, names none.
     """
-    if not (run_directory(workdir) / CONFIG).exists():
+    workdir = run_directory(workdir)
+    if not (workdir / CONFIG).exists():
         return False
-    saved = read_config(run_directory(workdir))
+    saved = read_config(workdir)
     return any(foreign_names(json.loads(saved.to_json_best_effort())))
