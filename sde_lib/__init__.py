@@ -47,6 +47,7 @@ from .exact import GaussianMixture as GaussianMixture
 from .exact import Empirical as Empirical
 from .exact import ExactDenoiser as ExactDenoiser
 from .exact import Moments as Moments
+from .exact import Posterior as Posterior
 
 # Counting network evaluations
 from .evaluations import count_evaluations as count_evaluations

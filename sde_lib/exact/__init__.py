@@ -10,3 +10,4 @@ from .base import Moments as Moments
 from .empirical import Empirical as Empirical
 from .gaussian import Gaussian as Gaussian
 from .mixture import GaussianMixture as GaussianMixture
+from .posterior import Posterior as Posterior

@@ -197,7 +197,7 @@ def check_state(x: Array, d: int) -> Array:
     return x
 
 
-def finite(name: str, value: npt.ArrayLike, axes: int) -> np.ndarray:
+def finite(name: str, value: npt.ArrayLike | float, axes: int) -> np.ndarray:
     """Return `value` as a float64 array.
 
     Raises:

@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, Key, Shaped
 from ..arrays import expand_time
 from ..base import SDE
 from .base import DataDistribution, Marginal, Moments, check_state, compiled, finite, matmul
+from .posterior import Measured, Posterior
 
 
 class Gaussian(DataDistribution):
@@ -65,6 +66,26 @@ class Gaussian(DataDistribution):
         """Return everything known of p_t at `x`; see `DataDistribution.marginal`."""
         x = check_state(x, len(self.mean))
         return gaussian_marginal(sde, x, t, self.mean, self.basis, self.variances)
+
+    def posterior(
+        self, matrix: npt.ArrayLike, y: npt.ArrayLike, noise_cov: npt.ArrayLike | float
+    ) -> Posterior:
+        """Return the law of x given y = matrix x + noise, a `Gaussian`, and log p(y).
+
+        Args:
+            matrix: (m, d).
+            y: the measurement (m,).
+            noise_cov: covariance of the Gaussian noise: a number (that variance in each
+                measurement), the variances (m,), or a matrix (m, m). 0 is an exact observation.
+
+        Raises:
+            ValueError: shapes disagree, a value is traced or not finite, `noise_cov` is no
+                covariance, or y has no density because measurements without noise depend on each
+                other.
+        """
+        measured = Measured.checked(matrix, y, noise_cov, len(self.mean))
+        mean, cov, log_evidence = measured.condition(self.mean, self.basis, self.variances)
+        return Posterior(data=Gaussian(mean, cov), log_evidence=log_evidence)
 
     def _frame(self, sde: SDE, x: Array, t: ArrayLike) -> "Frame":
         """Return the frame at time `t` for the states `x`."""

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Key, Shaped
 from ..base import SDE
 from .base import DataDistribution, Marginal, Moments, check_state, finite, matmul
 from .gaussian import covariance, factorise, gaussian_marginal
+from .posterior import Measured, Posterior
 
 
 class GaussianMixture(DataDistribution):
@@ -94,3 +95,39 @@ class GaussianMixture(DataDistribution):
             x0=x0,
             divergence=jnp.sum(r * (part.divergence + squares), 0),
         )
+
+    def posterior(
+        self, matrix: npt.ArrayLike, y: npt.ArrayLike, noise_cov: npt.ArrayLike | float
+    ) -> Posterior:
+        """Return the law of x given y = matrix x + noise, a `GaussianMixture`, and log p(y).
+
+        Component k is what `Gaussian.posterior` makes of it, with its weight times its evidence.
+        Components whose weight is 0 in float32 are dropped.
+
+        Args:
+            matrix: (m, d).
+            y: the measurement (m,).
+            noise_cov: covariance of the Gaussian noise: a number (that variance in each
+                measurement), the variances (m,), or a matrix (m, m). 0 is an exact observation.
+
+        Raises:
+            ValueError: shapes disagree, a value is traced or not finite, `noise_cov` is no
+                covariance, or y has no density because measurements without noise depend on each
+                other.
+        """
+        measured = Measured.checked(matrix, y, noise_cov, self.means.shape[1])
+        parts = [
+            measured.condition(*component)
+            for component in zip(self.means, self.bases, self.variances, strict=True)
+        ]
+        means, covs, log_evidences = zip(*parts, strict=True)
+        joint = np.log(self.weights) + np.array(log_evidences)
+        log_evidence = np.logaddexp.reduce(joint)
+        weights = np.exp(joint - log_evidence)
+        present = weights > np.finfo(np.float32).tiny  # estimates are computed in float32, too
+        data = GaussianMixture(
+            weights=weights[present] / np.sum(weights[present]),
+            means=np.stack(means)[present],
+            covs=np.stack(covs)[present],
+        )
+        return Posterior(data=data, log_evidence=float(log_evidence))
