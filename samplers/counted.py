@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from sde_lib import Denoise, Estimate, count_evaluations, record_evaluations
+from sde_lib import Denoise, Estimate, count_evaluations, evaluate
 
 
 class Counted(eqx.Module):
@@ -32,9 +32,7 @@ class Counted(eqx.Module):
         Raises:
             ValueError: what is returned is not an `Estimate` whose parts are shaped like the state.
         """
-        with count_evaluations() as tally:
-            estimate = self.denoise(x, t, cond)
-        record_evaluations(max(tally.total, 1))
+        estimate = evaluate(self.denoise, x, t, cond)
         if not isinstance(estimate, Estimate):
             raise ValueError(
                 "denoise(x, t, cond) returns an Estimate(x0, noise), "

@@ -23,6 +23,16 @@ from .estimate import Estimate as Estimate
 from .predictions import PREDICTIONS as PREDICTIONS
 from .inputs import INPUTS as INPUTS
 
+# Guidance: denoise functions that wrap others and steer them
+from .guidance import Guidance as Guidance
+from .guidance import Guided as Guided
+from .guidance import ClassifierFree as ClassifierFree
+from .guidance import Autoguidance as Autoguidance
+from .guidance import ClassifierGuidance as ClassifierGuidance
+from .guidance import ProjectedGuidance as ProjectedGuidance
+from .guidance import StaticThreshold as StaticThreshold
+from .guidance import DynamicThreshold as DynamicThreshold
+
 # Training: losses, their weights and their times
 from .objectives import denoising_loss as denoising_loss
 from .objectives import sliced_loss as sliced_loss
@@ -44,6 +54,8 @@ from .loss_uncertainty import uncertainty_loss as uncertainty_loss
 from .exact import DataDistribution as DataDistribution
 from .exact import Gaussian as Gaussian
 from .exact import GaussianMixture as GaussianMixture
+from .exact import LabelledMixture as LabelledMixture
+from .exact import LabelledDenoiser as LabelledDenoiser
 from .exact import Empirical as Empirical
 from .exact import ExactDenoiser as ExactDenoiser
 from .exact import Moments as Moments
@@ -51,6 +63,7 @@ from .exact import Posterior as Posterior
 
 # Counting network evaluations
 from .evaluations import count_evaluations as count_evaluations
+from .evaluations import evaluate as evaluate
 from .evaluations import record_evaluations as record_evaluations
 from .evaluations import repeat_evaluations as repeat_evaluations
 

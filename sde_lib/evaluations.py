@@ -12,7 +12,8 @@ counted then. ::
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 class Tally:
@@ -29,6 +30,14 @@ def record_evaluations(evaluations: int = 1) -> None:
     """Record that the network is called `evaluations` times for each sample."""
     if (tally := _tally.get()) is not None:
         tally.total += evaluations * _times.get()
+
+
+def evaluate(network: Callable, *args: Any) -> Any:
+    """Return `network(*args)`; a call that records nothing counts as one evaluation."""
+    with count_evaluations() as tally:
+        result = network(*args)
+    record_evaluations(max(tally.total, 1))
+    return result
 
 
 @contextlib.contextmanager

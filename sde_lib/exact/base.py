@@ -125,12 +125,7 @@ class DataDistribution(eqx.Module):
             x: states (batch, d).
             t: time of shape () or (batch,).
         """
-        at = self.marginal(sde, x, t)
-        alpha, sigma = sde.marginal(expand(t, x))
-        return Estimate(
-            x0=jnp.where(sigma > 0, at.x0, x / jnp.where(sigma > 0, 1.0, alpha)),
-            noise=jnp.where(sigma > 0, -sigma * at.score, 0.0),
-        )
+        return estimate_of(self.marginal(sde, x, t), sde, x, t)
 
     def denoiser(self, sde: SDE) -> "ExactDenoiser":
         """Return the perfect denoiser, for use wherever a trained one is."""
@@ -147,6 +142,18 @@ class DataDistribution(eqx.Module):
         mean, cov = self.data_moments()
         alpha, sigma = sde.marginal(jnp.asarray(check_time(t), mean.dtype))
         return Moments(mean=alpha * mean, cov=alpha**2 * cov + sigma**2 * jnp.eye(len(mean)))
+
+
+def estimate_of(marginal: Marginal, sde: SDE, x: Array, t: ArrayLike) -> Estimate:
+    """Return the posterior means given `x` (batch, d) at `t`, made of what is known of p_t there.
+
+    Where sigma is 0, x is the clean data.
+    """
+    alpha, sigma = sde.marginal(expand(t, x))
+    return Estimate(
+        x0=jnp.where(sigma > 0, marginal.x0, x / jnp.where(sigma > 0, 1.0, alpha)),
+        noise=jnp.where(sigma > 0, -sigma * marginal.score, 0.0),
+    )
 
 
 class ExactDenoiser(eqx.Module):

@@ -76,25 +76,7 @@ class GaussianMixture(DataDistribution):
 
     def marginal(self, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike) -> Marginal:
         """Return everything known of p_t at `x`; see `DataDistribution.marginal`."""
-        x = check_state(x, self.means.shape[1])
-        components = tuple(
-            jnp.asarray(a, x.dtype) for a in (self.means, self.bases, self.variances)
-        )
-
-        def of_component(mean, basis, variances):
-            return gaussian_marginal(sde, x, t, mean, basis, variances)
-
-        part = jax.vmap(of_component)(*components)  # with a leading axis K
-        joint = jnp.log(jnp.asarray(self.weights, x.dtype))[:, None] + part.log_prob
-        r = jax.nn.softmax(joint, axis=0)
-        score, x0 = (jnp.sum(r[..., None] * value, 0) for value in (part.score, part.x0))
-        squares = jnp.sum((part.score - score[None]) ** 2, -1)
-        return Marginal(
-            log_prob=jax.nn.logsumexp(joint, axis=0),
-            score=score,
-            x0=x0,
-            divergence=jnp.sum(r * (part.divergence + squares), 0),
-        )
+        return mixture_marginal(self, sde, x, t, jnp.log(jnp.asarray(self.weights))[:, None])
 
     def posterior(
         self, matrix: npt.ArrayLike, y: npt.ArrayLike, noise_cov: npt.ArrayLike | float
@@ -131,3 +113,47 @@ class GaussianMixture(DataDistribution):
             covs=np.stack(covs)[present],
         )
         return Posterior(data=data, log_evidence=float(log_evidence))
+
+
+def mixture_marginal(
+    mixture: GaussianMixture,
+    sde: SDE,
+    x: Shaped[Array, "batch d"],
+    t: ArrayLike,
+    log_weights: Float[Array, "k n"],
+) -> Marginal:
+    """Return everything known of p_t at `x` under other weights of the components.
+
+    Args:
+        mixture: the components.
+        sde: the process.
+        x: states (batch, d).
+        t: time of shape () or (batch,).
+        log_weights: (K, batch), or (K, 1) for all samples; minus infinity leaves a component out.
+    """
+    x = check_state(x, mixture.means.shape[1])
+    part = component_marginals(mixture, sde, x, t)
+    joint = log_weights.astype(x.dtype) + part.log_prob
+    r = jax.nn.softmax(joint, axis=0)
+    score, x0 = (jnp.sum(r[..., None] * value, 0) for value in (part.score, part.x0))
+    squares = jnp.sum((part.score - score[None]) ** 2, -1)
+    return Marginal(
+        log_prob=jax.nn.logsumexp(joint, axis=0),
+        score=score,
+        x0=x0,
+        divergence=jnp.sum(r * (part.divergence + squares), 0),
+    )
+
+
+def component_marginals(
+    mixture: GaussianMixture, sde: SDE, x: Shaped[Array, "batch d"], t: ArrayLike
+) -> Marginal:
+    """Return what is known of each component, with a leading axis K."""
+    arrays = tuple(
+        jnp.asarray(a, x.dtype) for a in (mixture.means, mixture.bases, mixture.variances)
+    )
+
+    def of_component(mean, basis, variances):
+        return gaussian_marginal(sde, x, t, mean, basis, variances)
+
+    return jax.vmap(of_component)(*arrays)

@@ -31,7 +31,14 @@ from sde_lib.base import check_process
 from sde_lib.times import check_distribution
 
 # What cannot be built without arguments, with everything but the number in question.
+STEERED = {"denoise": lambda x, t, cond: x, "sde": VP(), "scale": 1.0}
 REQUIRED = {
+    "ClassifierFree": STEERED,
+    "Autoguidance": {**STEERED, "weaker": lambda x, t, cond: x},
+    "ClassifierGuidance": {**STEERED, "log_prob": lambda x, t, cond: x},
+    "ProjectedGuidance": STEERED,
+    "StaticThreshold": {"denoise": lambda x, t, cond: x, "sde": VP()},
+    "DynamicThreshold": {"denoise": lambda x, t, cond: x, "sde": VP()},
     "Denoiser": {"net": lambda x, signal, cond: x, "sde": VP()},
     "Discrete": {"sde": VP(), "n": 30},
 }
@@ -50,7 +57,7 @@ each_number = pytest.mark.parametrize(("cls", "field"), list(numbers()))
 
 
 def build(cls, **settings):
-    return cls(**REQUIRED.get(cls.__name__, {}), **settings)
+    return cls(**REQUIRED.get(cls.__name__, {}) | settings)
 
 
 def test_the_numbers_are_found():

@@ -1,0 +1,47 @@
+"""Static thresholding of the expected clean data (Saharia et al. 2022, arXiv:2205.11487, section 2.3).
+
+It keeps large guidance scales from driving the data out of their range. The noise estimate changes
+with the clean data, so that the two still add up to the state.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from ..arrays import as_state
+from ..base import SDE, check_process
+from ..checks import check_numbers
+from ..estimate import Estimate
+from ..evaluations import evaluate
+from .base import Guidance, marginal_at, moved
+
+
+class StaticThreshold(Guidance):
+    """The estimate whose clean data are clipped to [-bound, bound].
+
+    Attributes:
+        denoise: the denoise function, guided or not; it gets the conditions.
+        sde: its process.
+        bound: the largest value of clean data.
+    """
+
+    sde: SDE
+    bound: float = 1.0
+
+    def __check_init__(self):
+        check_process("StaticThreshold", self.sde)
+        check_numbers(
+            "bound > 0 and finite",
+            lambda bound: bound > 0,
+            self.bound,
+            remedy="it is the largest value of clean data, 1 for images in [-1, 1]",
+        )
+
+    def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
+        """Return the clipped estimate at `x` (batch, ...) and time `t`, () or (batch,)."""
+        x = as_state(x)
+        estimate = evaluate(self.denoise, x, t, cond)
+        clipped = jnp.clip(estimate.x0, -self.bound, self.bound)
+        return moved(estimate, *marginal_at(self.sde, t, x), clipped - estimate.x0)
