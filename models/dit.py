@@ -23,7 +23,8 @@ from jax import Array
 
 from .attention import Attention, check_kernel
 from .computing import compute_type, run
-from .embedding import SINUSOIDS, Conditioning, check_inputs, waves
+from .conditions import ConditionSizes, with_image
+from .embedding import SINUSOIDS, Conditioning, check_state, waves
 from .settings import check_above, check_at_least, check_dropout
 
 xavier = nnx.initializers.xavier_uniform()
@@ -100,7 +101,9 @@ class DiT(nnx.Module):
 
     Published are S, B, L and XL with (width, depth, heads) = (384, 12, 6), (768, 12, 12),
     (1024, 24, 16) and (1152, 28, 16). With `num_classes` > 0 the network takes labels
-    0..num_classes, of which the last means "no label".
+    0..num_classes, of which the last means "no label"; with `context` > 0 vectors of that many
+    features, or sets of them; with `cond_channels` > 0 images, which are appended to the channels of
+    its input; see `models.conditions`.
 
     Args:
         shape: (height, width, channels) of an image.
@@ -111,6 +114,8 @@ class DiT(nnx.Module):
         mlp_ratio: features inside the perceptron of a block, as a multiple of the width.
         dropout: fraction of these that training drops.
         num_classes: number of classes; 0 for a network without labels.
+        context: features of a context, a vector or a set of vectors; 0 for a network without.
+        cond_channels: channels of an image that is a condition; 0 for a network without.
         embedding: how the noise input is embedded, a name of `EMBEDDINGS`.
         attention: "plain", or "cudnn" for the fused kernel of NVIDIA GPUs, which needs dtype
             "bfloat16"; see `Attention`.
@@ -134,6 +139,8 @@ class DiT(nnx.Module):
         mlp_ratio: float = 4.0,
         dropout: float = 0.0,
         num_classes: int = 0,
+        context: int = 0,
+        cond_channels: int = 0,
         embedding: str = "log_noise",
         attention: str = "plain",
         dtype: str = "float32",
@@ -149,6 +156,10 @@ class DiT(nnx.Module):
         check_kernel(attention, dtype, tokens, width // heads)
         self.shape = tuple(shape)
         self.num_classes = num_classes
+        self.condition_sizes = ConditionSizes(
+            label=num_classes, context=context, image=cond_channels
+        )
+        self.condition_sizes.check()
         self.patch = patch
         self.remat = remat
         self.conditioning = Conditioning(
@@ -158,12 +169,14 @@ class DiT(nnx.Module):
             num_classes=num_classes,
             kernel_init=nnx.initializers.normal(0.02),
             label_into="embedding",
+            context=context,
             rngs=rngs,
         )
         values = patch * patch * shape[2]  # in a square
         compute = compute_type(dtype)
         block = partial(DiTBlock, attention=attention, rngs=rngs)
-        self.dense_in = nnx.Linear(values, width, kernel_init=xavier, dtype=compute, rngs=rngs)
+        values_in = patch * patch * (shape[2] + cond_channels)
+        self.dense_in = nnx.Linear(values_in, width, kernel_init=xavier, dtype=compute, rngs=rngs)
         self.blocks = nnx.List(
             [block(width, heads, mlp_ratio, dropout, compute) for _ in range(depth)]
         )
@@ -175,7 +188,7 @@ class DiT(nnx.Module):
         self,
         x: Array,
         c_noise: Array,
-        cond: Array | None = None,
+        cond: Any = None,
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Array:
@@ -184,14 +197,18 @@ class DiT(nnx.Module):
         Args:
             x: (batch, height, width, channels).
             c_noise: noise inputs (batch,).
-            cond: labels (batch,), or None.
+            cond: labels (batch,), contexts (batch, features) or (batch, members, features), images
+                (batch, height, width, channels), a dictionary of several, or None; see
+                `models.conditions`.
             rngs: with a key of "dropout", for a network in training that has dropout.
 
         Raises:
             ValueError: an argument has another shape or type, or labels are out of range.
         """
-        check_inputs(x, c_noise, cond, self.shape, self.num_classes)
-        emb = nnx.silu(self.conditioning(c_noise, cond))
+        check_state(x, c_noise, self.shape)
+        given = self.condition_sizes.read(cond, x)
+        emb = nnx.silu(self.conditioning(c_noise, given.label, given.context))
+        x = with_image(x, given.image, self.condition_sizes.image)
         h = self.dense_in(patches(x, self.patch))
         rows, columns = (n // self.patch for n in self.shape[:2])
         h = h + positions(rows, columns, h.shape[-1]).astype(h.dtype)[None]

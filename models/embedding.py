@@ -1,4 +1,4 @@
-r"""How the noise input and perhaps a class label enter a network.
+r"""How the noise input, and perhaps a class label or a context, enter a network.
 
 The noise input :math:`c`, one number a sample, becomes sines and cosines of fixed angular
 frequencies,
@@ -11,7 +11,8 @@ arXiv:2006.10739) were drawn once, :math:`\omega_k = 2 \pi w_k`. Published netwo
 :math:`w_k`, so they are kept with the parameters, but no gradient reaches them.
 
 A label adds a learned vector: to the hidden layer, so that label and noise level interact there, or
-to the embedding behind it, as in ADM and diffusers. One extra row stands for "no label".
+to the embedding behind it, as in ADM and diffusers. One extra row stands for "no label". The
+embedding of a context (`models.context`) is added in the same place.
 """
 
 from collections.abc import Callable
@@ -23,8 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from jax.core import Tracer
 
+from .conditions import check_labels
+from .context import ContextEmbedding
 from .settings import check_choice, check_classes
 
 # name -> the function (number of frequencies) -> angular frequencies.
@@ -71,7 +73,7 @@ def sigma_of(c_noise: Array, sigmas: tuple[float, ...] | None) -> Array:
 
 
 class Conditioning(nnx.Module):
-    """Map noise input and label to the vector that every block sees.
+    """Map noise input, label and context to the vector that every block sees.
 
     Args:
         features: number of sinusoids; a Fourier embedding has twice as many.
@@ -82,7 +84,8 @@ class Conditioning(nnx.Module):
         rngs: the random keys of the parameters.
         activation: between the two linear maps.
         fourier_scale: standard deviation of the random frequencies of a Fourier embedding.
-        label_into: what a label is added to, a name of LABEL_INTO.
+        label_into: what a label and a context are added to, a name of LABEL_INTO.
+        context: features of a context; 0 for a network without.
 
     Raises:
         ValueError: an unknown name, or a number that is out of range.
@@ -100,6 +103,7 @@ class Conditioning(nnx.Module):
         activation: Callable[[Array], Array] = nnx.silu,
         fourier_scale: float = 16.0,
         label_into: str = "hidden",
+        context: int = 0,
     ):
         check_choice("embedding", embedding, EMBEDDINGS)
         check_choice("label_into", label_into, LABEL_INTO)
@@ -124,23 +128,30 @@ class Conditioning(nnx.Module):
         self.dense0 = linear(sinusoids, out_features)
         self.dense1 = linear(out_features, out_features)
         self.label = nnx.Embed(num_classes + 1, out_features, rngs=rngs) if num_classes else None
+        embed_context = partial(
+            ContextEmbedding, kernel_init=kernel_init, activation=activation, rngs=rngs
+        )
+        self.context = embed_context(context, out_features) if context else None
 
-    def __call__(self, c_noise: Array, cond: Array | None) -> Array:
+    def __call__(self, c_noise: Array, label: Array | None, context: Array | None = None) -> Array:
         """Return the embedding (batch, out_features).
 
         A label out of range gives NaN, which is loud where a traced value cannot raise.
 
         Args:
             c_noise: noise inputs (batch,).
-            cond: labels (batch,) in 0..num_classes, or None for "no label".
+            label: labels (batch,) in 0..num_classes, or None for "no label".
+            context: (batch, features) or (batch, members, features), see `ContextEmbedding`.
         """
         hidden = self.dense0(self.sinusoids(c_noise))
-        if self.label is None:
-            return self.dense1(self.activation(hidden))
-        label = self.label(self._row(c_noise, cond))
+        conditions = []
+        if self.label is not None:
+            conditions.append(self.label(self._row(c_noise, label)))
+        if self.context is not None:
+            conditions.append(self.context(context, len(c_noise)))
         if self.label_into == "hidden":
-            return self.dense1(self.activation(hidden + label))
-        return self.dense1(self.activation(hidden)) + label
+            return self.dense1(self.activation(sum(conditions, hidden)))
+        return sum(conditions, self.dense1(self.activation(hidden)))
 
     def sinusoids(self, c: Array) -> Array:
         """Return sines and cosines of the noise input (batch,), (batch, their number)."""
@@ -149,12 +160,12 @@ class Conditioning(nnx.Module):
         omega = 2 * np.pi * jax.lax.stop_gradient(self.frequencies[...])
         return waves(FOURIER[self.embedding](c), omega)
 
-    def _row(self, c_noise: Array, cond: Array | None) -> Array:
+    def _row(self, c_noise: Array, label: Array | None) -> Array:
         """Return the row of the label's vector, behind the last row for a negative label."""
         no_label = jnp.full(c_noise.shape, self.num_classes)
-        if cond is None:
+        if label is None:
             return no_label
-        return jnp.where(cond < 0, self.num_classes + 1, cond)
+        return jnp.where(label < 0, self.num_classes + 1, label)
 
 
 def with_no_label(params: Any) -> Any:
@@ -177,7 +188,7 @@ def with_no_label(params: Any) -> Any:
 def check_inputs(
     x: Array, c_noise: Array, cond: Array | None, shape: tuple[int, ...], num_classes: int
 ) -> None:
-    """Raise a ValueError unless the arguments of a call fit the network.
+    """Raise a ValueError unless the arguments of a call fit a network that takes labels only.
 
     Args:
         x: data, expected (batch, *shape).
@@ -186,6 +197,13 @@ def check_inputs(
         shape: of one example.
         num_classes: number of classes; 0 if the network takes no labels.
     """
+    check_state(x, c_noise, shape)
+    if cond is not None:
+        check_labels(cond, x.shape[:1], num_classes)
+
+
+def check_state(x: Array, c_noise: Array, shape: tuple[int, ...]) -> None:
+    """Raise a ValueError unless data and noise inputs fit a network; see `check_inputs`."""
     if x.shape[1:] != shape or x.ndim != len(shape) + 1:
         raise ValueError(
             f"x has shape {x.shape}, but this network was built for (batch, *{shape}); "
@@ -195,28 +213,4 @@ def check_inputs(
         raise ValueError(
             f"c_noise has shape {jnp.shape(c_noise)}, expected {x.shape[:1]}: "
             "one noise level per sample"
-        )
-    if cond is not None:
-        _check_labels(cond, x.shape[:1], num_classes)
-
-
-def _check_labels(cond: Array, shape: tuple[int, ...], num_classes: int) -> None:
-    """Raise a ValueError unless labels have this shape and are whole numbers in 0..num_classes."""
-    if not num_classes:
-        raise ValueError(
-            "labels were given to a network without classes; "
-            "build it with num_classes > 0, or pass cond=None"
-        )
-    dtype = jnp.result_type(cond)
-    if jnp.shape(cond) != shape or not jnp.issubdtype(dtype, jnp.integer):
-        raise ValueError(
-            f"cond is {dtype}{jnp.shape(cond)}, expected integer labels of shape {shape}"
-        )
-    if isinstance(cond, Tracer):
-        return
-    labels = np.asarray(cond)
-    if not ((0 <= labels) & (labels <= num_classes)).all():
-        raise ValueError(
-            f"labels range over {labels.min()}..{labels.max()}, expected 0..{num_classes} "
-            f"({num_classes} = no label)"
         )

@@ -2,7 +2,7 @@ r"""A residual multilayer perceptron for vectors: the network for densities in a
 
 .. math:: h \leftarrow h + W_2\,\mathrm{silu}\big((1 + \gamma) \odot W_1 h + \beta\big),
 
-with :math:`(\gamma, \beta) = W_e\,e(c, \text{label})`, so that the noise level turns features on
+with :math:`(\gamma, \beta) = W_e\,e(c, \text{condition})`, so that the noise level turns features on
 and off (Perez et al. 2018, arXiv:1709.07871) instead of only shifting them. The first :math:`h`
 sees each coordinate also through :math:`\sin \omega x, \cos \omega x` (Tancik et al. 2020,
 arXiv:2006.10739); without them sharp edges are learned slowly. There is no normalisation: it would
@@ -10,13 +10,15 @@ take away the length of the vector.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
 
-from .embedding import Conditioning, check_inputs
+from .conditions import ConditionSizes
+from .embedding import Conditioning, check_state
 from .layers import BRANCH_END, kernel_init
 from .settings import check_at_least, check_dropout
 
@@ -50,7 +52,8 @@ class MLP(nnx.Module):
     """Residual MLP for vectors of `shape` (dimensions,).
 
     With `num_classes` > 0 the network takes labels 0..num_classes, of which the last means "no
-    label".
+    label"; with `context` > 0 vectors of that many features, or sets of them; see
+    `models.conditions`.
 
     Args:
         shape: (dimensions,) of a vector.
@@ -58,6 +61,7 @@ class MLP(nnx.Module):
         depth: number of blocks.
         dropout: fraction of the inner features of a block that training drops.
         num_classes: number of classes; 0 for a network without labels.
+        context: features of a context, a vector or a set of vectors; 0 for a network without.
         embedding: how the noise input is embedded, a name of `EMBEDDINGS`.
         rngs: the random keys of the parameters.
 
@@ -73,6 +77,7 @@ class MLP(nnx.Module):
         depth: int = 4,
         dropout: float = 0.0,
         num_classes: int = 0,
+        context: int = 0,
         embedding: str = "log_noise",
         rngs: nnx.Rngs,
     ):
@@ -85,12 +90,15 @@ class MLP(nnx.Module):
         check_dropout(dropout)
         self.shape = tuple(shape)
         self.num_classes = num_classes
+        self.condition_sizes = ConditionSizes(label=num_classes, context=context)
+        self.condition_sizes.check()
         self.conditioning = Conditioning(
             width,
             width,
             embedding=embedding,
             num_classes=num_classes,
             kernel_init=kernel_init(),
+            context=context,
             rngs=rngs,
         )
         features_in = shape[0] * (1 + 2 * len(OMEGA))
@@ -102,7 +110,7 @@ class MLP(nnx.Module):
         self,
         x: Array,
         c_noise: Array,
-        cond: Array | None = None,
+        cond: Any = None,
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Array:
@@ -111,14 +119,16 @@ class MLP(nnx.Module):
         Args:
             x: (batch, dimensions).
             c_noise: noise inputs (batch,).
-            cond: labels (batch,), or None.
+            cond: labels (batch,), contexts (batch, features) or (batch, members, features), a
+                dictionary of both, or None; see `models.conditions`.
             rngs: with a key of "dropout", for a network in training that has dropout.
 
         Raises:
             ValueError: an argument has another shape or type, or labels are out of range.
         """
-        check_inputs(x, c_noise, cond, self.shape, self.num_classes)
-        emb = nnx.silu(self.conditioning(c_noise, cond))
+        check_state(x, c_noise, self.shape)
+        given = self.condition_sizes.read(cond, x)
+        emb = nnx.silu(self.conditioning(c_noise, given.label, given.context))
         angle = (x[:, :, None] * OMEGA[None, None]).reshape(len(x), -1)
         features = jnp.concatenate([x, jnp.sin(angle), jnp.cos(angle)], axis=1)
         h = self.dense_in(features)

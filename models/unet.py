@@ -22,7 +22,8 @@ from flax import nnx
 from jax import Array
 
 from .computing import compute_type, run
-from .embedding import Conditioning, check_inputs, sigma_of
+from .conditions import ConditionSizes, with_image
+from .embedding import Conditioning, check_state, sigma_of
 from .layers import ACTIVATIONS, Style, kernel_init, widened
 from .settings import (
     check_at_least,
@@ -52,7 +53,9 @@ class UNet(nnx.Module):
     """U-Net for images of `shape` (height, width, channels).
 
     Height and width must be divisible by 2^(len(ch_mult) - 1). With `num_classes` > 0 the network
-    takes labels 0..num_classes, of which the last means "no label".
+    takes labels 0..num_classes, of which the last means "no label"; with `context` > 0 vectors of
+    that many features, or sets of them; with `cond_channels` > 0 images, which are appended to the
+    channels of its input; see `models.conditions`.
 
     Args:
         shape: (height, width, channels) of an image.
@@ -64,6 +67,8 @@ class UNet(nnx.Module):
             level has are passed over, so that one setting serves images of several sizes.
         dropout: fraction of the features that training drops in each block.
         num_classes: number of classes; 0 for a network without labels.
+        context: features of a context, a vector or a set of vectors; 0 for a network without.
+        cond_channels: channels of an image that is a condition; 0 for a network without.
         embedding: how the noise input is embedded, a name of `EMBEDDINGS`; "none" leaves it out
             (unconditional DDPM).
         nonlinearity: a name of `ACTIVATIONS`.
@@ -98,6 +103,8 @@ class UNet(nnx.Module):
         attn_resolutions: Sequence[int] = (),
         dropout: float = 0.0,
         num_classes: int = 0,
+        context: int = 0,
+        cond_channels: int = 0,
         embedding: str = "log_noise",
         nonlinearity: str = "silu",
         scale_by_sigma: bool = False,
@@ -128,12 +135,16 @@ class UNet(nnx.Module):
         check_at_least(1, num_res_blocks=num_res_blocks)
         check_dropout(dropout)
         check_division(scale_by_sigma, sigmas)
-        check_labels(embedding, num_classes)
+        check_embedding(embedding, num_classes, context)
         heights = tuple(shape[0] >> level for level in levels)
         check_attention((*attn_resolutions, *(groups.attention.up_resolutions or ())), heights)
 
         self.shape = tuple(shape)
         self.num_classes = num_classes
+        self.condition_sizes = ConditionSizes(
+            label=num_classes, context=context, image=cond_channels
+        )
+        self.condition_sizes.check()
         self.centered = centered
         self.remat = remat
         self.resblock_type = groups.resampling.resblock_type
@@ -161,8 +172,9 @@ class UNet(nnx.Module):
         if embedding == "none":
             self.conditioning = None
         else:
-            self.conditioning = conditioning_of(plan, embedding, self.num_classes, rngs)
-        self.conv_in = self.style.conv(plan.channels, plan.nf, 3, rngs)
+            self.conditioning = conditioning_of(plan, embedding, self.condition_sizes, rngs)
+        channels_in = plan.channels + self.condition_sizes.image
+        self.conv_in = self.style.conv(channels_in, plan.nf, 3, rngs)
         down, skips = down_path(plan, rngs)
         self.middle0, self.middle1 = middle(plan, rngs)
         self.down = nnx.List(down)
@@ -181,7 +193,7 @@ class UNet(nnx.Module):
         self,
         x: Array,
         c_noise: Array,
-        cond: Array | None = None,
+        cond: Any = None,
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Array:
@@ -190,19 +202,22 @@ class UNet(nnx.Module):
         Args:
             x: (batch, height, width, channels).
             c_noise: noise inputs (batch,).
-            cond: labels (batch,), or None.
+            cond: labels (batch,), contexts (batch, features) or (batch, members, features), images
+                (batch, height, width, channels), a dictionary of several, or None; see
+                `models.conditions`.
             rngs: with a key of "dropout", for a network in training that has dropout.
 
         Raises:
             ValueError: an argument has another shape or type, or labels are out of range.
         """
-        check_inputs(x, c_noise, cond, self.shape, self.num_classes)
+        check_state(x, c_noise, self.shape)
+        given = self.condition_sizes.read(cond, x)
         emb = None
         if self.conditioning is not None:
-            emb = self.style.act(self.conditioning(c_noise, cond))
+            emb = self.style.act(self.conditioning(c_noise, given.label, given.context))
         call = partial(run, remat=self.remat)
         x = x if self.centered else 2 * x - 1
-        h = widened(self.conv_in(x))
+        h = widened(self.conv_in(with_image(x, given.image, self.condition_sizes.image)))
         h, skips = self._go_down(call, x, h, emb, rngs)
         h = call(self.middle0, h, emb, rngs)
         h = call(self.middle1, h, emb, rngs)
@@ -277,13 +292,16 @@ def middle_style_of(groups: Groups, style: Style) -> Style:
     return style
 
 
-def conditioning_of(plan: Plan, embedding: str, num_classes: int, rngs: nnx.Rngs) -> Conditioning:
-    """Return the embedding of noise input and label."""
+def conditioning_of(
+    plan: Plan, embedding: str, sizes: ConditionSizes, rngs: nnx.Rngs
+) -> Conditioning:
+    """Return the embedding of noise input, label and context."""
     return Conditioning(
         plan.nf,
         plan.emb_features,
         embedding=embedding,
-        num_classes=num_classes,
+        num_classes=sizes.label,
+        context=sizes.context,
         fourier_scale=plan.groups.conditioning.fourier_scale,
         label_into=plan.groups.conditioning.label_into,
         kernel_init=kernel_init(),
@@ -302,10 +320,10 @@ def check_division(scale_by_sigma: bool, sigmas: Sequence[float] | None) -> None
         )
 
 
-def check_labels(embedding: str, num_classes: int) -> None:
-    """Raise a ValueError if a network that embeds nothing shall take labels."""
-    if embedding == "none" and num_classes:
+def check_embedding(embedding: str, num_classes: int, context: int) -> None:
+    """Raise a ValueError if a network that embeds nothing shall take labels or contexts."""
+    if embedding == "none" and (num_classes or context):
         raise ValueError(
-            "a network without embedding takes no labels; "
-            "name an embedding, or build it with num_classes=0"
+            "a network without embedding takes no labels and no contexts; "
+            "name an embedding, or build it with num_classes=0 and context=0"
         )

@@ -71,7 +71,7 @@ RANGES = {
     "eval.rtol": (0.0, 1.0, "()"),
 }
 
-FACTS = ("shape", "levels", "num_classes", "sd")
+FACTS = ("shape", "levels", "num_classes", "sd", "cond_shape")
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
@@ -234,6 +234,7 @@ _EXPECTED = {
     "levels": "the number of grey levels, at least 2, or None for continuous data",
     "num_classes": "the number of classes, 0 for data without labels",
     "sd": "the standard deviation of the scaled data, above 0",
+    "cond_shape": "the shape of a condition, one to three whole numbers of at least 1, or None",
 }
 
 
@@ -253,6 +254,9 @@ def _good_fact(key: str, value: Any) -> bool:
             and len(value) in (1, 3)
             and all(whole(n, 1) for n in value)
         )
+    if key == "cond_shape":
+        sizes = isinstance(value, tuple | list) and 1 <= len(value) <= 3
+        return value is None or (sizes and all(whole(n, 1) for n in value))
     if key == "levels":
         return value is None or whole(value, 2)
     if key == "num_classes":

@@ -36,7 +36,7 @@ def base_config() -> ConfigDict:
             "devices": 0,  # how many devices to use; 0: all
             "data": {},  # the data set: a class of experiments.data as `name`, and its settings
             # measured when training
-            "facts": {},  # what is known of the data without reading them: shape, levels, num_classes, sd
+            "facts": {},  # what is known of the data without reading them: shape, levels, num_classes, sd, cond_shape
             "sde": {"name": "VP"},  # the process: a class of sde_lib as `name`, and its settings
             "net": {},  # the network: a class of models as `name`, and its settings
             "denoiser": {
@@ -70,8 +70,8 @@ def base_config() -> ConfigDict:
                 "split": "train",  # the split to train on
                 "held_out": "validation",  # the split whose loss is logged beside; "": none
                 "flip": False,  # mirror each image left to right with probability one half
-                "conditional": False,  # tell the network the class of each example
-                "label_dropout": 0.1,  # probability that it is not told, so that it learns both
+                "conditional": False,  # give the network the class of each example, or the condition that the data have
+                "label_dropout": 0.1,  # probability that it is given neither, so that it learns both
                 "log_every": 50,  # updates between entries of the log
                 "held_out_every": 1000,  # updates between measurements of the held-out loss
                 "sample_every": 0,  # updates between pictures of samples; 0: never
@@ -105,6 +105,7 @@ def base_config() -> ConfigDict:
                 "batch_size": 64,  # samples a batch
                 "seed": 0,  # of all draws with a trained network
                 "label": -1,  # the class to draw; -1: all in turn
+                "condition": "",  # .npy or .npz file of conditions that are no classes: one, or one for each sample in turn
                 "keep": 0,  # how many of the last states of the walk to store; 0: none, -1: all
             },
             "fit": {

@@ -6,7 +6,10 @@
 image_size cuts and resamples the images of a folder to squares; leave it out where they have one
 size, and for arrays. Images that cannot be read are all named; --config.data.skip_unreadable=True
 leaves them out. Variants: vp, ve, subvp. Images in sub-folders are labelled by them, arrays by y in
-the .npz or by --config.data.labels=y.npy: add ",cond" to condition on the label. For an array of
+the .npz or by --config.data.labels=y.npy: add ",cond" to condition on the label, or on whatever
+else stands beside each example, as cond in the .npz or by --config.data.cond=cond.npy: a vector, a
+set of vectors, or an image of the same size. Samples take conditions from a file
+(--config.sampling.condition=observed.npy). For an array of
 vectors (N, D) add ",vectors": an MLP instead of the U-Net. Floats are used as they are; where
 images lie in [0, 1], --config.data.value_range='(0,1)' maps them to [-1, 1]. See `data.Files` for
 all settings.

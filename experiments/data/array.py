@@ -15,6 +15,7 @@ import numpy as np
 from .array_file import load_arrays
 from .array_shape import example_shape
 from .base import Source
+from .condition import check_conditions
 from .folder import Collection
 from .labels import class_labels
 from .settings import printable
@@ -24,11 +25,12 @@ from .value_range import check_grey_levels, check_inside, check_scale, measure_r
 def open_array(
     path: Path,
     labels: Path | None = None,
+    cond: Path | None = None,
     channels: int | None = None,
     levels: int | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> Collection:
-    """Open the arrays at ``path``, and the labels there or at ``labels``.
+    """Open the arrays at ``path``, and labels and conditions there or at ``labels`` and ``cond``.
 
     The other settings are those of `Files`.
 
@@ -36,7 +38,7 @@ def open_array(
       ValueError: the arrays are none of the kinds above.
     """
     place = printable(path)
-    x, own_labels = load_arrays(path)
+    x, own_labels, own_cond = load_arrays(path)
     shape = example_shape(place, x, channels, any_type=value_range is not None)
     grey_levels = _grey_levels(place, x, levels, value_range)
     if grey_levels is None:
@@ -46,6 +48,9 @@ def open_array(
     classes = 0
     if y is not None:
         numbers, classes = class_labels(y, len(x), printable(labels or path))
+    conditions = own_cond if cond is None else load_arrays(cond).x
+    if conditions is not None:
+        check_conditions(conditions, len(x), shape, printable(cond or path))
 
     def read(index: int) -> tuple[np.ndarray, int]:
         example = np.asarray(x[index]).reshape(shape)
@@ -61,8 +66,11 @@ def open_array(
         shape=shape,
         levels=grey_levels,
         num_classes=classes,
-        source=Source(len(x), read, "row {}".format),
+        source=Source(
+            len(x), read, "row {}".format, None if conditions is None else conditions.__getitem__
+        ),
         keys=[str(index) for index in range(len(x))],
+        cond_shape=None if conditions is None else conditions.shape[1:],
     )
 
 

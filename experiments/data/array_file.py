@@ -1,4 +1,4 @@
-"""Files of arrays: .npy, and .npz with examples and labels.
+"""Files of arrays: .npy, and .npz with examples, labels and conditions.
 
 A .npy file is read in place (memory-mapped), an archive into memory. Nothing in them is executed:
 Python objects are refused.
@@ -14,13 +14,15 @@ from .settings import printable
 SUFFIXES = (".npy", ".npz")
 EXAMPLES = ("x", "images", "data", "arr_0")  # names in an .npz, the first that is there
 LABELS = ("y", "label", "labels", "arr_1")
+CONDITIONS = "cond"
 
 
 class Arrays(NamedTuple):
     """What a file holds."""
 
     x: np.ndarray  # (N, ...)
-    labels: np.ndarray | None  # (N,)
+    labels: np.ndarray | None = None  # (N,)
+    cond: np.ndarray | None = None  # (N, ...)
 
 
 def load_arrays(path: Path) -> Arrays:
@@ -37,22 +39,23 @@ def load_arrays(path: Path) -> Arrays:
         x = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # there is no list of what NumPy raises over damaged files
         raise _unreadable(path, error) from error
-    return Arrays(x=x, labels=None)
+    return Arrays(x=x)
 
 
 def _from_archive(path: Path, file: BinaryIO) -> Arrays:
-    """Read the examples and labels of an .npz archive."""
+    """Read the examples, labels and conditions of an .npz archive."""
     try:
         with np.load(file, allow_pickle=False) as content:
             names = list(content.files)
             examples, labels = _chosen(path, names)
             x = np.asarray(content[examples])
             y = None if labels is None else np.asarray(content[labels])
+            cond = np.asarray(content[CONDITIONS]) if CONDITIONS in names else None
     except _Unclear:
         raise
     except Exception as error:  # as above, and what zip files come up with
         raise _unreadable(path, error) from error
-    return Arrays(x=x, labels=y)
+    return Arrays(x=x, labels=y, cond=cond)
 
 
 def _chosen(path: Path, names: list[str]) -> tuple[str, str | None]:
@@ -63,7 +66,7 @@ def _chosen(path: Path, names: list[str]) -> tuple[str, str | None]:
     if examples is None:
         raise _Unclear(
             f"{printable(path)} holds the arrays {', '.join(names) or '(none)'}; expected x, and y "
-            "if there are labels: np.savez(path, x=..., y=...)"
+            "if there are labels, cond if there are conditions: np.savez(path, x=..., y=...)"
         )
     return examples, next((n for n in LABELS if n in names and n != examples), None)
 

@@ -4,6 +4,10 @@ A raw example is ``{"x": array, "label": int32}``. ``x`` is one image (H, W, C) 
 grey levels 0..levels-1 if the data set has ``levels``, float32 numbers of order one (used as they
 are) if ``levels`` is None. Scaling, noise, shuffling and batching are the same for all data sets
 and live in `codec` and `pipeline`.
+
+A data set with a ``cond_shape`` has a condition beside each example, that a network can be given:
+float32 numbers of order one, used as they are. It is one vector (features,), a set of vectors
+(members, features), in which a member of NaN is absent, or one image (H, W, channels).
 """
 
 import abc
@@ -29,12 +33,14 @@ class Example(TypedDict):
 class Source:
     """Read raw examples by index; safe to call from several threads.
 
-    ``read(i)`` returns ``(x, label)``; ``name(i)`` says in an error message which example that is.
+    ``read(i)`` returns ``(x, label)``; ``name(i)`` says in an error message which example that is;
+    ``read_cond(i)`` returns its condition, where the data set has conditions.
     """
 
     size: int
     read: Callable[[int], tuple[np.ndarray, int]]
     name: Callable[[int], str] = "example {}".format
+    read_cond: Callable[[int], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return self.size
@@ -61,6 +67,7 @@ class DataSet(abc.ABC):
     levels: int | None  # grey levels 0..levels-1, or None for continuous data
     num_classes: int
     splits: tuple[str, ...]
+    cond_shape: tuple[int, ...] | None = None  # of the condition beside an example; None: no such
 
     @property
     def codec(self) -> Codec:
@@ -111,6 +118,15 @@ def check_facts(dataset: DataSet) -> None:
             f"{type(dataset).__name__}.num_classes must be 0 (no labels) or their number, got "
             f"{dataset.num_classes!r}"
         )
+    cond_shape = dataset.cond_shape
+    whole = isinstance(cond_shape, tuple) and all(
+        isinstance(n, (int, np.integer)) and n >= 1 for n in cond_shape
+    )
+    if cond_shape is not None and not (whole and 1 <= len(cond_shape) <= 3):
+        raise ValueError(
+            f"{type(dataset).__name__}.cond_shape must be None, (features,), (members, features) or "
+            f"(height, width, channels), got {cond_shape!r}"
+        )
 
 
 def check_split(split: str, splits: tuple[str, ...]) -> None:
@@ -146,6 +162,48 @@ def read_checked(
         if problem := _problem(dataset, example["x"][None], np.array([example["label"]])):
             problems.append(f"{source.name(row)} of split {split!r} {problem}")
     raise BadExamples(problems)
+
+
+def read_conditions(dataset: DataSet, split: str, source: Source, rows) -> np.ndarray | None:
+    """Return the conditions (B, *cond_shape), float32, of the given rows of a split's source.
+
+    The result is None if the data set has no conditions.
+
+    Raises:
+      BadExamples: some have another shape than the data set declares, or are not finite where no
+        member of a set is absent; all of these are named.
+    """
+    shape = dataset.cond_shape
+    if shape is None:
+        return None
+    if source.read_cond is None:
+        raise ValueError(
+            f"{type(dataset).__name__} declares conditions of shape {shape}, but the source of "
+            f"split {split!r} has no read_cond that reads them"
+        )
+    conditions = [np.asarray(source.read_cond(int(row)), np.float32) for row in rows]
+    problems = []
+    for row, cond in zip(rows, conditions, strict=True):
+        if problem := condition_problem(cond, shape):
+            problems.append(f"the condition of {source.name(row)} of split {split!r} {problem}")
+    if problems:
+        raise BadExamples(problems)
+    return np.stack(conditions)
+
+
+def condition_problem(cond: np.ndarray, shape: tuple[int, ...]) -> str | None:
+    """Return what is wrong with one condition, None if nothing is."""
+    if cond.shape != tuple(shape):
+        return f"has shape {cond.shape}, expected {tuple(shape)}"
+    finite = np.isfinite(cond)
+    if len(shape) == 2:  # a set
+        absent = np.isnan(cond).all(-1, keepdims=True)
+        if absent.all():
+            return "is a set without members, all NaN"
+        finite |= absent
+    if not finite.all():
+        return f"holds {cond[~finite][0]}, expected finite numbers"
+    return None
 
 
 def _problem(dataset: DataSet, x: np.ndarray, label: np.ndarray) -> str | None:

@@ -37,6 +37,8 @@ class Files(DataSet):
       path: the folder, or the file.
       labels: for arrays, a second file with the classes of the examples, whole numbers 0..K-1 or
           texts; an .npz may hold them itself, as y.
+      cond: for arrays, a second file with the condition of each example, see `condition`; an .npz
+        may hold them itself, as cond.
       image_size: resample the largest central square of each image to this many pixels (folders
           only).
       channels: 3 or 1 to convert images to colour or grey; default: colour if any image has
@@ -61,6 +63,7 @@ class Files(DataSet):
         *,
         path: str,
         labels: str | None = None,
+        cond: str | None = None,
         image_size: int | None = None,
         channels: int | None = None,
         levels: int | None = None,
@@ -80,18 +83,18 @@ class Files(DataSet):
         if value_range is not None:
             value_range = check_range("value_range", value_range)
         if place.is_dir():
-            _check_for_folder(channels, labels, value_range)
+            _check_for_folder(channels, labels, cond, value_range)
             self._all = open_folder(place, image_size, channels, levels or 256, skip_unreadable)
         else:
             _check_array_file(place)
             _check_for_array(place, image_size, skip_unreadable)
-            labels_file = None if labels is None else _existing("labels", labels)
-            if labels_file is not None:
-                _check_array_file(labels_file)
-            self._all = open_array(place, labels_file, channels, levels, value_range)
+            labels_file = _array_beside("labels", labels)
+            cond_file = _array_beside("cond", cond)
+            self._all = open_array(place, labels_file, cond_file, channels, levels, value_range)
         self.shape = self._all.shape
         self.levels = self._all.levels
         self.num_classes = self._all.num_classes
+        self.cond_shape = self._all.cond_shape
         self._rows = split_rows(self._all.keys, validation)
         self.splits = tuple(self._rows)
         if self.levels is None:
@@ -107,15 +110,20 @@ class Files(DataSet):
         check_split(split, self.splits)
         rows = self._rows[split]
         everything = self._all.source
+        read_cond = everything.read_cond
         return Source(
             size=len(rows),
             read=lambda i: everything.read(rows[i]),
             name=lambda i: everything.name(rows[i]),
+            read_cond=None if read_cond is None else lambda i: read_cond(rows[i]),
         )
 
 
 def _check_for_folder(
-    channels: int | None, labels: str | None, value_range: tuple[float, float] | None
+    channels: int | None,
+    labels: str | None,
+    cond: str | None,
+    value_range: tuple[float, float] | None,
 ) -> None:
     """Raise a ValueError if a setting is given that does not fit a folder of images."""
     if channels not in (None, 1, 3):
@@ -124,6 +132,11 @@ def _check_for_folder(
         raise ValueError(
             "labels is for arrays; images of a folder are labelled by the sub-folders that they "
             "lie in"
+        )
+    if cond is not None:
+        raise ValueError(
+            "cond is for arrays; save the images of the folder as one array, and the condition of "
+            "each beside it: np.savez(path, x=..., cond=...)"
         )
     if value_range is not None:
         raise ValueError("value_range is for arrays; leave it out for a folder of images")
@@ -151,6 +164,15 @@ def _existing(name: str, value: Any) -> Path:
             f"no folder or file {printable(place)}; {name} must name a folder of images or an .npy "
             "file"
         )
+    return place
+
+
+def _array_beside(name: str, value: str | None) -> Path | None:
+    """Return the array file that a setting names, or None."""
+    if value is None:
+        return None
+    place = _existing(name, value)
+    _check_array_file(place)
     return place
 
 

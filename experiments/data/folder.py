@@ -28,6 +28,7 @@ class Collection(NamedTuple):
     num_classes: int
     source: Source
     keys: list[str]  # one an example, by which it is assigned to a split
+    cond_shape: tuple[int, ...] | None = None  # of a condition; None: there are none
 
 
 def open_folder(

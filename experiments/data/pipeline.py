@@ -15,7 +15,7 @@ import sys
 import grain
 import numpy as np
 
-from .base import DataSet, check_facts, read_checked
+from .base import DataSet, check_facts, read_checked, read_conditions
 from .settings import LARGEST_SEED, check_whole
 
 # Threads that decode images, and batches in the making or waiting: enough to hide them behind a
@@ -28,7 +28,8 @@ def batches(
 ) -> grain.DatasetIterator:
     """Iterate over the batches of a split.
 
-    A batch is ``{"x": float32 (B, *shape) in model range, "label": int32 (B,)}``.
+    A batch is ``{"x": float32 (B, *shape) in model range, "label": int32 (B,)}``, with the conditions
+    as "cond", float32 (B, *cond_shape), where the data set has any.
 
     Args:
       dataset: the data set.
@@ -38,7 +39,8 @@ def batches(
       train: True: shuffle, anew in each epoch, and repeat for ever; a batch may reach into the next
         epoch, so that no example is dropped. False: one pass in order with every example once, the
         last batch shorter.
-      flip: mirror each image left to right with probability one half (training only).
+      flip: mirror each image, and an image that is its condition, left to right with probability
+        one half (training only).
 
     Returns:
       An iterator whose ``get_state()`` (plain JSON) and ``set_state(state)`` resume it bitwise.
@@ -73,12 +75,16 @@ def batches(
         last = first + batch_size if train else min(first + batch_size, size)
         rows = [row(position) for position in range(first, last)]
         x, label = read_checked(dataset, split, source, rows)
+        cond = read_conditions(dataset, split, source, rows)
         # One word a value, and one for the flip.
         words = random_words(seed, int(train), first, last - first, dim + 1)
         if flip:
             mirrored = words[:, -1] >> 15 == 1
             x[mirrored] = x[mirrored, :, ::-1]
-        return {"x": dataset.codec.encode(x, words[:, :-1].reshape(x.shape)), "label": label}
+            if cond is not None and cond.ndim == 4:
+                cond[mirrored] = cond[mirrored, :, ::-1]
+        values = {"x": dataset.codec.encode(x, words[:, :-1].reshape(x.shape)), "label": label}
+        return values if cond is None else values | {"cond": cond}
 
     count = sys.maxsize if train else -(-size // batch_size)
     return iter(grain.MapDataset.range(count).map(batch).to_iter_dataset(READ_AHEAD))

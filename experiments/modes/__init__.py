@@ -91,6 +91,7 @@ MODES = {
             "sampling.seed",
             "sampling.batch_size",
             "sampling.label",
+            "sampling.condition",
             "devices",
             "data",
         ),
@@ -110,6 +111,7 @@ MODES = {
             "sampling.seed",
             "sampling.sampler",
             "sampling.label",
+            "sampling.condition",
             "devices",
             "data",
         ),
@@ -123,7 +125,7 @@ MODES = {
     ),
     "fit": Mode(
         "learn a sampler of few evaluations for this network",
-        ("fit", "sampling.seed", "sampling.label", "devices"),
+        ("fit", "sampling.seed", "sampling.label", "sampling.condition", "devices"),
     ),
 }
 

@@ -29,6 +29,7 @@ from sde_lib import LogUniform, draw_quantiles
 from .. import data
 from ..errors import RunError
 from ..run.build import Run, make_dataset
+from ..run.conditions import conditions_of
 from ..run.devices import make_mesh, replicated, share
 from ..run.flow import DequantisingFlow
 from ..run.loading import Loaded, template_on_one_device
@@ -107,7 +108,7 @@ def make_loss(loaded: Loaded, dequantiser: Dequantiser):
         k = dequantiser.grey_levels(batch["x"])
         x, log_q = dequantiser(params, jax.random.normal(for_z, k.shape), k)
         t = times.quantile(sde, draw_quantiles(for_times, len(k)))
-        cond = batch["label"] if run.config.train.conditional else None
+        cond = conditions_of(run, batch)
         noisy, noise = sde.perturb(for_noise, x, t)
         error = jnp.mean((noise - loaded.denoiser(noisy, t, cond).noise) ** 2)
         return 0.5 * span * error + jnp.mean(log_q) / k[0].size

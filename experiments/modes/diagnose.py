@@ -23,6 +23,7 @@ from ..measures.health import at_level, fokker_planck, linear_denoiser, ratio
 from ..measures.health_report import judge, show
 from ..measures.pde import score_error
 from ..run.build import make_dataset
+from ..run.conditions import conditions_of
 from ..run.loading import Loaded, template_on_one_device
 from ..run.messages import say, say_next
 from ..storage import checkpoint
@@ -105,7 +106,7 @@ def health_curves(
         Arrays (LEVELS,) by name, "NAME_error" being the standard error of "NAME".
     """
     sde = loaded.sde
-    cond = batch["label"] if loaded.run.config.train.conditional else None
+    cond = conditions_of(loaded.run, batch)
     t = LogUniform(log_snr_min=-10.0).quantile(sde, (jnp.arange(LEVELS) + 0.5) / LEVELS)
     train_split = loaded.run.config.eval.train_split
     linear = linear_denoiser(dataset, train_split)
@@ -138,7 +139,7 @@ def _residuals(loaded: Loaded, x: Array, cond: Any, t: Array) -> tuple[np.ndarra
     """Return residual and scale of the Fokker-Planck equation at each time `t`, (levels,)."""
     sde = loaded.sde
     key = jax.random.key(1)
-    cond = None if cond is None else cond[: len(x)]
+    cond = jax.tree.map(lambda c: c[: len(x)], cond)
 
     @eqx.filter_jit
     def residuals(denoiser, x, t):

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from samplers import draw_prior, fit_solver
 
 from ..errors import RunError
+from ..run.conditions import sampled_conditions
 from ..run.devices import fitting_mesh, replicate, share
 from ..run.loading import Loaded
 from ..run.messages import progress, say, say_next
@@ -29,7 +30,7 @@ from ..storage.reading import read_object
 from ..storage.renamed import with_present_names
 from ..storage.workdir import check_plain_name
 from ..storage.writing import write_json
-from .sample import ROOM, labels
+from .sample import ROOM
 
 _NOISES = 1 << 30  # index of the first noise that fitting sees; samples count from 0
 
@@ -78,7 +79,7 @@ def _learn(loaded: Loaded, name: str) -> Any:
     denoiser = replicate(mesh, loaded.denoiser)
     key = jax.random.key(run.config.sampling.seed)
     x = draw_prior(key, run.sde, (settings.noises, *run.facts.shape), index)
-    cond = labels(run, index) if run.config.train.conditional else None
+    cond = sampled_conditions(run, index)
     with progress(settings.updates, f"fit {name}", unit="update") as bar:
 
         def report(done, _):

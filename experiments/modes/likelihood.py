@@ -22,6 +22,7 @@ from samplers.bound import check_draws
 from .. import data
 from ..errors import RunError
 from ..run.build import Run, make_dataset
+from ..run.conditions import conditions_of
 from ..run.devices import fitting_mesh, replicate, share
 from ..run.loading import Loaded
 from ..run.messages import progress, say, say_next
@@ -180,7 +181,7 @@ def one_batch(
     padded = share(mesh, _padded(batch, len(index)))
     x = padded["x"]
     numbers: Any = share(mesh, index)
-    cond = padded["label"] if run.config.train.conditional else None
+    cond = conditions_of(run, padded)
     log_q = 0.0
     if redraw is not None:
         x, log_q = redraw(sample_keys(jax.random.fold_in(key, 1), numbers), x)

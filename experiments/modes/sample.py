@@ -22,6 +22,7 @@ from sde_lib import Denoiser, check_name
 
 from ..errors import RunError
 from ..run.build import Run
+from ..run.conditions import conditions_digest, named_conditions, sampled_conditions
 from ..run.devices import fitting_mesh, replicate, share
 from ..run.loading import Loaded
 from ..run.messages import progress, say, say_next
@@ -95,19 +96,8 @@ def _draw(
     numbers: Any = share(mesh, np.asarray(index, np.int32))
     denoiser = replicate(mesh, denoiser)
     x = draw_prior(key, run.sde, (len(index), *run.facts.shape), numbers)
-    cond = labels(run, numbers) if run.config.train.conditional else None
+    cond = sampled_conditions(run, numbers)
     return walk(key, denoiser, run.sde, x, cond=cond, index=numbers, keep=keep, progress=report)
-
-
-def labels(run: Run, index: Any) -> Any:
-    """Return the class of each sample of a conditional run.
-
-    It is `config.sampling.label`, or every class in turn.
-
-    `index` and the result are (batch,).
-    """
-    label = run.config.sampling.label
-    return index * 0 + label if label >= 0 else index % run.facts.num_classes
 
 
 def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob:
@@ -127,6 +117,7 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob
         "batch_size": size,
         "seed": config.sampling.seed,
         "label": config.sampling.label,
+        "condition": conditions_digest(run),
     }
     unit = "image" if len(run.facts.shape) == 3 else "sample"
     seconds = []
@@ -209,8 +200,7 @@ def _show(loaded: Loaded, job: SampleJob, states: np.ndarray | None, folder: Pat
     name = config.sampling.sampler
     number = config.sampling.number
     arrays = {"x": codec.decode(job.x)}
-    if config.train.conditional:
-        arrays["label"] = np.asarray(labels(loaded.run, np.arange(number)))
+    arrays |= named_conditions(loaded.run, np.arange(number))
     save_arrays(folder / "samples.npz", **arrays)
     summary = {"sampler": name, "samples": number, "nfe": job.nfe, "seconds": job.seconds}
     write_json(folder / "summary.json", identity(loaded) | summary)

@@ -19,6 +19,7 @@ import sde_lib
 from sde_lib import SDE, Denoiser
 from sde_lib.loss_uncertainty import FEATURES
 
+from .conditions import network_settings
 from .objects import make as make
 from .objects import naming
 from .optimizers import make_optimizer
@@ -54,6 +55,7 @@ class DataFacts(NamedTuple):
     levels: int | None
     num_classes: int
     sd: float  # of the model values
+    cond_shape: tuple[int, ...] | None = None  # of the condition beside an example
 
     @property
     def codec(self) -> "data.Codec":
@@ -109,6 +111,7 @@ def measure_facts(config: ConfigDict, dataset: "data.DataSet") -> DataFacts:
         levels=dataset.levels,
         num_classes=dataset.num_classes,
         sd=statistics.sd,
+        cond_shape=dataset.cond_shape,
     )
     _warn_of_contradictions(config, facts)
     if max(abs(statistics.min), abs(statistics.max)) > 10 * statistics.sd:
@@ -159,8 +162,10 @@ def build(config: ConfigDict, facts: DataFacts | None = None, *, abstract: bool 
     config.denoiser.sigma_data = config.denoiser.sigma_data or facts.sd
     with naming("config.sde"):
         sde = make(sde_lib, config.sde, SDE)
-    if config.train.conditional and not facts.num_classes:
-        raise ValueError("config.train.conditional is set, but the data have no labels")
+    if config.train.conditional and not facts.num_classes and facts.cond_shape is None:
+        raise ValueError(
+            "config.train.conditional is set, but the data have no labels and no conditions"
+        )
     tx = make_optimizer(**config.optim)
     with naming("config.net"):
         split = models.split(nnx.eval_shape(lambda: _make_net(config, facts)))
@@ -172,9 +177,13 @@ def _declared_facts(config: ConfigDict) -> DataFacts:
     """Return the facts that a configuration declares; raise a ValueError if it lacks any."""
     if not config.facts:
         raise ValueError("the configuration declares no facts about its data; measure them first")
-    if missing := [name for name in DataFacts._fields if name not in config.facts]:
+    needed = [name for name in DataFacts._fields if name not in DataFacts._field_defaults]
+    if missing := [name for name in needed if name not in config.facts]:
         raise ValueError(f"config.facts lacks {', '.join(missing)}; declare all or none of them")
-    return DataFacts(**{**config.facts, "shape": tuple(config.facts.shape)})
+    facts = DataFacts(**{**config.facts, "shape": tuple(config.facts.shape)})
+    if facts.cond_shape is not None:
+        facts = facts._replace(cond_shape=tuple(facts.cond_shape))
+    return facts
 
 
 def with_parameters(run: Run) -> Run:
@@ -194,7 +203,7 @@ def _make_net(config: ConfigDict, facts: DataFacts) -> nnx.Module:
         config.net,
         nnx.Module,
         shape=facts.shape,
-        num_classes=facts.num_classes if config.train.conditional else 0,
+        **network_settings(facts, config.train.conditional),
         rngs=models.rngs_of(config.seed),
     )
 

@@ -51,10 +51,10 @@ def _check_label(run: Run) -> None:
     """Raise a ValueError if samples of the label that is set cannot be drawn."""
     label = run.config.sampling.label
     classes = run.facts.num_classes
-    conditional = run.config.train.conditional
+    conditional = run.config.train.conditional and classes > 0
     if label == -1 or (conditional and 0 <= label < classes):
         return
-    expected = "-1, as this run is not conditional"
+    expected = "-1, as this run is not conditional on classes"
     if conditional:
         expected = f"0..{classes - 1}, or -1 for all in turn"
     raise ValueError(f"config.sampling.label is {label}, expected {expected}")
@@ -107,7 +107,7 @@ def _check_alike(run: Run, dataset: "DataSet") -> None:
     """Raise a RunError if data are of another kind than those that a run was trained on."""
     names = ["shape", "levels"]
     if run.config.train.conditional:
-        names.append("num_classes")
+        names += ["num_classes", "cond_shape"]
     for name in names:
         have = getattr(dataset, name)
         want = getattr(run.facts, name)

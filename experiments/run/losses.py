@@ -19,6 +19,7 @@ from sde_lib import (
 
 from .adaptive import WEIGHTS
 from .build import UNCERTAINTY, Run, make
+from .conditions import conditions_of
 
 
 def make_losses(run: Run):
@@ -36,10 +37,8 @@ def make_losses(run: Run):
     ) -> jax.Array:
         for_noise, for_labels, dropout = keys
         t = times.quantile(run.sde, u)
-        cond = None
-        if run.config.train.conditional:
-            dropped = jax.random.bernoulli(for_labels, run.config.train.label_dropout, t.shape)
-            cond = jnp.where(dropped, run.facts.num_classes, batch["label"])
+        dropped = jax.random.bernoulli(for_labels, run.config.train.label_dropout, t.shape)
+        cond = conditions_of(run, batch, dropped)
         loss = loss_of(
             for_noise, run.denoiser(params, dropout), batch["x"], t, cond, objective.weighting
         )
@@ -72,7 +71,7 @@ def make_held_out_loss(run: Run, levels: int = 8):
     t = LogUniform(log_snr_min=-10.0).quantile(run.sde, (jnp.arange(levels) + 0.5) / levels)
 
     def losses(params: Any, key: jax.Array, batch: dict) -> jax.Array:
-        cond = batch["label"] if run.config.train.conditional else None
+        cond = conditions_of(run, batch)
         denoiser = run.denoiser(params)
 
         def at(t):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _COMPUTING = (
     "run/build.py",
+    "run/conditions.py",
     "run/devices.py",
     "run/flow.py",
     "run/loading.py",
@@ -62,6 +63,8 @@ def data_hash(dataset: data.DataSet, split: str, limit: int | None = None) -> st
         x = np.ascontiguousarray(example["x"])
         state.update(f"{x.dtype.str} {x.shape} {int(example['label'])} ".encode())
         state.update(x.tobytes())
+        if source.read_cond is not None:
+            state.update(np.asarray(source.read_cond(int(row)), np.float32).tobytes())
     return state.hexdigest()
 
 

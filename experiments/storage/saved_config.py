@@ -29,6 +29,7 @@ NAMED_WITH_DEFAULTS = ("objective", "optim")
 # choose.
 DECISIVE = ("sde", "net", "denoiser", "facts")
 FACTS = ("shape", "levels", "num_classes", "sd")
+NEWER_FACTS = ("cond_shape",)  # that a saved configuration may lack
 
 _REMEDY = (
     "bring it back from a copy, or remove it and start --mode=train with the run's configuration, "
@@ -68,6 +69,8 @@ def with_defaults(saved: dict[str, Any]) -> ConfigDict:
         filled["net"] = with_present_names(filled["net"])
     if "shape" in filled.get("facts", {}):
         filled["facts"] = {**filled["facts"], "shape": tuple(filled["facts"]["shape"])}
+        if cond_shape := filled["facts"].get("cond_shape"):
+            filled["facts"]["cond_shape"] = tuple(cond_shape)
     if "samplers" in filled:
         filled["samplers"] = {
             name: with_present_names(sampler) for name, sampler in filled["samplers"].items()
@@ -191,7 +194,7 @@ def _fact_errors(facts: dict[str, Any]) -> list[str]:
     missing = [f"config.facts.{name} is missing" for name in FACTS if name not in facts]
     if missing:
         return missing
-    wrong = [f"config.facts.{name} is no fact" for name in facts if name not in FACTS]
+    wrong = [f"config.facts.{name} is no fact" for name in facts if name not in FACTS + NEWER_FACTS]
     shape, levels, classes, sd = (facts[name] for name in FACTS)
     if not isinstance(shape, list) or not shape or not all(_is_whole(n) and n > 0 for n in shape):
         wrong.append(f"config.facts.shape should be a list of sizes, got {shape!r:.60}")
@@ -201,6 +204,10 @@ def _fact_errors(facts: dict[str, Any]) -> list[str]:
         wrong.append(f"config.facts.num_classes should be 0 or more, got {classes!r:.60}")
     if not (_is_number(sd) and sd > 0):
         wrong.append(f"config.facts.sd should be a number above 0, got {sd!r:.60}")
+    cond = facts.get("cond_shape")
+    sizes = isinstance(cond, list) and cond and all(_is_whole(n) and n > 0 for n in cond)
+    if cond is not None and not sizes:
+        wrong.append(f"config.facts.cond_shape should be null or a list of sizes, got {cond!r:.60}")
     return wrong
 
 
