@@ -1,0 +1,139 @@
+r"""A denoiser of the posterior of an inverse problem, :math:`y = A(x_0) + \text{noise}`.
+
+Where the law of :math:`x_0` given :math:`x_t` is close to a Gaussian with mean
+:math:`D = E[x_0 \mid x_t]` and covariance C, that of the posterior has the mean
+
+.. math:: D_y = D + C A^T (S + A C A^T)^{-1} (y - A D),
+
+S being the covariance of the measurement noise. Tweedie's covariance is
+:math:`C = (\sigma^2 / \alpha)\, \partial D / \partial x_t`. The methods differ by what they take
+for C in the one place and in the other. An operator that is not linear is replaced by its tangent
+at D.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.sparse.linalg import cg
+from jax.typing import ArrayLike
+
+from ..arrays import as_state, check_time, precision
+from ..base import NO_SIGNAL, SDE, check_process
+from ..estimate import Estimate, Number
+from ..evaluations import record_evaluations
+from ..protocols import Denoise
+from .measurement import Measurement, check_fits, check_measurement, check_std
+
+LARGEST_LEVEL = (
+    1e6  # sigma / alpha where hardly any signal is left, so that float32 holds its square
+)
+
+
+class Problem(NamedTuple):
+    """The inverse problem of one sample at one time, made linear at its expected clean data."""
+
+    level: Array  # sigma / alpha, ()
+    residual: Array  # y - A(D), of the shape of a measurement
+    forward: Callable[[Array], Array]  # v -> A v, from samples to measurements
+    adjoint: Callable[[Array], Array]  # v -> A^T v, from measurements to samples
+    tweedie: Callable[[Array], Array]  # v -> (sigma^2 / alpha) J^T v; costs one evaluation
+    variance: Number | Array  # of the measurement noise, () or of the shape of a measurement
+
+    def solve(
+        self, covariance: Callable[[Array], Array], iterations: int, tolerance: float
+    ) -> Array:
+        """Return (S + A C A^T)^-1 residual by conjugate gradients.
+
+        Args:
+            covariance: v -> C v, from samples to samples.
+            iterations: at most.
+            tolerance: of the remaining residual, relative to the residual.
+        """
+
+        def product(v: Array) -> Array:
+            return self.variance * v + self.forward(covariance(self.adjoint(v)))
+
+        return cg(product, self.residual, tol=tolerance, maxiter=iterations)[0]
+
+
+class PosteriorDenoiser(eqx.Module):
+    """A denoise function of a posterior, made of one of the prior; see `Denoise`.
+
+    Its conditions are a `Measurement`. A new one writes `shift`.
+
+    Attributes:
+        denoise: the denoiser of the prior.
+        sde: its process.
+        operator: maps one sample to its measurement, see `sde_lib.inverse.operators`.
+        std: standard deviation of the measurement noise, a number, or an array of the shape of one
+            measurement. For correlated noise see `Whitened`.
+    """
+
+    denoise: Denoise
+    sde: SDE
+    operator: Callable[[Array], Array]
+    std: ArrayLike
+
+    def __check_init__(self):
+        if not callable(self.denoise):
+            raise ValueError(f"denoise is a callable (x, t, cond), got {self.denoise!r}")
+        check_process(type(self).__name__, self.sde)
+        if not callable(self.operator):
+            raise ValueError(f"operator maps a sample to a measurement, got {self.operator!r}")
+        check_std(self.std)
+
+    @abc.abstractmethod
+    def shift(self, problem: Problem) -> Array:
+        """Return how far the measurement moves the expected clean data of one sample, D_y - D."""
+
+    @property
+    def sigma_data(self) -> Any:
+        """The standard deviation of the data that the denoiser of the prior knows, 1 if none."""
+        return getattr(self.denoise, "sigma_data", 1.0)
+
+    def __call__(self, x: Array, t: ArrayLike, cond: Measurement) -> Estimate:
+        """Return the estimate at `x` (batch, ...) and time `t`, given the measurements `cond`.
+
+        Raises:
+            ValueError: the conditions are no `Measurement`, or one that does not fit the operator.
+        """
+        check_measurement(cond)
+        x = as_state(x)
+        times = jnp.broadcast_to(jnp.asarray(check_time(t), precision(x)), x.shape[:1])
+        return jax.vmap(self._one)(x, times, cond)
+
+    def _one(self, x: Array, t: Array, measurement: Measurement) -> Estimate:
+        """Return the estimate of one sample."""
+        alpha, sigma = self.sde.marginal(t)
+        operator = self.operator if measurement.operator is None else measurement.operator
+
+        def expected(x: Array) -> tuple[Array, Array]:
+            estimate = self.denoise(*jax.tree.map(lambda a: a[None], (x, t, measurement.cond)))
+            return estimate.x0[0], estimate.noise[0]
+
+        x0, transpose, noise = jax.vjp(expected, x, has_aux=True)
+        predicted, forward = jax.linearize(operator, x0)
+        check_fits(measurement.y, predicted)
+        adjoint = jax.linear_transpose(forward, x0)
+        scale = jnp.where(alpha > NO_SIGNAL, sigma**2 / jnp.maximum(alpha, NO_SIGNAL), 0.0)
+
+        def tweedie(v: Array) -> Array:
+            record_evaluations()
+            return scale.astype(x.dtype) * transpose(v)[0]
+
+        problem = Problem(
+            level=jnp.minimum(sigma / jnp.maximum(alpha, NO_SIGNAL), LARGEST_LEVEL),
+            residual=measurement.y - predicted,
+            forward=forward,
+            adjoint=lambda v: adjoint(v)[0],
+            tweedie=tweedie,
+            variance=jnp.asarray(self.std, x.dtype) ** 2,
+        )
+        shift = self.shift(problem).astype(x.dtype)
+        per_noise = jnp.where(sigma > 0, alpha / jnp.where(sigma > 0, sigma, 1.0), 0.0)
+        return Estimate(x0=x0 + shift, noise=noise - per_noise.astype(x.dtype) * shift)
