@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Shaped
 
 from ..arrays import as_state, at_least_float32, check_time
 from ..base import SDE, check_process
+from ..checks import known
 from ..estimate import Estimate
 from ..evaluations import record_evaluations
 from .base import ExactDenoiser, Marginal, check_state, estimate_of
@@ -137,10 +137,10 @@ class LabelledDenoiser(eqx.Module):
         return jax.tree.map(lambda a: a.astype(x.dtype), estimate)
 
 
-def check_labels(label: Any, known: np.ndarray, batch: int | None = None) -> None:
+def check_labels(label: Any, present: Any, batch: int | None = None) -> None:
     """Raise a ValueError unless labels are whole numbers that some component has.
 
-    With a `batch` there is one for each sample. Of traced labels only type and shape are looked at.
+    With a `batch` there is one for each sample. Where either side is traced, type and shape alone are looked at.
     """
     if batch is not None and jnp.shape(label) != (batch,):
         raise ValueError(
@@ -149,10 +149,10 @@ def check_labels(label: Any, known: np.ndarray, batch: int | None = None) -> Non
         )
     if not jnp.issubdtype(jnp.result_type(label), jnp.integer):
         raise ValueError(f"labels are whole numbers, got {jnp.result_type(label)}")
-    if isinstance(label, Tracer) or np.all(np.isin(label, known)):
+    if not known(label, present) or np.all(np.isin(label, present)):
         return
-    unknown = np.setdiff1d(label, known)
-    raise ValueError(f"no component has the label {unknown[0]}; there are {np.unique(known)}")
+    unknown = np.setdiff1d(label, present)
+    raise ValueError(f"no component has the label {unknown[0]}; there are {np.unique(present)}")
 
 
 def _arrays(labelled: LabelledMixture, x: Array) -> LabelledMixture:
