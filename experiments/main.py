@@ -83,10 +83,11 @@ def _work_with_a_run(command: Command, config: Any, workdir: Any, other_data: bo
     from .command.schema import check_settings
     from .modes.fit import with_fits
     from .run.build import build, make_dataset
-    from .run.check import check_data, check_run
+    from .run.check import check_data, check_denoises, check_run
     from .run.loading import restore_run
 
     run = build(config, abstract=True)
+    check_denoises(run, command.mode, workdir)
     if MODES[command.mode].needs_data:
         check_data(run, make_dataset(config), other=other_data)
     loaded = with_fits(restore_run(run, workdir), workdir)

@@ -1,6 +1,7 @@
 """Networks: `net(x, c_noise, cond=None, *, rngs=None)`.
 
-Here x is ``(batch, *shape)``, the noise input `c_noise` and the labels `cond` are ``(batch,)``.
+Here x is ``(batch, *shape)``, the noise input `c_noise` is ``(batch,)``, and `conditions` says what
+`cond` may be. The result has the shape of x, of a classifier (batch, num_classes).
 """
 
 from importlib.util import find_spec
@@ -10,6 +11,8 @@ if find_spec("flax") is None:
         "models needs flax, an extra of this project: pip install -e .[models]"
     )
 
+from .classifier import ImageClassifier as ImageClassifier
+from .classifier import VectorClassifier as VectorClassifier
 from .dit import DiT as DiT
 from .keys import rngs_of as rngs_of
 from .mlp import MLP as MLP

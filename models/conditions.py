@@ -129,7 +129,7 @@ def check_labels(cond: Any, shape: tuple[int, ...], num_classes: int) -> None:
 def _check_context(context: Any, batch: int, features: int) -> None:
     """Raise a ValueError unless contexts are (batch, features) or (batch, members, features)."""
     members = jnp.shape(context)[1:-1]
-    shapes = [(batch, features)]
+    shapes: list[tuple[int, ...]] = [(batch, features)]
     if len(members) == 1 and members[0] > 0:
         shapes.append((batch, *members, features))
     _check_floats("a context", context, shapes)

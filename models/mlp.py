@@ -26,6 +26,17 @@ from .settings import check_at_least, check_dropout
 OMEGA = np.array([1, 2, 4, 8], np.float32)
 
 
+def features_in(dimensions: int) -> int:
+    """Return the number of features of `with_waves`."""
+    return dimensions * (1 + 2 * len(OMEGA))
+
+
+def with_waves(x: Array) -> Array:
+    """Return vectors (batch, dimensions) beside the sines and cosines of their coordinates."""
+    angle = (x[:, :, None] * OMEGA[None, None]).reshape(len(x), -1)
+    return jnp.concatenate([x, jnp.sin(angle), jnp.cos(angle)], axis=1)
+
+
 class MLPBlock(nnx.Module):
     """One residual step, modulated by the embedding.
 
@@ -101,8 +112,8 @@ class MLP(nnx.Module):
             context=context,
             rngs=rngs,
         )
-        features_in = shape[0] * (1 + 2 * len(OMEGA))
-        self.dense_in = nnx.Linear(features_in, width, kernel_init=kernel_init(), rngs=rngs)
+        size = features_in(shape[0])
+        self.dense_in = nnx.Linear(size, width, kernel_init=kernel_init(), rngs=rngs)
         self.blocks = nnx.List([MLPBlock(width, dropout=dropout, rngs=rngs) for _ in range(depth)])
         self.dense_out = nnx.Linear(width, shape[0], kernel_init=BRANCH_END, rngs=rngs)
 
@@ -129,9 +140,7 @@ class MLP(nnx.Module):
         check_state(x, c_noise, self.shape)
         given = self.condition_sizes.read(cond, x)
         emb = nnx.silu(self.conditioning(c_noise, given.label, given.context))
-        angle = (x[:, :, None] * OMEGA[None, None]).reshape(len(x), -1)
-        features = jnp.concatenate([x, jnp.sin(angle), jnp.cos(angle)], axis=1)
-        h = self.dense_in(features)
+        h = self.dense_in(with_waves(x))
         for block in self.blocks:
             h = block(h, emb, rngs)
         return self.dense_out(nnx.silu(h))

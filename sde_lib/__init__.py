@@ -23,6 +23,10 @@ from .estimate import Estimate as Estimate
 from .predictions import PREDICTIONS as PREDICTIONS
 from .inputs import INPUTS as INPUTS
 
+# Noise-conditional classifiers, which guidance follows
+from .classifier import Classifier as Classifier
+from .classifier import classification_loss as classification_loss
+
 # Guidance: denoise functions that wrap others and steer them
 from .guidance import Guidance as Guidance
 from .guidance import Guided as Guided

@@ -20,7 +20,7 @@ from .base import SDE, check_process
 from .checks import check_numbers
 from .estimate import Estimate, Number
 from .evaluations import record_evaluations
-from .inputs import INPUTS, SHIFTS
+from .inputs import INPUTS, network_inputs
 from .names import check_name
 from .predictions import PREDICTIONS
 
@@ -92,11 +92,7 @@ class Denoiser(eqx.Module):
             ValueError: the network does not return one array like its input.
         """
         x = as_state(x)
-        time = expand_time(t, x)
-        scale, signal = INPUTS[self.inputs]
-        scaled = scale(self.sde, time, self.sigma_data) * x + SHIFTS.get(self.inputs, 0.0)
-        time_signal = signal(self.sde, jnp.broadcast_to(time.reshape(-1), x.shape[:1]))
-        value = self.net(scaled.astype(x.dtype), time_signal.astype(precision(x)), cond)
+        value = self.net(*network_inputs(self.inputs, self.sde, x, t, self.sigma_data), cond)
         if not hasattr(value, "shape"):
             raise ValueError(
                 f"the network returned a {type(value).__name__}; "

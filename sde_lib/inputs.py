@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from .arrays import expand_time, precision
 from .base import SDE
 from .estimate import Number
 from .predictions import FLOOR
@@ -77,3 +78,22 @@ INPUTS: dict[str, tuple[Callable, Callable]] = {
 
 # name -> what is added to the scaled x, of networks whose data are not centred at 0.
 SHIFTS: dict[str, float] = {"unit_sigma": 0.5, "unit_reversed_label": 0.5}
+
+
+def network_inputs(
+    name: str, sde: SDE, x: Array, t: ArrayLike, sigma_data: ArrayLike
+) -> tuple[Array, Array]:
+    """Return the scaled state (batch, ...) and the time signal (batch,) that a network is fed.
+
+    Args:
+        name: a row of `INPUTS`.
+        sde: the process.
+        x: the state (batch, ...), floating.
+        t: time of shape () or (batch,).
+        sigma_data: standard deviation of the data.
+    """
+    time = expand_time(t, x)
+    scale, signal = INPUTS[name]
+    scaled = scale(sde, time, sigma_data) * x + SHIFTS.get(name, 0.0)
+    time_signal = signal(sde, jnp.broadcast_to(time.reshape(-1), x.shape[:1]))
+    return scaled.astype(x.dtype), time_signal.astype(precision(x))

@@ -45,7 +45,7 @@ def base_config() -> ConfigDict:
                 "sigma_data": 0.0,  # standard deviation of the data; 0: measured
             },
             "objective": {
-                "name": "denoising",  # denoising or sliced score matching
+                "name": "denoising",  # denoising or sliced score matching, or classifier: learn the class of noisy data
                 "weighting": "prediction",  # how much an error counts, a row of `WEIGHTINGS`
                 "times": {"name": "Uniform"},  # where training times fall: a class of sde_lib
                 "stratified": True,  # draw one time in each of as many equal parts as there are examples
@@ -108,6 +108,8 @@ def base_config() -> ConfigDict:
                 "condition": "",  # .npy or .npz file of conditions that are no classes: one, or one for each sample in turn
                 "keep": 0,  # how many of the last states of the walk to store; 0: none, -1: all
             },
+            # classifier, weaker and weaker_step come from other runs, see experiments/run/guidance.py
+            "guidance": {},  # how samples are steered: a class of sde_lib.guidance as `name`, and its settings; {}: not
             "fit": {
                 "nfe": 5,  # network evaluations of the solver
                 "noises": 64,  # starts to fit it on, of which half are held out

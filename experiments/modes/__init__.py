@@ -65,6 +65,7 @@ EVERYTHING = (
     "train",
     "dequantise",
     "sampling",
+    "guidance",
     "fit",
     "eval",
 )
@@ -78,7 +79,7 @@ MODES = {
     ),
     "sample": Mode(
         "draw samples with one of the samplers",
-        ("sampling", "devices"),
+        ("sampling", "guidance", "devices"),
         samplers=_sampling_sampler,
     ),
     "evaluate": Mode(
@@ -92,6 +93,7 @@ MODES = {
             "sampling.batch_size",
             "sampling.label",
             "sampling.condition",
+            "guidance",
             "devices",
             "data",
         ),
@@ -112,6 +114,7 @@ MODES = {
             "sampling.sampler",
             "sampling.label",
             "sampling.condition",
+            "guidance",
             "devices",
             "data",
         ),

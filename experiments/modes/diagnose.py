@@ -24,6 +24,7 @@ from ..measures.health_report import judge, show
 from ..measures.pde import score_error
 from ..run.build import make_dataset
 from ..run.conditions import conditions_of
+from ..run.guidance import guided
 from ..run.loading import Loaded, template_on_one_device
 from ..run.messages import say, say_next
 from ..storage import checkpoint
@@ -53,6 +54,7 @@ def diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
 
 def _diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     run = loaded.run
+    steered = guided(loaded)
     dataset = make_dataset(run.config)
     split = run.config.eval.split
     for name in (split, run.config.eval.train_split):
@@ -65,11 +67,12 @@ def _diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     batch = next(data.batches(dataset, split, size, seed=run.config.seed, train=False))
     batch = {name: jnp.asarray(values) for name, values in batch.items()}
     curves = health_curves(loaded, dataset, batch, raw_denoiser(loaded, workdir))
-    memory = memorisation(loaded, dataset)
+    memory = memorisation(loaded._replace(denoiser=steered.denoise), dataset)
     checks = judge(curves, memory)
     report = {
         **identity(loaded),
         "split": split,
+        "guidance": steered.identity,
         "healthy": all(check.good for check in checks),
         "checks": [check._asdict() for check in checks],
         "curves": {name: values.tolist() for name, values in curves.items()},

@@ -106,6 +106,7 @@ def _scores(
     job = draw_many(loaded, name, number, workdir / "samples" / name)
     fake = loaded.run.facts.codec.decode(job.x)
     scores = {
+        "guidance": job.guidance,
         "nfe": job.nfe,
         "seconds": job.seconds,
         "compile_seconds": job.compile_seconds,

@@ -18,12 +18,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from samplers import Samples, draw_prior
-from sde_lib import Denoiser, check_name
+from sde_lib import Denoise, check_name
 
 from ..errors import RunError
 from ..run.build import Run
 from ..run.conditions import conditions_digest, named_conditions, sampled_conditions
 from ..run.devices import fitting_mesh, replicate, share
+from ..run.guidance import guided
 from ..run.loading import Loaded
 from ..run.messages import progress, say, say_next
 from ..run.walks import make_walk
@@ -52,38 +53,37 @@ class SampleJob(NamedTuple):
     nfe: int
     seconds: float  # spent on them, compilation included
     compile_seconds: float  # of these, the first batch beyond a typical one; 0 with a single batch
+    guidance: dict[str, Any] = {}  # what identifies it; {}: none
 
 
 def draw(
-    run: Run, denoiser: Denoiser, setting: Any, index: np.ndarray, report: Callable | None = None
+    run: Run, denoise: Denoise, setting: Any, index: np.ndarray, report: Callable | None = None
 ) -> SampleBatch:
     """Return the samples `index` (batch,) of the run's sampling seed.
 
     Args:
         run: the run.
-        denoiser: one with its parameters.
+        denoise: the denoise function to walk with, such as that of `guidance.guided`.
         setting: an entry of `config.samplers`.
         index: the numbers of the samples.
         report: called with (steps made, steps in all) while the samples are drawn.
     """
-    samples = _draw(run, denoiser, setting, index, 0, report)
+    samples = _draw(run, denoise, setting, index, 0, report)
     return SampleBatch(x=np.asarray(samples.x), nfe=int(samples.nfe))
 
 
-def draw_walk(
-    run: Run, denoiser: Denoiser, setting: Any, index: np.ndarray, keep: int
-) -> np.ndarray:
+def draw_walk(run: Run, denoise: Denoise, setting: Any, index: np.ndarray, keep: int) -> np.ndarray:
     """Return the last `keep` states of the walks of the samples `index`, (states, batch, ...).
 
     `keep` is a positive number, or -1 for all states.
     """
-    samples = _draw(run, denoiser, setting, index, None if keep < 0 else keep, None)
+    samples = _draw(run, denoise, setting, index, None if keep < 0 else keep, None)
     return np.asarray(samples.path)
 
 
 def _draw(
     run: Run,
-    denoiser: Denoiser,
+    denoise: Denoise,
     setting: Any,
     index: np.ndarray,
     keep: int | None,
@@ -94,14 +94,14 @@ def _draw(
     key = jax.random.key(run.config.sampling.seed)
     mesh = fitting_mesh(len(index), run.config.devices)
     numbers: Any = share(mesh, np.asarray(index, np.int32))
-    denoiser = replicate(mesh, denoiser)
+    denoise = replicate(mesh, denoise)
     x = draw_prior(key, run.sde, (len(index), *run.facts.shape), numbers)
     cond = sampled_conditions(run, numbers)
-    return walk(key, denoiser, run.sde, x, cond=cond, index=numbers, keep=keep, progress=report)
+    return walk(key, denoise, run.sde, x, cond=cond, index=numbers, keep=keep, progress=report)
 
 
 def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob:
-    """Draw samples 0..number-1 with the sampler `config.samplers.<name>`.
+    """Draw samples 0..number-1 with the sampler `config.samplers.<name>`, guided as the run says.
 
     Every finished batch is written into `folder`, and those that are there are not drawn again.
 
@@ -112,12 +112,14 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob
     config = run.config
     check_name("sampler", name, config.samplers)
     size = min(config.sampling.batch_size, number)
+    denoise, guidance = guided(loaded)
     note = identity(loaded) | {
         "setting": json.loads(config.samplers[name].to_json_best_effort()),
         "batch_size": size,
         "seed": config.sampling.seed,
         "label": config.sampling.label,
         "condition": conditions_digest(run),
+        "guidance": guidance,
     }
     unit = "image" if len(run.facts.shape) == 3 else "sample"
     seconds = []
@@ -132,7 +134,7 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob
             path = folder / f"batch_{first:07d}.npz"
             batch = _earlier_batch(path, (size, *run.facts.shape))
             if batch is None:
-                batch = _draw_batch(loaded, name, first + np.arange(size), report)
+                batch = _draw_batch(run, denoise, name, first + np.arange(size), report)
                 save_arrays(path, **batch)
             parts.append(batch["x"])
             seconds.append(float(batch["seconds"]))
@@ -145,16 +147,16 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob
         nfe=int(batch["nfe"]),
         seconds=sum(seconds),
         compile_seconds=compile_seconds,
+        guidance=guidance,
     )
 
 
 def _draw_batch(
-    loaded: Loaded, name: str, index: np.ndarray, report: Callable
+    run: Run, denoise: Denoise, name: str, index: np.ndarray, report: Callable
 ) -> dict[str, np.ndarray]:
     """Draw the samples `index`; return them with their number of evaluations and their seconds."""
     start = time.perf_counter()
-    setting = loaded.run.config.samplers[name]
-    x, nfe = draw(loaded.run, loaded.denoiser, setting, index, report)
+    x, nfe = draw(run, denoise, run.config.samplers[name], index, report)
     if not np.isfinite(x).all():
         raise RunError(
             f"{name!r} gave samples that are not finite, from number {index[0]} on; "
@@ -187,7 +189,11 @@ def sample(loaded: Loaded, workdir: Path) -> None:
             images = len(loaded.run.facts.shape) == 3
             index = np.arange(16 if images else min(config.sampling.number, 500))
             states = draw_walk(
-                loaded.run, loaded.denoiser, config.samplers[name], index, config.sampling.keep
+                loaded.run,
+                guided(loaded).denoise,
+                config.samplers[name],
+                index,
+                config.sampling.keep,
             )
         job = draw_many(loaded, name, config.sampling.number, workdir / "samples" / name)
         _show(loaded, job, states, workdir / "samples" / name)
@@ -202,7 +208,13 @@ def _show(loaded: Loaded, job: SampleJob, states: np.ndarray | None, folder: Pat
     arrays = {"x": codec.decode(job.x)}
     arrays |= named_conditions(loaded.run, np.arange(number))
     save_arrays(folder / "samples.npz", **arrays)
-    summary = {"sampler": name, "samples": number, "nfe": job.nfe, "seconds": job.seconds}
+    summary = {
+        "sampler": name,
+        "guidance": job.guidance,
+        "samples": number,
+        "nfe": job.nfe,
+        "seconds": job.seconds,
+    }
     write_json(folder / "summary.json", identity(loaded) | summary)
     if states is not None:
         save_arrays(folder / "walk.npz", x=states)

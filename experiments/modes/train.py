@@ -26,7 +26,7 @@ from ..run.build import Run
 from ..run.callbacks import Callback, Snapshot, Stop, call, check_callbacks
 from ..run.devices import describe, make_mesh, replicated, share
 from ..run.log import Log
-from ..run.losses import make_held_out_loss, make_loss, make_losses
+from ..run.losses import make_held_out, make_loss, make_losses
 from ..run.messages import Pace, progress, quoted, say, say_next
 from ..run.opening import open_run, plain_config
 from ..run.signals import StopSignals
@@ -239,7 +239,13 @@ def _say_how_it_ended(training: _Training, end: _End) -> None:
         f"trained {end.step} steps; checkpoints, metrics.jsonl and tensorboard are in {workdir} "
         f"(to see the losses: tensorboard --logdir={quoted(workdir)})"
     )
-    say_next(workdir, "sample")
+    if training.run.classifies:
+        say(
+            f"to guide a denoiser with it: --mode=sample --config.guidance.name=ClassifierGuidance "
+            f"--config.guidance.classifier={quoted(workdir)} --config.guidance.scale=1"
+        )
+    else:
+        say_next(workdir, "sample")
 
 
 @contextlib.contextmanager
@@ -273,7 +279,7 @@ def _check_finite(
 
 
 def _held_out(run: Run, dataset: data.DataSet, mesh):
-    """Return the function params -> scalars of held-out loss by noise level.
+    """Return the function params -> scalars of held-out loss, and accuracy, by noise level.
 
     The result is None if no split is held out.
     """
@@ -282,13 +288,17 @@ def _held_out(run: Run, dataset: data.DataSet, mesh):
         return None
     size = min(len(dataset.source(split)), 256)
     batch = share(mesh, next(data.batches(dataset, split, size, seed=run.config.seed, train=False)))
-    losses, times = make_held_out_loss(run)
+    measures, times = make_held_out(run)
 
     def scalars(params: Any) -> dict[str, float]:
-        values = np.asarray(losses(params, jax.random.key(0), batch))
-        return {"held_out/loss": float(values.mean())} | {
-            f"held_out/t={t:.2g}": float(v) for t, v in zip(times, values, strict=True)
-        }
+        logged = {}
+        for name, values in measures(params, jax.random.key(0), batch).items():
+            values = np.asarray(values)
+            logged[f"held_out/{name}"] = float(values.mean())
+            prefix = "" if name == "loss" else f"{name}, "
+            for time, value in zip(times, values, strict=True):
+                logged[f"held_out/{prefix}t={time:.2g}"] = float(value)
+        return logged
 
     return scalars
 

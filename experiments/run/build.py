@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 import models
 import sde_lib
-from sde_lib import SDE, Denoiser
+from sde_lib import SDE, Classifier, Denoiser
 from sde_lib.loss_uncertainty import FEATURES
 
 from .conditions import network_settings
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .. import data
 
 UNCERTAINTY = "learned_uncertainty"  # its place among the parameters
+CLASSIFIER = "classifier"  # the name of its objective
 
 
 class Network(eqx.Module):
@@ -83,11 +84,44 @@ class Run(NamedTuple):
             return self.split.params
         return {**self.split.params, UNCERTAINTY: jnp.zeros(FEATURES)}
 
+    @property
+    def classifies(self) -> bool:
+        """Whether this run trains a classifier of noisy data, not a denoiser."""
+        return self.config.objective.name == CLASSIFIER
+
     def denoiser(self, params: Any, dropout: Key[Array, ""] | None = None) -> Denoiser:
-        """Return the denoiser with these parameters; it is deterministic without a dropout key."""
+        """Return the denoiser with these parameters; it is deterministic without a dropout key.
+
+        Raises:
+            ValueError: the run trains a classifier.
+        """
+        if self.classifies:
+            raise ValueError(
+                "this run trained a classifier, which denoises nothing; name it as "
+                "config.guidance.classifier of a run that does"
+            )
+        return Denoiser(self._network(params, dropout), self.sde, **self.config.denoiser)
+
+    def classifier(self, params: Any, dropout: Key[Array, ""] | None = None) -> Classifier:
+        """Return the classifier with these parameters; see `denoiser`.
+
+        Raises:
+            ValueError: the run trains a denoiser.
+        """
+        if not self.classifies:
+            raise ValueError(
+                f"this run trained a denoiser (config.objective.name = "
+                f"{self.config.objective.name!r}), no classifier"
+            )
+        settings = self.config.denoiser
+        network = self._network(params, dropout)
+        return Classifier(network, self.sde, settings.inputs, settings.sigma_data)
+
+    def _network(self, params: Any, dropout: Key[Array, ""] | None) -> Network:
+        """Return the network with these parameters."""
         graphdef = self.split.evaluate if dropout is None else self.split.train
         params = {name: value for name, value in params.items() if name != UNCERTAINTY}
-        return Denoiser(Network(graphdef, params, dropout), self.sde, **self.config.denoiser)
+        return Network(graphdef, params, dropout)
 
 
 def make_dataset(config: ConfigDict) -> "data.DataSet":
@@ -166,6 +200,8 @@ def build(config: ConfigDict, facts: DataFacts | None = None, *, abstract: bool 
         raise ValueError(
             "config.train.conditional is set, but the data have no labels and no conditions"
         )
+    if config.objective.name == CLASSIFIER:
+        _check_classifies(config, facts)
     tx = make_optimizer(**config.optim)
     with naming("config.net"):
         split = models.split(nnx.eval_shape(lambda: _make_net(config, facts)))
@@ -186,6 +222,23 @@ def _declared_facts(config: ConfigDict) -> DataFacts:
     return facts
 
 
+def _check_classifies(config: ConfigDict, facts: DataFacts) -> None:
+    """Raise a ValueError if a classifier cannot be trained with a configuration."""
+    if facts.num_classes < 2:
+        raise ValueError(
+            f"config.objective.name is {CLASSIFIER}, which needs data with two or more classes, "
+            f"but these have {facts.num_classes}"
+        )
+    for setting, given in {
+        "train.conditional": config.train.conditional,
+        "objective.uncertainty": config.objective.uncertainty,
+    }.items():
+        if given:
+            raise ValueError(
+                f"config.{setting} is set, but a classifier has no such thing; unset it"
+            )
+
+
 def with_parameters(run: Run) -> Run:
     """Return a run that was built abstractly with the parameters that training starts from."""
     # one program, not one for every shape; it runs once, so that a fast compilation counts for more
@@ -198,12 +251,16 @@ def with_parameters(run: Run) -> Run:
 
 
 def _make_net(config: ConfigDict, facts: DataFacts) -> nnx.Module:
+    if config.objective.name == CLASSIFIER:
+        settings = {"num_classes": facts.num_classes}
+    else:
+        settings = network_settings(facts, config.train.conditional)
     return make(
         models,
         config.net,
         nnx.Module,
         shape=facts.shape,
-        **network_settings(facts, config.train.conditional),
+        **settings,
         rngs=models.rngs_of(config.seed),
     )
 

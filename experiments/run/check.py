@@ -3,6 +3,7 @@
 Everything that it names is built, without numbers where those would cost time.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sde_lib
@@ -12,8 +13,11 @@ from sde_lib import TimeDistribution, check_name
 from ..command.schema import AT_LEAST as AT_LEAST
 from ..command.schema import check_settings as check_settings
 from ..errors import RunError
-from .build import Run, make
+from .build import CLASSIFIER, Run, make
+from .conditions import guides_by_class
 from .devices import make_mesh
+from .guidance import check_guidance
+from .messages import quoted
 from .objects import naming
 from .walks import make_walk
 
@@ -28,12 +32,16 @@ def check_run(run: Run) -> None:
     """
     config = run.config
     with naming("config.denoiser"):
-        run.denoiser(run.split.params)
+        if run.classifies:
+            run.classifier(run.split.params)
+        else:
+            run.denoiser(run.split.params)
     with naming("config.objective.times"):
         make(sde_lib, config.objective.times, TimeDistribution)
     with naming("config.objective"):
         check_name("weighting", config.objective.weighting, sde_lib.WEIGHTINGS)
-        check_name("objective", config.objective.name, sde_lib.OBJECTIVES)
+        check_name("objective", config.objective.name, [*sde_lib.OBJECTIVES, CLASSIFIER])
+    check_guidance(run)
     with naming("config.eval.trace"):
         check_name("trace", config.eval.trace, TRACES)
     for name, setting in config.samplers.items():
@@ -47,15 +55,25 @@ def check_run(run: Run) -> None:
     _check_label(run)
 
 
+def check_denoises(run: Run, mode: str, workdir: Path) -> None:
+    """Raise a RunError if a run trained a classifier, which no mode but training works with."""
+    if run.classifies:
+        raise RunError(
+            f"this run trained a classifier, which --mode={mode} cannot use; it guides the samples "
+            "of a denoiser: --config.guidance.name=ClassifierGuidance "
+            f"--config.guidance.classifier={quoted(workdir)}"
+        )
+
+
 def _check_label(run: Run) -> None:
     """Raise a ValueError if samples of the label that is set cannot be drawn."""
     label = run.config.sampling.label
     classes = run.facts.num_classes
-    conditional = run.config.train.conditional and classes > 0
-    if label == -1 or (conditional and 0 <= label < classes):
+    by_class = run.config.train.conditional or guides_by_class(run.config)
+    if label == -1 or (by_class and 0 <= label < classes):
         return
     expected = "-1, as this run is not conditional on classes"
-    if conditional:
+    if by_class and classes:
         expected = f"0..{classes - 1}, or -1 for all in turn"
     raise ValueError(f"config.sampling.label is {label}, expected {expected}")
 

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from ml_collections import ConfigDict
+
+import sde_lib
 
 from ..errors import RunError
 
@@ -67,13 +70,18 @@ def conditions_of(run: "Run", batch: dict, dropped: Array | None = None) -> Any:
 def sampled_conditions(run: "Run", index: Any) -> Any:
     """Return the conditions under which the samples `index` (batch,) are drawn.
 
+    A network that is not conditional is guided to a class by a classifier.
+
     Returns:
-        None if the run is not conditional.
+        None if there are no conditions.
 
     Raises:
         RunError: the run needs a file of conditions, or cannot use it.
     """
-    return conditions_of(run, {k: jnp.asarray(v) for k, v in named_conditions(run, index).items()})
+    named = {name: jnp.asarray(values) for name, values in named_conditions(run, index).items()}
+    if not run.config.train.conditional:
+        return named.get("label")
+    return conditions_of(run, named)
 
 
 def named_conditions(run: "Run", index: Any) -> dict[str, Any]:
@@ -86,15 +94,19 @@ def named_conditions(run: "Run", index: Any) -> dict[str, Any]:
         RunError: the run needs a file of conditions, or cannot use it.
     """
     named = {}
-    if not run.config.train.conditional:
-        return named
-    if run.facts.num_classes:
+    conditional = run.config.train.conditional
+    if run.facts.num_classes and (conditional or guides_by_class(run.config)):
         label = run.config.sampling.label
         named["label"] = index * 0 + label if label >= 0 else index % run.facts.num_classes
-    if run.facts.cond_shape is not None:
+    if run.facts.cond_shape is not None and conditional:
         conditions = read_conditions(run.config.sampling.condition, run.facts)
         named[CONDITIONS] = conditions[np.asarray(index) % len(conditions)]
     return named
+
+
+def guides_by_class(config: ConfigDict) -> bool:
+    """Tell whether a classifier guides samples, so that they have a class."""
+    return config.guidance.get("name") == sde_lib.ClassifierGuidance.__name__
 
 
 def conditions_digest(run: "Run") -> str:

@@ -1,12 +1,12 @@
 """Opening a run directory that training left behind."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import jax
 from ml_collections import ConfigDict
 
-from sde_lib import SDE, Denoiser
+from sde_lib import SDE, Classifier, Denoiser
 
 from ..errors import RunError
 from ..storage.saved import read_saved
@@ -19,18 +19,26 @@ if TYPE_CHECKING:
 
 
 class Loaded(NamedTuple):
-    """A trained run."""
+    """A trained run, with the averaged weights.
+
+    Of a run that trained a classifier (`objective.name` = "classifier") `denoiser` is None, and of
+    others `classifier`.
+    """
 
     sde: SDE
-    denoiser: Denoiser  # with the averaged weights
+    denoiser: Denoiser
     config: ConfigDict
     run: Run
     step: int
     weights: str = ""  # what identifies them: the hash of their checkpoint's manifest
+    classifier: Classifier | None = None
 
 
 def load(workdir: str | Path, step: int | None = None, *, trust: bool = False) -> Loaded:
     """Open a run directory: the SDE, the denoiser with averaged (EMA) weights, the configuration.
+
+    A run that trained a classifier has a `classifier` in place of the denoiser, whose `log_prob` is
+    what `sde_lib.ClassifierGuidance` takes.
 
     Args:
         workdir: the run directory.
@@ -70,11 +78,12 @@ def restore_run(run: Run, workdir: str | Path, step: int | None = None) -> Loade
     restored = checkpoint.restore(Path(workdir), template, step).state
     return Loaded(
         sde=run.sde,
-        denoiser=run.denoiser(restored.ema),
+        denoiser=cast(Any, None) if run.classifies else run.denoiser(restored.ema),
         config=run.config,
         run=run,
         step=int(restored.step),
         weights=weights,
+        classifier=run.classifier(restored.ema) if run.classifies else None,
     )
 
 

@@ -1,4 +1,7 @@
-"""What training minimises: the losses of a configuration, and the held-out loss by noise level."""
+"""What training minimises: the losses of a configuration, and what is measured on held-out data.
+
+Held-out data are looked at by noise level.
+"""
 
 from typing import Any
 
@@ -11,6 +14,7 @@ from sde_lib import (
     Binned,
     LogUniform,
     TimeDistribution,
+    classification_loss,
     denoising_loss,
     draw_quantiles,
     uncertainty,
@@ -28,6 +32,8 @@ def make_losses(run: Run):
     It takes three keys, the distribution of times, and the quantiles u (batch,) of that which the
     examples are perturbed to.
     """
+    if run.classifies:
+        return _classifier_losses(run)
     objective = run.config.objective
     sde_lib.check_name("weighting", objective.weighting, sde_lib.WEIGHTINGS)
     loss_of = sde_lib.OBJECTIVES[objective.name]
@@ -49,6 +55,20 @@ def make_losses(run: Run):
     return losses
 
 
+def _classifier_losses(run: Run):
+    """Return the cross-entropies of a classifier, as `make_losses` does."""
+
+    def losses(
+        params: Any, keys: Any, batch: dict, times: TimeDistribution, u: jax.Array
+    ) -> jax.Array:
+        for_noise, _, dropout = keys
+        classifier = run.classifier(params, dropout)
+        t = times.quantile(run.sde, u)
+        return classification_loss(for_noise, classifier, batch["x"], t, batch["label"])
+
+    return losses
+
+
 def make_loss(run: Run):
     """Return the loss (params, key, batch) -> scalar of a configuration, for `make_train_step`."""
     losses = make_losses(run)
@@ -63,21 +83,40 @@ def make_loss(run: Run):
     return loss_fn
 
 
-def make_held_out_loss(run: Run, levels: int = 8):
-    """Return the function (params, key, batch) -> losses (levels,), and the times of the levels.
+def make_held_out(run: Run, levels: int = 8):
+    """Return the function (params, key, batch) -> {name: (levels,)}, and the times of the levels.
 
-    The noise levels are equally spaced in log-SNR.
+    The names are "loss" and, of a classifier, "accuracy". The noise levels are equally spaced in
+    log-SNR.
     """
     t = LogUniform(log_snr_min=-10.0).quantile(run.sde, (jnp.arange(levels) + 0.5) / levels)
+    measure = _classification if run.classifies else _denoising
 
-    def losses(params: Any, key: jax.Array, batch: dict) -> jax.Array:
-        cond = conditions_of(run, batch)
-        denoiser = run.denoiser(params)
-
+    def measures(params: Any, key: jax.Array, batch: dict) -> dict[str, jax.Array]:
         def at(t):
             times = jnp.full(len(batch["x"]), t)
-            return jnp.mean(denoising_loss(key, denoiser, batch["x"], times, cond))
+            return measure(run, params, key, batch, times)
 
         return jax.lax.map(at, t)
 
-    return jax.jit(losses), np.asarray(t)
+    return jax.jit(measures), np.asarray(t)
+
+
+def _denoising(
+    run: Run, params: Any, key: jax.Array, batch: dict, t: jax.Array
+) -> dict[str, jax.Array]:
+    """Return the mean denoising loss of a batch."""
+    loss = denoising_loss(key, run.denoiser(params), batch["x"], t, conditions_of(run, batch))
+    return {"loss": jnp.mean(loss)}
+
+
+def _classification(
+    run: Run, params: Any, key: jax.Array, batch: dict, t: jax.Array
+) -> dict[str, jax.Array]:
+    """Return the mean cross-entropy of a batch, and the fraction that is classified correctly."""
+    x, _ = run.sde.perturb(key, batch["x"], t)
+    logits = run.classifier(params)(x, t)
+    log_probs = jax.nn.log_softmax(logits)
+    of_class = jnp.take_along_axis(log_probs, batch["label"][:, None], axis=1)
+    correct = logits.argmax(1) == batch["label"]
+    return {"loss": -jnp.mean(of_class), "accuracy": jnp.mean(correct)}

@@ -28,6 +28,7 @@ _COMPUTING = (
     "run/conditions.py",
     "run/devices.py",
     "run/flow.py",
+    "run/guidance.py",
     "run/loading.py",
     "run/walks.py",
     "modes/dequantise.py",

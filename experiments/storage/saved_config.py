@@ -2,8 +2,8 @@
 
 It is read with one check of its form, and held against the weights that it belongs to.
 
-Settings that are newer than the file take their defaults, sections that are missing do not: without
-them nobody knows what was trained.
+Settings that are newer than the file take their defaults. Sections that are missing do not, as nobody
+knows without them what was trained; those that were not there when the file was written may be.
 """
 
 import json
@@ -28,6 +28,7 @@ NAMED_WITH_DEFAULTS = ("objective", "optim")
 # What decides how weights are used; the rest decides how they came about, or is for the user to
 # choose.
 DECISIVE = ("sde", "net", "denoiser", "facts")
+NEWER_SECTIONS = ("guidance",)  # that a saved configuration may lack
 FACTS = ("shape", "levels", "num_classes", "sd")
 NEWER_FACTS = ("cond_shape",)  # that a saved configuration may lack
 
@@ -86,6 +87,8 @@ def form_errors(saved: dict[str, Any]) -> list[str]:
     wrong = []
     for key, default in _defaults().items():
         place = f"config.{key}"
+        if key not in saved and key in NEWER_SECTIONS:
+            continue
         if key not in saved:
             wrong.append(f"{place} is missing")
         elif not isinstance(default, dict):

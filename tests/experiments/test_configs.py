@@ -30,6 +30,7 @@ DENSITIES = ["checkerboard", "swiss_roll", "mixture", "moons"]
 WORDS = {
     "cifar10": ["", "cond"],
     "digits": ["", "cond", "likelihood", "edm2", "dit"],
+    "digits_classifier": [""],
     "files": ["", "cond", "vectors"],
     "toy": DENSITIES,
 }
@@ -166,7 +167,7 @@ def test_vectors_of_ones_own_train(tmp_path):
             "net",
             "name",
             "MPL",
-            "models has no Module 'MPL'; choose one of DiT, MLP, MPUNet, NCSN, UNet",
+            "models has no Module 'MPL'; choose one of DiT, ImageClassifier, MLP, MPUNet, NCSN, UNet",
         ),
         (
             "data",

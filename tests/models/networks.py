@@ -10,7 +10,12 @@ from flax import nnx
 
 import models
 
-NETWORKS = [c for _, c in inspect.getmembers(models, inspect.isclass) if issubclass(c, nnx.Module)]
+CLASSIFIERS = [models.ImageClassifier, models.VectorClassifier]  # whose output is no array like x
+NETWORKS = [
+    c
+    for _, c in inspect.getmembers(models, inspect.isclass)
+    if issubclass(c, nnx.Module) and c not in CLASSIFIERS
+]
 SMALLER = {  # to compile fast; optional
     "DiT": {"width": 16, "depth": 1, "heads": 2},
     "MPUNet": {

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import models
 from models.conditions import ConditionSizes, with_image
+from models.context import ContextEmbedding
 from tests.models.networks import SMALLER, build, differ, filled, takes
 
 BATCH = 3
@@ -71,6 +73,19 @@ def test_a_set_knows_how_many_members_it_has():
     net, x = network("MLP", context=FEATURES)
     one, two, four = (net(x, jnp.repeat(SETS[:, :1], times, axis=1)) for times in (1, 2, 4))
     assert differ(one, two) and differ(two, four)
+
+
+def test_a_set_enters_by_the_mean_of_its_members_and_the_log_of_their_number():
+    """Members that stand there twice leave the mean as it is: log 2 more is all that changes."""
+    embed = ContextEmbedding(
+        FEATURES, 5, kernel_init=nnx.initializers.normal(1.0), activation=nnx.silu, rngs=nnx.Rngs(0)
+    )
+    once = embed(SETS, BATCH)
+    twice = embed(jnp.concatenate([SETS, SETS], axis=1), BATCH)
+    weights = embed.dense1.kernel[...][-1:]
+    np.testing.assert_allclose(twice - once, np.log(2) * weights.repeat(BATCH, 0), atol=1e-5)
+    each = jnp.stack([embed(SETS[:, member], BATCH) for member in range(4)])
+    np.testing.assert_allclose(once, each.mean(0) + np.log(4) * weights, atol=1e-5)
 
 
 def test_gradients_of_a_dropped_context_are_finite_and_reach_its_own_vector():

@@ -39,6 +39,7 @@ REQUIRED = {
     "ProjectedGuidance": STEERED,
     "StaticThreshold": {"denoise": lambda x, t, cond: x, "sde": VP()},
     "DynamicThreshold": {"denoise": lambda x, t, cond: x, "sde": VP()},
+    "Classifier": {"net": lambda x, signal, cond: x, "sde": VP()},
     "Denoiser": {"net": lambda x, signal, cond: x, "sde": VP()},
     "Discrete": {"sde": VP(), "n": 30},
 }

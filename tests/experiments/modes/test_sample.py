@@ -15,13 +15,13 @@ from experiments.modes.sample import (
     draw,
     draw_many,
     draw_walk,
-    labels,
     sample,
     with_settings,
 )
 from experiments.modes.train import train
 from experiments.run.build import DataFacts, build
 from experiments.run.check import check_run
+from experiments.run.conditions import named_conditions
 from experiments.run.devices import fitting_mesh, make_mesh
 from experiments.run.loading import Loaded, load
 from experiments.run.opening import FREE
@@ -207,7 +207,7 @@ def conditional(tiny_config, tmp_path_factory):
 
 def test_a_conditional_run_draws_the_class_that_is_asked_for(conditional, tmp_path):
     np.testing.assert_array_equal(
-        labels(conditional.run, np.arange(10)), [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]
+        named_conditions(conditional.run, np.arange(10))["label"], [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]
     )
     nearest = lambda x: np.linalg.norm(x[:, None] - MEANS, axis=-1).argmin(1)  # noqa: E731
     x = draw_many(conditional, "ddim", 64, tmp_path / "all").x

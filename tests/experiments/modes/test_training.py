@@ -212,7 +212,7 @@ def test_held_out_numbers_are_of_the_averaged_weights_and_of_data_as_they_stand(
     def given(run):
         def losses(params, key, batch):
             batches.append(batch["x"])
-            return jnp.stack([jnp.sum(jax.tree.leaves(params)[0]), 4.0])
+            return {"loss": jnp.stack([jnp.sum(jax.tree.leaves(params)[0]), 4.0])}
 
         return losses, np.asarray([0.25, 0.75])
 
@@ -222,7 +222,7 @@ def test_held_out_numbers_are_of_the_averaged_weights_and_of_data_as_they_stand(
         mean = (metrics["held_out/t=0.25"] + metrics["held_out/t=0.75"]) / 2
         np.testing.assert_allclose(metrics["held_out/loss"], mean, rtol=1e-6)
 
-    monkeypatch.setattr(training, "make_held_out_loss", given)
+    monkeypatch.setattr(training, "make_held_out", given)
     config = short(tiny_config(), held_out="validation", held_out_every=2)
     train(config, tmp_path, callbacks=[look])
     np.testing.assert_allclose(*np.transpose(averages), rtol=1e-5)

@@ -8,7 +8,7 @@ import pytest
 import sde_lib
 from experiments.run import losses
 from experiments.run.adaptive import WEIGHTS
-from experiments.run.losses import make_held_out_loss, make_loss, make_losses
+from experiments.run.losses import make_held_out, make_loss, make_losses
 
 SIZE = 4096
 
@@ -69,7 +69,7 @@ def test_labels_are_dropped_as_often_as_the_configuration_says(dropout, tiny_run
 def test_held_out_losses_are_measured_at_levels_equally_spaced_in_the_log_snr(name, tiny_run):
     """In the middle of eight equal parts from the end of the process, or -10, to its beginning."""
     sde = getattr(sde_lib, name)()
-    _, times = make_held_out_loss(tiny_run._replace(sde=sde), levels=8)
+    _, times = make_held_out(tiny_run._replace(sde=sde), levels=8)
     first, last = np.asarray(sde.log_snr(jnp.asarray([sde.t_min, 1.0])), np.float64)
     last = max(last, -10.0)
     middle = (np.arange(8) + 0.5) / 8
