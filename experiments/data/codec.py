@@ -1,8 +1,8 @@
 r"""Codecs: between the raw values of a data set and the numbers that a model sees.
 
 A codec turns raw examples into model values and back. `GreyLevels` serves images, `Continuous`
-everything else; a data set of another kind, such as latents of an autoencoder, brings its own by
-overriding `DataSet.codec`.
+everything else. A data set may override `DataSet.codec` for training; the modes that open a run
+without its data know these two only.
 
 Grey levels :math:`k \in \{0, \dots, L-1\}` are dequantised with uniform noise, :math:`y = k + u`
 with :math:`u \in [0, 1)`, and mapped to :math:`x = 2y/L - 1 \in [-1, 1)`. Then

@@ -16,6 +16,7 @@ import jax
 from jax import Array
 
 from sde_lib import SDE
+from sde_lib.inverse.measurement import check_fits
 
 from ..base import Sampler, fold, normal
 from .conditioning import least_change, per_sample
@@ -83,7 +84,9 @@ class Replacement(Sampler):
         noise = coefficients.sigma_s * normal(fold(keys, _NOISE), x)
 
         def replaced(operator, y, x, noise):
-            target = coefficients.alpha_s * y + jax.jvp(operator, (x,), (noise,))[1]
+            predicted, of_noise = jax.jvp(operator, (x,), (noise,))
+            check_fits(y, predicted)
+            target = coefficients.alpha_s * y + of_noise
             return least_change(operator, target, x, 0.0)
 
         return per_sample(self.operator, cond, replaced)(x, noise), memory

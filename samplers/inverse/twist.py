@@ -22,6 +22,42 @@ from sde_lib.inverse.measurement import check_fits, check_std
 TOLERANCE = 1e-4  # of a linear operator's sums, relative to their size
 
 
+class Factor(eqx.Module):
+    """A covariance V = L L^T of measurements.
+
+    Solving triangular systems for many particles costs forty times a product on CPU, so that the
+    inverse is kept.
+
+    Attributes:
+        root: L, lower triangular (m, m).
+        inverse: L^-1.
+    """
+
+    root: Array
+    inverse: Array
+
+    @classmethod
+    def of(cls, cov: Array) -> "Factor":
+        """Factorise a covariance (m, m)."""
+        root = jnp.linalg.cholesky(cov)
+        identity = jnp.eye(len(cov), dtype=cov.dtype)
+        inverse = jax.scipy.linalg.solve_triangular(root, identity, lower=True)
+        return cls(root=root, inverse=inverse)
+
+    @property
+    def log_scale(self) -> Array:
+        """Half the log-determinant of V."""
+        return jnp.sum(jnp.log(jnp.diagonal(self.root)))
+
+    def white(self, residual: Array) -> Array:
+        """Return L^-1 times residuals (particles, m)."""
+        return product(residual, self.inverse.T)
+
+    def solve(self, residual: Array) -> Array:
+        """Return V^-1 times residuals (particles, m)."""
+        return product(self.white(residual), self.inverse)
+
+
 class Twist(eqx.Module):
     """The measurement of one sample, on flattened samples (particles, d).
 
@@ -41,7 +77,7 @@ class Twist(eqx.Module):
         """Return what belongs to one noise level sigma / alpha."""
         given_state = self.cov.given_state(level)
         cov = product(self.matrix, given_state.times(self.matrix).T) + jnp.diag(self.noise)
-        return Conditional(twist=self, given_state=given_state, factor=jnp.linalg.cholesky(cov))
+        return Conditional(twist=self, given_state=given_state, factor=Factor.of(cov))
 
     def move(self, level: Array, scale: Array) -> "Move":
         """Return what the measurement says of the noise of a step.
@@ -52,11 +88,9 @@ class Twist(eqx.Module):
         """
         conditional = self.conditional(level)
         sensitivity = scale * self.cov.gain(level).times(self.matrix)
-        cov = product(conditional.factor, conditional.factor.T)
-        cov += product(sensitivity, sensitivity.T)
-        return Move(
-            conditional=conditional, sensitivity=sensitivity, factor=jnp.linalg.cholesky(cov)
-        )
+        root = conditional.factor.root
+        cov = product(root, root.T) + product(sensitivity, sensitivity.T)
+        return Move(conditional=conditional, sensitivity=sensitivity, factor=Factor.of(cov))
 
     def residual(self, x0: Array, y: Array | None = None) -> Array:
         """Return y - A x0 of clean data (particles, d), (particles, m)."""
@@ -69,17 +103,17 @@ class Conditional(eqx.Module):
     Attributes:
         twist: the measurement.
         given_state: the covariance C of clean data given the state.
-        factor: lower triangular, of V (m, m).
+        factor: of V.
     """
 
     twist: Twist
     given_state: Covariance
-    factor: Array
+    factor: Factor
 
     def log_density(self, x0: Array) -> Array:
         """Return log psi of expected clean data (particles, d), (particles,)."""
-        white = solve(self.factor, self.twist.residual(x0))
-        constant = _log_determinant(self.factor) + 0.5 * len(self.twist.y) * jnp.log(2 * jnp.pi)
+        white = self.factor.white(self.twist.residual(x0))
+        constant = self.factor.log_scale + 0.5 * len(self.twist.y) * jnp.log(2 * jnp.pi)
         return -0.5 * jnp.sum(white**2, -1) - constant
 
     def draw(self, keys: Key[Array, " particles"], x0: Array) -> Array:
@@ -87,8 +121,7 @@ class Conditional(eqx.Module):
         of_sample, of_measurement = _noises(keys, x0, len(self.twist.y))
         x = x0 + self.given_state.root_times(of_sample)
         noisy = self.twist.y[None] - jnp.sqrt(self.twist.noise)[None] * of_measurement
-        white = solve(self.factor, self.twist.residual(x, noisy))
-        weights = solve(self.factor, white, transposed=True)
+        weights = self.factor.solve(self.twist.residual(x, noisy))
         return x + self.given_state.times(product(weights, self.twist.matrix))
 
 
@@ -102,41 +135,30 @@ class Move(eqx.Module):
     Attributes:
         conditional: the twist at s.
         sensitivity: M (m, d).
-        factor: lower triangular, of V_s + M M^T (m, m).
+        factor: of V_s + M M^T.
     """
 
     conditional: Conditional
     sensitivity: Array
-    factor: Array
+    factor: Factor
 
     def draw(self, keys: Key[Array, " particles"], x0: Array) -> tuple[Array, Array]:
         """Return z (particles, d), and log p(z) - log q(z) of each, for clean data D at t."""
-        of_sample, of_measurement = _noises(keys, x0, len(self.factor))
+        of_sample, of_measurement = _noises(keys, x0, len(self.sensitivity))
         residual = self.conditional.twist.residual(x0)
         mean = self._towards(residual)
         misfit = product(of_sample, self.sensitivity.T)
-        misfit += product(of_measurement, self.conditional.factor.T)
+        misfit += product(of_measurement, self.conditional.factor.root.T)
         z = mean + of_sample - self._towards(misfit)
         from_mean = z - mean
-        seen = solve(self.conditional.factor, product(from_mean, self.sensitivity.T))
-        log_scale = _log_determinant(self.factor) - _log_determinant(self.conditional.factor)
+        seen = self.conditional.factor.white(product(from_mean, self.sensitivity.T))
+        log_scale = self.factor.log_scale - self.conditional.factor.log_scale
         squares = jnp.sum(from_mean**2, -1) + jnp.sum(seen**2, -1) - jnp.sum(z**2, -1)
         return z, 0.5 * squares - log_scale
 
     def _towards(self, residual: Array) -> Array:
         """Return M^T (V_s + M M^T)^-1 of residuals (particles, m)."""
-        weights = solve(self.factor, solve(self.factor, residual), transposed=True)
-        return product(weights, self.sensitivity)
-
-
-def solve(factor: Array, vectors: Array, *, transposed: bool = False) -> Array:
-    """Return L^-1, or L^-T, times vectors (particles, m)."""
-    return jax.scipy.linalg.solve_triangular(factor, vectors.T, lower=True, trans=int(transposed)).T
-
-
-def _log_determinant(factor: Array) -> Array:
-    """Return half the log-determinant of L L^T."""
-    return jnp.sum(jnp.log(jnp.diagonal(factor)))
+        return product(self.factor.solve(residual), self.sensitivity)
 
 
 def _noises(keys: Key[Array, " particles"], x0: Array, size: int) -> tuple[Array, Array]:

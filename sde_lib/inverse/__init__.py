@@ -2,6 +2,7 @@
 
 from .base import PosteriorDenoiser as PosteriorDenoiser
 from .covariance import Covariance as Covariance
+from .ddnm import DDNM as DDNM
 from .diffpir import DiffPIR as DiffPIR
 from .jfps import JFPS as JFPS
 from .measurement import Measurement as Measurement

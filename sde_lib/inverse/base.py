@@ -52,13 +52,15 @@ class Problem(NamedTuple):
         Args:
             covariance: v -> C v, from samples to samples.
             iterations: at most.
-            tolerance: of the remaining residual, relative to the residual.
+            tolerance: of the remaining residual, relative to the residual; less than rounding
+                cannot be reached, and going on would divide 0 by 0.
         """
+        least = 10 * jnp.finfo(self.residual.dtype).eps
 
         def product(v: Array) -> Array:
             return self.variance * v + self.forward(covariance(self.adjoint(v)))
 
-        return cg(product, self.residual, tol=tolerance, maxiter=iterations)[0]
+        return cg(product, self.residual, tol=jnp.maximum(tolerance, least), maxiter=iterations)[0]
 
 
 class PosteriorDenoiser(eqx.Module):
@@ -96,7 +98,7 @@ class PosteriorDenoiser(eqx.Module):
         """The standard deviation of the data that the denoiser of the prior knows, 1 if none."""
         return getattr(self.denoise, "sigma_data", 1.0)
 
-    def __call__(self, x: Array, t: ArrayLike, cond: Measurement) -> Estimate:
+    def __call__(self, x: Array, t: ArrayLike, cond: Any) -> Estimate:
         """Return the estimate at `x` (batch, ...) and time `t`, given the measurements `cond`.
 
         Raises:

@@ -62,7 +62,7 @@ class PriorDenoiser(eqx.Module):
 
     denoise: Denoise
 
-    def __call__(self, x: Array, t: ArrayLike, cond: Measurement) -> Estimate:
+    def __call__(self, x: Array, t: ArrayLike, cond: Any) -> Estimate:
         """Return the estimate of the prior at `x` (batch, ...) and time `t`."""
         check_measurement(cond)
         return self.denoise(x, t, cond.cond)
