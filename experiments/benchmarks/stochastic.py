@@ -34,6 +34,7 @@ from samplers import (
 )
 from sde_lib import in_float64
 
+from ..measures.two_samples import sliced_w2
 from . import peers
 from .problems import Problem, problems
 
@@ -66,19 +67,18 @@ CALLS = {
 def distances(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Return the sliced Wasserstein and the energy distance of two sets (n, 2) in the plane."""
     angles = np.pi * (np.arange(LINES) + 0.5) / LINES
-    squares = []
+    lines = np.stack([np.cos(angles), np.sin(angles)], 1)
     energies = []
-    for line in np.stack([np.cos(angles), np.sin(angles)], 1):
-        a = np.sort(x @ line)
-        b = np.sort(y @ line)
-        squares.append(np.mean((a - b) ** 2))
+    for line in lines:
+        a = x @ line
+        b = y @ line
         both = np.concatenate([a, b])
         order = np.argsort(both, kind="stable")
         # The gap between the distribution functions, which jump at the points of a and of b.
         jumps = np.where(order < len(a), 1.0 / len(a), -1.0 / len(b))
         gap = np.cumsum(jumps)[:-1]
         energies.append(2 * np.sum(gap**2 * np.diff(both[order])))
-    return float(np.sqrt(np.mean(squares))), float(np.pi / 2 * np.mean(energies))
+    return sliced_w2(x, y, lines), float(np.pi / 2 * np.mean(energies))
 
 
 def exact(problem: Problem, level: float, seed: int) -> np.ndarray:
