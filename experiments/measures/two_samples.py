@@ -36,9 +36,10 @@ def sliced_w2(a, b, directions: np.ndarray | int = DIRECTIONS, seed: int = 0) ->
         ValueError: the sets have other dimensions than each other, or are not finite.
     """
     a, b = _pair(a, b)
-    if isinstance(directions, int):
-        directions = np.random.default_rng(seed).standard_normal((directions, a.shape[1]))
-        directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    lines = np.asarray(directions)
+    if lines.ndim == 0:
+        lines = np.random.default_rng(seed).standard_normal((int(lines), a.shape[1]))
+        lines = lines / np.linalg.norm(lines, axis=1, keepdims=True)
     # Between these levels both quantile functions are constant.
     levels = np.union1d(np.arange(len(a) + 1) / len(a), np.arange(len(b) + 1) / len(b))
     widths = np.diff(levels)
@@ -46,8 +47,7 @@ def sliced_w2(a, b, directions: np.ndarray | int = DIRECTIONS, seed: int = 0) ->
     of_a = (middle * len(a)).astype(int)
     of_b = (middle * len(b)).astype(int)
     squares = [
-        np.sum(widths * (np.sort(a @ line)[of_a] - np.sort(b @ line)[of_b]) ** 2)
-        for line in directions
+        np.sum(widths * (np.sort(a @ line)[of_a] - np.sort(b @ line)[of_b]) ** 2) for line in lines
     ]
     return float(np.sqrt(np.mean(squares)))
 
