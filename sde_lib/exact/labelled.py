@@ -163,13 +163,12 @@ def _arrays(labelled: LabelledMixture, x: Array) -> LabelledMixture:
 
 
 def _log_weights(labelled: LabelledMixture, label: Array | None) -> Array:
-    """Return log-weights (K, batch) or (K, 1), normalised within the class of each sample."""
+    """Return log-weights (K, batch) or (K, 1), up to a constant for the class of each sample."""
     log_weights = jnp.log(labelled.mixture.weights)[:, None]
     if label is None:
         return log_weights
     of_class = labelled.labels[:, None] == jnp.reshape(label, (1, -1))
-    masked = jnp.where(of_class, log_weights, -jnp.inf)
-    return masked - jax.nn.logsumexp(masked, axis=0, keepdims=True)
+    return jnp.where(of_class, log_weights, -jnp.inf)
 
 
 @eqx.filter_jit
