@@ -1,9 +1,11 @@
 """The runnable part: data sets, configurations, training, sampling and evaluation.
 
-`experiments.load(workdir)` opens a run.
+`experiments.load(workdir)` opens a run, `experiments.restore(run, y, operator, std)` restores what
+was measured with it as the prior.
 """
 
 import os
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,11 +24,11 @@ check_packages()
 # imported, so it has to be here; the environment has the last word.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+PUBLIC = {"load": ".run.loading", "restore": ".run.restoration"}
+
 
 def __getattr__(name: str) -> Any:
-    """Import `load` at its first use: a configuration file should not have to import JAX."""
-    if name != "load":
+    """Import a function at its first use: a configuration file should not have to import JAX."""
+    if name not in PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .run.loading import load
-
-    return load
+    return getattr(import_module(PUBLIC[name], __name__), name)

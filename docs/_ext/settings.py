@@ -16,7 +16,16 @@ from experiments.command.schema import AT_LEAST, AT_MOST, RANGES
 from experiments.configs import common
 from experiments.modes import MODES
 
-OBJECTS = ("data", "facts", "sde", "net", "objective.times")  # described whole: {name, **settings}
+# described whole: {name, **settings}
+OBJECTS = (
+    "data",
+    "facts",
+    "sde",
+    "net",
+    "objective.times",
+    "inverse.operator",
+    "inverse.settings",
+)
 
 
 class Setting(NamedTuple):

@@ -39,6 +39,9 @@ AT_LEAST = {
     "fit.nfe": 1,
     "fit.noises": 2,
     "fit.updates": 1,
+    "inverse.steps": 0,
+    "inverse.samples": 1,
+    "inverse.number": 1,
     "eval.batch_size": 1,
     "eval.number": 1,
     "eval.probes": 0,
@@ -56,6 +59,7 @@ AT_MOST = {
     "objective.adapt_bins": 10_000,
     "fit.noises": 1_000_000,
     "fit.nfe": 1000,
+    "inverse.steps": 1_000_000,
     "eval.probes": 1_000_000,
     "dequantise.width": 10_000,
     "dequantise.layers": 1000,
@@ -68,6 +72,7 @@ RANGES = {
     "denoiser.sigma_data": (0.0, math.inf, "[)"),
     "dequantise.lr": (0.0, math.inf, "()"),
     "fit.rate": (0.0, math.inf, "()"),
+    "inverse.std": (0.0, math.inf, "()"),
     "eval.rtol": (0.0, 1.0, "()"),
 }
 

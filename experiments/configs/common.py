@@ -117,6 +117,17 @@ def base_config() -> ConfigDict:
                 "rate": 0.03,  # learning rate
                 "save_as": "",  # the name that sampling knows it by; "": fit5 for 5 evaluations
             },
+            "inverse": {
+                "operator": {"name": "Mask"},  # what is measured, a row of `OPERATORS` as `name`
+                "std": 0.05,  # standard deviation of the noise, in model values, in which images reach from -1 to 1
+                "method": "mmps",  # how to restore, a row of `METHODS`: mmps, tmpd, pigdm, jfps, diffpir, dps, daps ...
+                "settings": {},  # of the method, such as iterations of mmps
+                "steps": 0,  # of the walk; 0: as many as suit the method
+                "samples": 8,  # of each observation
+                "observation": (),  # files of observations, images or arrays, joined by commas; none: examples of the data are measured
+                "split": "test",  # the split that these examples are of
+                "number": 4,  # how many of them
+            },
             "eval": {
                 "split": "test",  # the split to look at
                 "train_split": "train",  # the split that was trained on, for comparisons

@@ -67,6 +67,7 @@ EVERYTHING = (
     "sampling",
     "guidance",
     "fit",
+    "inverse",
     "eval",
 )
 
@@ -81,6 +82,17 @@ MODES = {
         "draw samples with one of the samplers",
         ("sampling", "guidance", "devices"),
         samplers=_sampling_sampler,
+    ),
+    "restore": Mode(
+        "restore what a degraded observation was made of, with samples of the posterior",
+        (
+            "inverse",
+            "sampling.seed",
+            "sampling.batch_size",
+            "sampling.label",
+            "sampling.condition",
+            "devices",
+        ),
     ),
     "evaluate": Mode(
         "likelihood of held-out data, and samples compared with real data",

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 import sde_lib
 
 from ..errors import RunError
+from .array_setting import read_array
 
 if TYPE_CHECKING:
     from .build import DataFacts, Run
@@ -141,7 +142,7 @@ def read_conditions(path: str, facts: "DataFacts") -> np.ndarray:
             f"this run draws samples under conditions of shape {shape}; name a file of them with "
             "--config.sampling.condition=conditions.npy"
         )
-    cond = _array_of(setting, Path(path).expanduser())
+    cond = read_array(setting, Path(path).expanduser(), (CONDITIONS,))
     if cond.ndim == len(shape):
         cond = cond[None]
     expected = (*cond.shape[1:2], shape[1]) if len(shape) == 2 else shape
@@ -155,22 +156,3 @@ def read_conditions(path: str, facts: "DataFacts") -> np.ndarray:
         if problem := condition_problem(one, one.shape):
             raise RunError(f"{setting}: condition {number} {problem}")
     return cond
-
-
-def _array_of(setting: str, path: Path) -> np.ndarray:
-    """Return the array of conditions that a file holds."""
-    if not path.is_file():
-        raise RunError(f"{setting}: there is no such file; save one with np.save(path, conditions)")
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            names = content.files
-            if CONDITIONS not in names and len(names) != 1:
-                raise ValueError(f"it holds the arrays {', '.join(names) or '(none)'}")
-            return content[CONDITIONS if CONDITIONS in names else names[0]]
-    except Exception as error:  # there is no list of what NumPy raises over damaged files
-        raise RunError(
-            f"{setting} cannot be read ({error}); save one array as .npy, or np.savez(path, cond=...)"
-        ) from error

@@ -16,7 +16,7 @@ from .build import Run, build, make_dataset, measure_facts, with_parameters
 from .check import check_data, check_devices, check_run, check_settings
 
 # Sections that may change between two starts of a run; the rest decides what the parameters become.
-FREE = ("sampling", "guidance", "samplers", "eval", "fit", "dequantise", "devices")
+FREE = ("sampling", "guidance", "samplers", "inverse", "eval", "fit", "dequantise", "devices")
 FREE_TRAIN = (
     "steps",
     "log_every",

@@ -6,7 +6,7 @@ from typing import Any
 from .typed import check_setting
 
 # what a run hands to a walk itself
-NO_SETTINGS = ("key", "denoise", "sde", "x", "cond", "index", "sd")
+NO_SETTINGS = ("key", "denoise", "sde", "x", "cond", "index", "sd", "shape")
 
 # Settings of walks whose range is the same wherever they occur: low < value <= high.
 RANGES = {

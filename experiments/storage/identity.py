@@ -30,9 +30,14 @@ _COMPUTING = (
     "run/flow.py",
     "run/guidance.py",
     "run/loading.py",
+    "run/observations.py",
+    "run/operators.py",
+    "run/restoration.py",
+    "run/restoration_methods.py",
     "run/walks.py",
     "modes/dequantise.py",
     "modes/likelihood.py",
+    "modes/restore.py",
     "modes/sample.py",
 )
 

@@ -123,6 +123,11 @@ def _limit(x: np.ndarray, limit: float | None) -> float:
 def _drawing(draw: Callable[[Axes], None]) -> np.ndarray:
     """Return what a function draws, without any window or global setting of matplotlib."""
     figure = Figure(figsize=(SIZE / 100, SIZE / 100), dpi=100, layout="constrained")
+    return drawn(draw, figure)
+
+
+def drawn(draw: Callable[[Axes], None], figure: Figure) -> np.ndarray:
+    """Return what a function draws in the only part of a figure, as uint8 (height, width, 3)."""
     draw(figure.add_subplot())
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

@@ -31,6 +31,7 @@ DECISIVE = ("sde", "net", "denoiser", "facts")
 NEWER_SECTIONS = ("guidance",)  # that a saved configuration may lack
 FACTS = ("shape", "levels", "num_classes", "sd")
 NEWER_FACTS = ("cond_shape",)  # that a saved configuration may lack
+NEWER_SECTIONS = ("inverse",)  # that it may lack, too: nothing of them has a part in training
 
 _REMEDY = (
     "bring it back from a copy, or remove it and start --mode=train with the run's configuration, "
@@ -177,6 +178,9 @@ def _value_errors(place: str, value: Any, default: Any) -> list[str]:
     """Return what is wrong with the type of a value, given the default."""
     if default is None:
         return []
+    if isinstance(default, dict) and "name" not in default:
+        good = isinstance(value, dict)
+        return [] if good else [f"{place} should be a section, got {value!r:.60}"]
     if isinstance(default, dict):  # a section in a section, such as objective.times
         return _name_errors(place, value)
     if isinstance(default, bool):

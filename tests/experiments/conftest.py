@@ -20,9 +20,9 @@ from experiments import main
 from experiments.configs import toy
 from experiments.modes import MODES
 from experiments.modes.train import train
-from experiments.run.build import build, make_dataset, measure_facts
+from experiments.run.build import DataFacts, build, make_dataset, measure_facts
 from experiments.run.devices import make_mesh, replicated
-from experiments.run.loading import load
+from experiments.run.loading import Loaded, load
 from experiments.state import init_state
 from experiments.storage.checkpoint import restore, template_of
 
@@ -81,6 +81,29 @@ def tiny_run():
     """Return the objects of the tiny configuration, not trained."""
     config = _tiny_config()
     return build(config, measure_facts(config, make_dataset(config)))
+
+
+@pytest.fixture(scope="session")
+def image_run():
+    """Return the function (shape, levels, **sections) -> an untrained run of small images: cheap,
+    and its samples are finite, as the last layer of its network is zero.
+    """
+
+    def image_run(shape=(4, 4, 1), levels=17, num_classes=0, **sections):
+        config = _tiny_config()
+        config.net = {
+            "name": "UNet",
+            "nf": 8,
+            "ch_mult": (1,),
+            "num_res_blocks": 1,
+            "attn_resolutions": (),
+        }
+        for section, values in sections.items():
+            config[section].update(values)
+        run = build(config, DataFacts(shape, levels, num_classes, 0.5))
+        return Loaded(run.sde, run.denoiser(run.split.params), run.config, run, 0)
+
+    return image_run
 
 
 @pytest.fixture(scope="session")
