@@ -66,12 +66,13 @@ def test_chi_square_is_1_on_average_for_measurements_of_the_prior(gaussian):
 
 
 def test_samples_do_not_depend_on_the_batch_and_belong_to_their_observation(gaussian):
-    together = experiments.restore(gaussian, Y, PROJECTION, STD, samples=5, batch_size=64, steps=4)
-    apart = experiments.restore(gaussian, Y, PROJECTION, STD, samples=5, batch_size=4, steps=4)
+    few = {"method": "diffpir", "samples": 5, "steps": 4}
+    together = experiments.restore(gaussian, Y, PROJECTION, STD, batch_size=64, **few)
+    apart = experiments.restore(gaussian, Y, PROJECTION, STD, batch_size=4, **few)
     np.testing.assert_allclose(apart.x, together.x, atol=1e-5)
-    first = experiments.restore(gaussian, Y[0], PROJECTION, STD, samples=5, steps=4)
+    first = experiments.restore(gaussian, Y[0], PROJECTION, STD, **few)
     np.testing.assert_allclose(first.x, together.x[:1], atol=1e-5)
-    other = experiments.restore(gaussian, Y, PROJECTION, STD, samples=5, steps=4, seed=1)
+    other = experiments.restore(gaussian, Y, PROJECTION, STD, seed=1, **few)
     assert (other.x != together.x).all()
 
 
@@ -125,7 +126,7 @@ def test_grey_levels_in_place_of_model_values_are_refused(image_run):
     with pytest.raises(ValueError, match="y reaches 130.*codec.expected"):
         experiments.restore(run, levels, Pool(2), 0.1, steps=2)
     y = run.run.facts.codec.expected(levels)
-    assert experiments.restore(run, y, Pool(2), 0.1, steps=2).x.shape == (1, 8, 4, 4, 1)
+    assert experiments.restore(run, y, Pool(2), 0.1, "diffpir", steps=2).x.shape == (1, 8, 4, 4, 1)
     for operator in (Mask(np.eye(4)[..., None]), Blur.gaussian(0.5)):
         with pytest.raises(ValueError, match="reaches 130"):
             shape = (4,) if isinstance(operator, Mask) else (4, 4, 1)

@@ -66,8 +66,8 @@ def test_a_section_that_is_missing_or_no_section_is_named(trained_once, tmp_path
     if isinstance(value, dict) and isinstance(SECTIONS[section], dict):
         value = [value]
     edit(tmp_path, set_at(section, value))
-    if value is ... and section in NEWER_SECTIONS:
-        assert read_config(tmp_path)[section] == base_config()[section]
+    if value is ... and section in NEWER_SECTIONS:  # a run of an older version
+        assert json.loads(read_config(tmp_path)[section].to_json()) == SECTIONS[section]
         return
     with pytest.raises(RunError, match="config.json is damaged.*bring it back") as caught:
         read_config(tmp_path)
