@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..data.codec import Codec, GreyLevels
@@ -171,5 +172,5 @@ def _frame(measured: Measured) -> tuple[int, ...]:
 def _measurements(values: np.ndarray, measured: Measured) -> np.ndarray:
     """Return measurements (number, *measured.shape) of values, which may be whole examples."""
     if values.shape[1:] != measured.shape:
-        values = np.asarray(jax.vmap(measured.operator)(values.astype(np.float32)))
+        values = np.asarray(jax.vmap(measured.operator)(jnp.asarray(values, jnp.float32)))
     return values.astype(np.float32)

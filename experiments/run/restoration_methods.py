@@ -1,7 +1,7 @@
 """The methods of `--mode=restore` by name: how each walks from noise to samples of the posterior.
 
 A posterior denoiser is walked by a solver of the reverse SDE. Methods that bring in the measurement
-themselves are samplers.
+themselves are samplers. TDS moves all samples of one observation together.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ import samplers.inverse
 import sde_lib.inverse
 from samplers import DDIM, Sampler, Samples, draw_prior, grids, sample
 from samplers.data_size import end_time
-from samplers.inverse import Replacement
+from samplers.inverse import Replacement, twisted
 from sde_lib import SDE, Denoise
 from sde_lib.inverse import Measurement, PosteriorDenoiser, PriorDenoiser
 
@@ -168,12 +168,72 @@ def _without_langevin(settings: dict[str, Any]) -> bool:
     return not settings.get("langevin_steps")
 
 
-METHODS: dict[str, Walk] = {
+class Particles(NamedTuple):
+    """TDS, whose particles all serve one observation; a sample is one of them.
+
+    Attributes:
+        steps: by default.
+    """
+
+    steps: int
+
+    def parts(self, observations: int, samples: int, batch_size: int) -> list[np.ndarray]:
+        """Return the numbers of the samples of each observation."""
+        del batch_size
+        return [first + np.arange(samples) for first in range(0, observations * samples, samples)]
+
+    def check(self, problem: Problem, settings: dict[str, Any], steps: int) -> None:
+        """Raise a ValueError if TDS has no such setting, or needs a linear operator."""
+        if unknown := sorted(settings.keys() - PARTICLES.keys()):
+            raise ValueError(
+                f"tds has no setting {', '.join(unknown)}; it takes {', '.join(PARTICLES)}"
+            )
+        check_linear(problem.measured)
+        _grid(problem, steps)
+
+    def draw(
+        self,
+        problem: Problem,
+        settings: dict[str, Any],
+        steps: int,
+        observed: Observed,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Samples:
+        """Return samples (batch, ...) of the posterior of one observation."""
+        number = len(observed.y)
+        own = PARTICLES | settings
+        if own["particles"] * own["islands"] < number:
+            raise ValueError(
+                f"{number} samples are more than {own['islands']} islands of {own['particles']} "
+                "particles have; raise particles"
+            )
+        result = twisted(
+            jax.random.fold_in(observed.key, observed.index[0]),
+            problem.denoise,
+            problem.sde,
+            _grid(problem, steps),
+            problem.measured.operator,
+            observed.y[0],
+            problem.std,
+            problem.measured.example,
+            cov=np.asarray(problem.sd**2),
+            cond=jax.tree.map(lambda c: c[0], observed.cond),
+            **own,
+        )
+        if progress is not None:
+            progress(steps, steps)
+        return Samples(x=result.x[:number], nfe=result.nfe, path=None)
+
+
+PARTICLES = {"particles": 64, "islands": 4, "threshold": 0.5}  # of TDS, by default
+
+METHODS: dict[str, Walk | Particles] = {
     "mmps": Walk(_posterior("MMPS"), steps=30),
     "tmpd": Walk(_posterior("TMPD"), steps=50),
     "pigdm": Walk(_posterior("PiGDM"), steps=50),
     "jfps": Walk(_posterior("JFPS"), steps=50),
     "diffpir": Walk(_posterior("DiffPIR"), steps=50),
+    "ddnm": Walk(_posterior("DDNM"), steps=50),
     "dps": Walk(_steered("DPS", operator=_operator, sampler=_prior), steps=200),
     "daps": Walk(_steered("DAPS", operator=_operator, std=_std), 50, _without_langevin),
     "split_gibbs": Walk(_steered("SplitGibbs", operator=_operator, std=_std), 40, _always),
@@ -181,6 +241,7 @@ METHODS: dict[str, Walk] = {
         _steered("Replacement", operator=_operator, sampler=_prior), steps=100, linear=_always
     ),
     "repaint": Walk(_steered("RePaint", replacement=_replacement), steps=50, linear=_always),
+    "tds": Particles(steps=100),
 }
 
 

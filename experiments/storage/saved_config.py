@@ -28,10 +28,9 @@ NAMED_WITH_DEFAULTS = ("objective", "optim")
 # What decides how weights are used; the rest decides how they came about, or is for the user to
 # choose.
 DECISIVE = ("sde", "net", "denoiser", "facts")
-NEWER_SECTIONS = ("guidance",)  # that a saved configuration may lack
+NEWER_SECTIONS = ("guidance", "inverse")  # that a saved configuration may lack
 FACTS = ("shape", "levels", "num_classes", "sd")
 NEWER_FACTS = ("cond_shape",)  # that a saved configuration may lack
-NEWER_SECTIONS = ("inverse",)  # that it may lack, too: nothing of them has a part in training
 
 _REMEDY = (
     "bring it back from a copy, or remove it and start --mode=train with the run's configuration, "
