@@ -120,8 +120,8 @@ def base_config() -> ConfigDict:
             "inverse": {
                 "operator": {"name": "Mask"},  # what is measured, a row of `OPERATORS` as `name`
                 "std": 0.05,  # standard deviation of the noise, in model values, in which images reach from -1 to 1
-                "method": "mmps",  # how to restore, a row of `METHODS`: mmps, tmpd, pigdm, jfps, diffpir, dps, daps ...
-                "settings": {},  # of the method, such as iterations of mmps
+                "method": "jfps",  # how to restore, a row of `METHODS`: jfps, mmps, tmpd, pigdm, diffpir, dps, daps, tds ...
+                "settings": {},  # of the method, such as iterations of jfps
                 "steps": 0,  # of the walk; 0: as many as suit the method
                 "samples": 8,  # of each observation
                 "observation": (),  # files of observations, images or arrays, joined by commas; none: examples of the data are measured

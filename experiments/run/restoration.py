@@ -68,7 +68,7 @@ def restore(
     y: npt.ArrayLike,
     operator: Callable[[Array], Array],
     std: float,
-    method: str = "mmps",
+    method: str = "jfps",
     samples: int = 8,
     *,
     steps: int = 0,
@@ -99,7 +99,7 @@ def restore(
         condition: for a run that is conditional on something else, the file of it; "": not known.
         seed: of all draws.
         batch_size: samples that are drawn together; it does not change them.
-        settings: of the method, such as `iterations` of mmps.
+        settings: of the method, such as `iterations` of jfps.
 
     Raises:
         ValueError: a measurement that does not fit the operator, or a setting out of range.

@@ -94,5 +94,5 @@ def labelled(rows: dict[str, np.ndarray]) -> np.ndarray:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
 
-    size = (canvas.shape[1] / 100 + 1.4, canvas.shape[0] / 100 + 0.2)
+    size = (canvas.shape[1] / 100 + 2.0, canvas.shape[0] / 100 + 0.2)
     return drawn(draw, Figure(figsize=size, dpi=100, layout="constrained"))

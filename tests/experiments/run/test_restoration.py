@@ -36,12 +36,12 @@ def gaussian(tiny_config):
     return Loaded(run.sde, denoiser, run.config, run, 0)
 
 
-def test_the_default_method_draws_the_exact_posterior(gaussian):
+def test_mmps_draws_the_exact_posterior(gaussian):
     """4000 samples: a mean is off by 4.5 standard errors once in 150,000, a deviation by 5 %, which
     is 4.5 of its standard errors, as often; 2 % of the deviation are left to the grid.
     """
     restored = experiments.restore(
-        gaussian, Y, PROJECTION, STD, samples=4000, batch_size=8000, seed=1
+        gaussian, Y, PROJECTION, STD, "mmps", samples=4000, batch_size=8000, seed=1
     )
     assert restored.x.shape == (2, 4000, 2) and restored.nfe == 31 * 11
     for number, y in enumerate(Y):
@@ -61,7 +61,9 @@ def test_chi_square_is_1_on_average_for_measurements_of_the_prior(gaussian):
     rng = np.random.default_rng(0)
     x = rng.multivariate_normal(MEAN, COV, 400)
     y = x @ MATRIX.T + STD * rng.normal(size=(400, 1))
-    chi = experiments.restore(gaussian, y, PROJECTION, STD, samples=20, batch_size=8000).chi_square
+    chi = experiments.restore(
+        gaussian, y, PROJECTION, STD, "mmps", samples=20, batch_size=8000
+    ).chi_square
     assert chi.shape == (400,) and abs(chi.mean() - 1) < 0.25
 
 
@@ -107,7 +109,7 @@ def test_daps_takes_an_operator_that_is_not_linear_with_langevin_steps(gaussian)
         ({"method": "mmp"}, "unknown method 'mmp'.*did you mean 'mmps'"),
         ({"samples": 0}, "samples to be a whole number of at least 1, got 0"),
         ({"label": 3}, "the label is 3, expected -1, as the run is not conditional"),
-        ({"iterationz": 3}, "MMPS has no setting iterationz; it takes iterations, tolerance"),
+        ({"iterationz": 3}, "JFPS has no setting iterationz; it takes cov, iterations, tolerance"),
         ({"method": "dps", "step_size": -1.0}, "step_size >= 0"),
         ({"operator": Pool(2)}, "takes one image"),
         ({"operator": lambda x: x.nothing}, "cannot measure one example of shape"),
