@@ -28,6 +28,7 @@ from ..estimate import Estimate, Number
 from ..evaluations import record_evaluations
 from ..protocols import Denoise
 from .measurement import Measurement, check_fits, check_measurement, check_std
+from .parts import PARTS, map_in_parts
 
 LARGEST_LEVEL = (
     1e6  # sigma / alpha where hardly any signal is left, so that float32 holds its square
@@ -74,12 +75,15 @@ class PosteriorDenoiser(eqx.Module):
         operator: maps one sample to its measurement, see `sde_lib.inverse.operators`.
         std: standard deviation of the measurement noise, a number, or an array of the shape of one
             measurement. For correlated noise see `Whitened`.
+        parts: in how many parts, one after the other, the gradients of a batch are taken, if that
+            divides the batch. With 1 they are the fastest on an accelerator that has the memory.
     """
 
     denoise: Denoise
     sde: SDE
     operator: Callable[[Array], Array]
     std: ArrayLike
+    parts: int = eqx.field(default=PARTS, static=True, kw_only=True)
 
     def __check_init__(self):
         if not callable(self.denoise):
@@ -88,6 +92,8 @@ class PosteriorDenoiser(eqx.Module):
         if not callable(self.operator):
             raise ValueError(f"operator maps a sample to a measurement, got {self.operator!r}")
         check_std(self.std)
+        if not isinstance(self.parts, int) or self.parts < 1:
+            raise ValueError(f"need parts to be a whole number of at least 1, got {self.parts!r}")
 
     @abc.abstractmethod
     def shift(self, problem: Problem) -> Array:
@@ -107,7 +113,7 @@ class PosteriorDenoiser(eqx.Module):
         check_measurement(cond)
         x = as_state(x)
         times = jnp.broadcast_to(jnp.asarray(check_time(t), precision(x)), x.shape[:1])
-        return jax.vmap(self._one)(x, times, cond)
+        return map_in_parts(self._one, self.parts, x, times, cond)
 
     def _one(self, x: Array, t: Array, measurement: Measurement) -> Estimate:
         """Return the estimate of one sample."""
