@@ -32,7 +32,7 @@ from ..storage.identity import identity
 from ..storage.lock import locked
 from ..storage.writing import write_json
 from .evaluate import real_images
-from .sample import ROOM, draw
+from .sample import ROOM, check_can_draw, draw
 
 LEVELS = 12  # noise levels
 EXAMPLES = 256  # held-out examples that the curves are means over
@@ -54,6 +54,7 @@ def diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
 
 def _diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     run = loaded.run
+    check_can_draw(loaded)
     steered = guided(loaded)
     dataset = make_dataset(run.config)
     split = run.config.eval.split

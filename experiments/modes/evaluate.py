@@ -23,7 +23,7 @@ from ..storage.workdir import check_plain_name
 from ..storage.writing import write_json
 from .dequantise import restore_dequantiser
 from .likelihood import measure_likelihood, sentence
-from .sample import ROOM, draw_many
+from .sample import ROOM, check_can_draw, draw_many
 
 
 def evaluate(
@@ -56,6 +56,8 @@ def _evaluate(
     config = loaded.run.config
     for name in config.eval.samplers:
         check_plain_name("the name of a sampler", name)
+    if config.eval.samplers:
+        check_can_draw(loaded)
     dataset = make_dataset(config)
     images = _real_images(dataset, config) if config.eval.samplers else None
     redraw = restore_dequantiser(loaded, workdir) if config.eval.dequantise else None

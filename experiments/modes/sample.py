@@ -100,6 +100,16 @@ def _draw(
     return walk(key, denoise, run.sde, x, cond=cond, index=numbers, keep=keep, progress=report)
 
 
+def check_can_draw(loaded: Loaded) -> None:
+    """Raise an error if samples could not be drawn, before time is spent on anything else.
+
+    Raises:
+        RunError: there are no conditions, or what shall guide cannot be opened.
+    """
+    conditions_digest(loaded.run)
+    guided(loaded)
+
+
 def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob:
     """Draw samples 0..number-1 with the sampler `config.samplers.<name>`, guided as the run says.
 

@@ -12,6 +12,8 @@ import pytest
 import experiments
 from experiments.configs import files
 from experiments.errors import RunError
+from experiments.modes import diagnose as diagnosis
+from experiments.modes import evaluate as evaluation
 from experiments.modes.sample import draw, sample
 from experiments.modes.train import train
 from experiments.run.build import DataFacts, build
@@ -121,6 +123,21 @@ def test_sampling_without_conditions_says_what_it_needs(posterior_run, tmp_path)
         RunError, match="shape \\(3,\\); name a file .*--config.sampling.condition="
     ):
         sample(loaded, tmp_path)
+
+
+def test_evaluation_and_diagnosis_ask_for_conditions_before_they_compute(
+    posterior_run, tmp_path, monkeypatch
+):
+    def too_early(*arguments, **settings):
+        raise AssertionError("it computed first")
+
+    loaded = experiments.load(posterior_run)
+    loaded.run.config.unlock().eval.samplers = ("ddim",)
+    monkeypatch.setattr(evaluation, "measure_likelihood", too_early)
+    monkeypatch.setattr(diagnosis, "health_curves", too_early)
+    for mode in (evaluation.evaluate, diagnosis.diagnose):
+        with pytest.raises(RunError, match="name a file of them"):
+            mode(loaded, tmp_path)
 
 
 FACTS = DataFacts((2,), None, 4, 1.0, (3,))
