@@ -6,7 +6,9 @@
 
 Variants: vp, ve, subvp, cosine, rectified, edm; take that of the run that it shall guide, which was
 trained on `experiments/configs/digits.py`. The log has the accuracy on the held-out digits at
-several noise levels.
+several noise levels. Measured with vp, in two minutes of training on one CPU core: 0.99 up to
+noise level sigma / alpha = 0.18, 0.82 at 0.81, 0.18 at 3.6. What it does to samples is
+measured by `experiments.benchmarks.guided_digits`.
 """
 
 from experiments.configs.common import base_config, choose_sde
