@@ -212,6 +212,7 @@ def test_training_drops_conditions_as_often_as_it_should():
 
     spy: Any = SimpleNamespace(
         config=config,
+        classifies=False,
         facts=run.facts,
         sde=run.sde,
         denoiser=lambda params, dropout: Denoiser(net, run.sde),
