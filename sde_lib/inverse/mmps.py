@@ -26,6 +26,8 @@ class State(NamedTuple):
     residual: Array  # of the equation
     direction: Array  # along which v moves next
     size: Array  # squared norm of the residual, ()
+    best: Array  # the shift with the least residual so far
+    best_size: Array  # of that residual
 
 
 class MMPS(PosteriorDenoiser):
@@ -46,7 +48,9 @@ class MMPS(PosteriorDenoiser):
 
         The sum of C A^T times the directions is kept, which a solver from a library would not do:
         it would cost one more product at the start and one at the end, and three times the
-        compilation.
+        compilation. The Jacobian of a trained network is neither symmetric nor positive, for which
+        conjugate gradients may move away from the solution: they stop at a direction of negative
+        curvature, and the shift with the least residual is taken.
         """
         rounding = 10 * jnp.finfo(problem.residual.dtype).eps
         least = jnp.maximum(self.tolerance, rounding) ** 2 * jnp.sum(problem.residual**2)
@@ -60,18 +64,26 @@ class MMPS(PosteriorDenoiser):
             residual = state.residual - step * image
             size = jnp.sum(residual**2)
             turn = jnp.where(going, size / jnp.where(going, state.size, 1.0), 0.0)
+            shift = state.shift + step * moved
+            better = size < state.best_size
             return State(
-                shift=state.shift + step * moved,
+                shift=shift,
                 residual=residual,
                 direction=residual + turn * state.direction,
                 size=size,
+                best=jnp.where(better, shift, state.best),
+                best_size=jnp.where(better, size, state.best_size),
             )
 
+        nothing = jnp.zeros_like(problem.adjoint(problem.residual))
+        size = jnp.sum(problem.residual**2)
         start = State(
-            shift=jnp.zeros_like(problem.adjoint(problem.residual)),
+            shift=nothing,
             residual=problem.residual,
             direction=problem.residual,
-            size=jnp.sum(problem.residual**2),
+            size=size,
+            best=nothing,
+            best_size=size,
         )
         with repeat_evaluations(self.iterations):
-            return jax.lax.fori_loop(0, self.iterations, iteration, start).shift
+            return jax.lax.fori_loop(0, self.iterations, iteration, start).best

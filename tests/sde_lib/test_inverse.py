@@ -179,6 +179,30 @@ def test_products_with_the_jacobian_count_as_evaluations(cls, count):
     assert tally.total == count
 
 
+def test_a_jacobian_that_is_neither_symmetric_nor_positive_does_no_harm():
+    """That of a trained network is neither; the residual of the equation never exceeds the first one."""
+    sde = VE()
+    skew = np.array([[0.6, 1.5, 0, 0], [-0.9, 0.5, 0, 0], [0, 0, -0.35, 0.4], [0, 0, 0.1, 0.7]])
+    product = jnp.asarray(skew.T, jnp.float32)
+
+    def denoise(x, t, cond):
+        x0 = jnp.matmul(x, product, precision="highest")
+        return Estimate(x0=x0, noise=0 * x)
+
+    t = 0.5
+    variance = float(sde.noise_level(jnp.asarray(t))) ** 2
+    std = 0.3 * np.sqrt(variance)
+    y = jnp.asarray(RNG.normal(size=(3, 4)), jnp.float32)
+    method = MMPS(denoise, sde, Diagonal(jnp.ones(4)), std, iterations=12)
+    shift = np.asarray(method(X, t, Measurement(y)).x0 - denoise(X, t, None).x0, np.float64)
+    first = np.asarray(y, np.float64) - np.asarray(X, np.float64) @ skew.T
+    cov = variance * skew.T
+    solved = shift @ np.linalg.inv(cov).T  # shift = C v
+    left = first - std**2 * solved - shift
+    assert np.all(np.linalg.norm(left, axis=1) <= np.linalg.norm(first, axis=1) * (1 + 1e-4))
+    assert np.linalg.norm(shift) > 0
+
+
 def test_products_that_are_counted_are_all_that_are_made():
     made = []
 
