@@ -1,0 +1,411 @@
+r"""Do the samples of an inverse problem follow its posterior? Thirteen methods on exact problems.
+
+    python -m experiments.benchmarks.posteriors --out=posteriors.json --picture=posteriors.png
+    python -m experiments.benchmarks.posteriors --seed=1
+
+The nine problems are those of `posterior_problems`: Gaussian data, mixtures and a walk with Laplace
+increments, in 2, 16 and 64 dimensions, measured through a mask, a projection or a blur. The prior's
+denoiser is exact, so that all error is the method's. For each problem a few measurements are drawn,
+and each method draws the same number of samples for each.
+
+The error is the sliced Wasserstein distance to exact samples of the posterior, over that of two
+exact sets of the same size, as root mean squares over the measurements: 1 is perfect. Coverage is
+the share of the exact posterior inside the central 50 and 90 % intervals of the samples, over all
+coordinates: less than that is over-confident. "exact" walks with the denoiser of the posterior
+itself, as the sampler of the other denoisers does: what is left is the error of the walk.
+
+With --seed the problems are others of the same kinds, by which no setting was chosen.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from samplers import Ancestral, SASolver, draw_prior, grids, sample
+from samplers.inverse import DAPS, DPS, RePaint, Replacement, SplitGibbs, twisted
+from sde_lib import VP
+from sde_lib.inverse import (
+    DDNM,
+    JFPS,
+    MMPS,
+    TMPD,
+    Covariance,
+    DiffPIR,
+    Measurement,
+    PiGDM,
+    PriorDenoiser,
+    Projection,
+)
+
+from ..measures.stein import score_ksd
+from ..measures.two_samples import sliced_w2
+from ..run.devices import set_up_jax
+from ..storage.writing import write_json
+from .posterior_problems import PosteriorProblem, kept_aside, problems
+
+SDE = VP()
+LEVELS = (0.5, 0.9)
+SEED = 0
+FOR_STEIN = 500  # samples of each measurement, of which all pairs are taken
+
+
+class Drawn(NamedTuple):
+    """Samples for each measurement, and what they cost."""
+
+    x: np.ndarray  # (measurements, number, d)
+    nfe: int
+    seconds: float  # compilation included
+    log_evidence: np.ndarray | None = None  # (measurements,)
+    log_evidence_error: np.ndarray | None = None
+
+
+class Task(NamedTuple):
+    """A problem with its measurements."""
+
+    problem: PosteriorProblem
+    y: np.ndarray  # (measurements, m)
+    number: int  # of samples for each
+
+    @property
+    def operator(self) -> Projection:
+        """The operator, which is the same for all."""
+        return Projection(jnp.asarray(self.problem.matrix, jnp.float32))
+
+    @property
+    def cov(self) -> np.ndarray:
+        """The covariance of the data."""
+        return np.asarray(self.problem.data.data_moments().cov)
+
+
+def walked(task: Task, sampler: Any, denoise: Any, steps: int) -> Drawn:
+    """Walk all samples of all measurements in one batch."""
+    measurements, number = len(task.y), task.number
+    y = jnp.asarray(np.repeat(task.y, number, axis=0), jnp.float32)
+    x = draw_prior(jax.random.key(SEED), SDE, (len(y), task.problem.matrix.shape[1]))
+    ts = grids.log_snr(SDE, steps)
+    start = time.perf_counter()
+    samples = sample(jax.random.key(SEED), sampler, denoise, SDE, ts, x, cond=Measurement(y))
+    x = np.asarray(samples.x, np.float64).reshape(measurements, number, -1)
+    return Drawn(x=x, nfe=int(samples.nfe), seconds=time.perf_counter() - start)
+
+
+def by_denoiser(cls: type, steps: int = 100, **settings: Any) -> Callable[[Task], Drawn]:
+    """Return the method that walks with a denoiser of the posterior."""
+
+    def draw(task: Task) -> Drawn:
+        more = {"cov": Covariance.of(task.cov)} if cls is JFPS else {}
+        denoise = task.problem.data.denoiser(SDE)
+        method = cls(denoise, SDE, task.operator, task.problem.noise_std, **settings, **more)
+        return walked(task, SASolver(), method, steps)
+
+    return draw
+
+
+def by_sampler(make: Callable[[Task], Any], steps: int = 100) -> Callable[[Task], Drawn]:
+    """Return the method that walks with a sampler which brings in the measurement."""
+
+    def draw(task: Task) -> Drawn:
+        denoise = PriorDenoiser(task.problem.data.denoiser(SDE))
+        return walked(task, make(task), denoise, steps)
+
+    return draw
+
+
+def by_particles(steps: int, particles: int, islands: int) -> Callable[[Task], Drawn]:
+    """Return the method that draws weighted particles for one measurement after the other."""
+
+    def draw(task: Task) -> Drawn:
+        start = time.perf_counter()
+        results = [
+            twisted(
+                jax.random.fold_in(jax.random.key(SEED), number),
+                task.problem.data.denoiser(SDE),
+                SDE,
+                grids.log_snr(SDE, steps),
+                task.operator,
+                jnp.asarray(y, jnp.float32),
+                task.problem.noise_std,
+                (task.problem.matrix.shape[1],),
+                particles=particles,
+                islands=islands,
+                cov=task.cov,
+            )
+            for number, y in enumerate(task.y)
+        ]
+        x = np.stack([np.asarray(r.x[: task.number], np.float64) for r in results])
+        return Drawn(
+            x=x,
+            nfe=int(results[0].nfe),
+            seconds=time.perf_counter() - start,
+            log_evidence=np.array([float(r.log_evidence) for r in results]),
+            log_evidence_error=np.array([float(r.log_evidence_error) for r in results]),
+        )
+
+    return draw
+
+
+def exactly(task: Task, steps: int = 100) -> Drawn | None:
+    """Walk with the denoisers of the posteriors themselves, where they are known."""
+    data: Any = task.problem.data
+    if not hasattr(data, "posterior"):
+        return None
+    parts = []
+    start = time.perf_counter()
+    x = draw_prior(jax.random.key(SEED), SDE, (task.number, task.problem.matrix.shape[1]))
+    for y in task.y:
+        posterior = data.posterior(task.problem.matrix, y, task.problem.noise_std**2).data
+        ts = grids.log_snr(SDE, steps)
+        samples = sample(jax.random.key(SEED), SASolver(), posterior.denoiser(SDE), SDE, ts, x)
+        parts.append(np.asarray(samples.x, np.float64))
+    return Drawn(x=np.stack(parts), nfe=int(samples.nfe), seconds=time.perf_counter() - start)
+
+
+def _replaced(task: Task) -> Replacement:
+    return Replacement(task.operator, Ancestral())
+
+
+def _std(task: Task) -> float:
+    return task.problem.noise_std
+
+
+# Settings were chosen on `problems()`, where there was anything to choose.
+METHODS: dict[str, Callable[[Task], Drawn | None]] = {
+    "exact": exactly,
+    "TDS": by_particles(steps=200, particles=256, islands=16),
+    "MMPS": by_denoiser(MMPS, iterations=16),
+    "MMPS, 1 iteration": by_denoiser(MMPS, iterations=1),
+    "JFPS": by_denoiser(JFPS),
+    "PiGDM": by_denoiser(PiGDM),
+    "TMPD": by_denoiser(TMPD),
+    "DiffPIR": by_denoiser(DiffPIR),
+    "DDNM": by_denoiser(DDNM),
+    "DPS": by_sampler(lambda task: DPS(task.operator, 0.3)),
+    "replacement": by_sampler(_replaced),
+    "RePaint": by_sampler(lambda task: RePaint(_replaced(task), 5)),
+    "DAPS": by_sampler(lambda task: DAPS(task.operator, _std(task)), steps=50),
+    "split Gibbs": by_sampler(lambda task: SplitGibbs(task.operator, _std(task)), steps=50),
+}
+
+
+class Reference(NamedTuple):
+    """Exact samples of the posteriors, each (measurements, number, d)."""
+
+    exact: np.ndarray  # what methods are compared with
+    floor: float  # sliced distance of further exact samples, the mean square's root
+    log_evidence: np.ndarray | None  # (measurements,), where it is known
+
+
+def reference(task: Task, repeats: int = 3) -> Reference:
+    """Return exact samples and how far others of the same number are from them."""
+    key = jax.random.key(7)
+
+    def drawn(salt: int) -> np.ndarray:
+        keys = jax.random.split(jax.random.fold_in(key, salt), len(task.y))
+        parts = [
+            task.problem.draw_posterior(k, y, task.number)
+            for k, y in zip(keys, task.y, strict=True)
+        ]
+        return np.stack(parts)
+
+    exact = drawn(0)
+    floors = [root_mean_square(sliced(exact, drawn(salt))) for salt in range(1, repeats + 1)]
+    data: Any = task.problem.data
+    log_evidence = None
+    if hasattr(data, "posterior"):
+        cov = task.problem.noise_std**2
+        matrix = task.problem.matrix
+        log_evidence = np.array([data.posterior(matrix, y, cov).log_evidence for y in task.y])
+    return Reference(exact=exact, floor=root_mean_square(floors), log_evidence=log_evidence)
+
+
+def sliced(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the sliced distance for each measurement."""
+    return np.array([sliced_w2(x, y) for x, y in zip(a, b, strict=True)])
+
+
+def root_mean_square(values: Any) -> float:
+    """Return the root of the mean square."""
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def covered(samples: np.ndarray, exact: np.ndarray, level: float) -> float:
+    """Return the share of exact samples inside the central intervals of the samples."""
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=1, keepdims=True)
+    return float(np.mean((exact >= low) & (exact <= high)))
+
+
+def stein(task: Task, samples: np.ndarray) -> float:
+    """Return the kernel Stein discrepancy of the samples, as root mean square, without any reference.
+
+    The squares are estimated without bias, so that their mean may fall below 0; then it is 0.
+    """
+    squares = [
+        score_ksd(x[:FOR_STEIN], task.problem.posterior_score(y), "median").u_statistic
+        for x, y in zip(samples, task.y, strict=True)
+    ]
+    return float(np.sqrt(max(np.mean(squares), 0.0)))
+
+
+def judge(task: Task, known: Reference, name: str) -> dict | None:
+    """Run a method on a problem; return its errors, or None where it cannot be run."""
+    drawn = METHODS[name](task)
+    if drawn is None:
+        return None
+    record: dict = {
+        "problem": task.problem.name,
+        "method": name,
+        "nfe": drawn.nfe,
+        "seconds": drawn.seconds,
+        "finite": bool(np.all(np.isfinite(drawn.x))),
+    }
+    if not record["finite"]:
+        return record
+    record["ratio"] = root_mean_square(sliced(known.exact, drawn.x)) / known.floor
+    record["distance"] = record["ratio"] * known.floor
+    record["ksd"] = stein(task, drawn.x)
+    for level in LEVELS:
+        record[f"coverage_{level:g}"] = covered(drawn.x, known.exact, level)
+    if drawn.log_evidence is not None and known.log_evidence is not None:
+        record["log_evidence"] = drawn.log_evidence.tolist()
+        record["log_evidence_error"] = drawn.log_evidence_error.tolist()
+        record["log_evidence_exact"] = known.log_evidence.tolist()
+    return record
+
+
+def run(chosen: dict[str, PosteriorProblem], measurements: int, number: int) -> list[dict]:
+    """Run every method on every problem, two problems at a time."""
+
+    def on_problem(problem: PosteriorProblem) -> list[dict]:
+        y = problem.draw_many(jax.random.key(3), measurements).y
+        task = Task(problem=problem, y=y, number=number)
+        known = reference(task)
+        records = [judge(task, known, name) for name in METHODS]
+        print(f"  {problem.name} done", flush=True)
+        return [record for record in records if record is not None]
+
+    with ThreadPoolExecutor(2) as pool:
+        return [record for records in pool.map(on_problem, chosen.values()) for record in records]
+
+
+def as_markdown(records: list[dict]) -> str:
+    """Return the ratios and coverages as a Markdown table, one line a method."""
+    names = list(dict.fromkeys(record["problem"] for record in records))
+    lines = [
+        "| method | evaluations | seconds | " + " | ".join(names) + " |",
+        "|---" * (3 + len(names)) + "|",
+    ]
+    for method in METHODS:
+        mine = {r["problem"]: r for r in records if r["method"] == method}
+        if not mine:
+            continue
+        cells = [_cell(mine.get(name)) for name in names]
+        seconds = np.mean([record["seconds"] for record in mine.values()])
+        nfe = "/".join(str(n) for n in sorted({record["nfe"] for record in mine.values()}))
+        lines.append(f"| {method} | {nfe} | {seconds:.0f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(record: dict | None) -> str:
+    """Return the ratio and the two coverages of one method on one problem."""
+    if record is None:
+        return ""
+    if not record["finite"]:
+        return "not finite"
+    coverages = ", ".join(f"{100 * record[f'coverage_{level:g}']:.0f}" for level in LEVELS)
+    return f"{record['ratio']:.3g} ({coverages})"
+
+
+def evidences(records: list[dict]) -> str:
+    """Return how far log-evidences are from the exact ones, in their reported standard errors."""
+    lines = []
+    for record in records:
+        if "log_evidence" not in record:
+            continue
+        rows = zip(
+            record["log_evidence"],
+            record["log_evidence_error"],
+            record["log_evidence_exact"],
+            strict=True,
+        )
+        texts = [f"{got:.3f} ± {error:.3f} ({exact:.3f})" for got, error, exact in rows]
+        lines.append(f"{record['problem']}: " + "; ".join(texts))
+    return "\n".join(lines)
+
+
+def agreement(records: list[dict]) -> str:
+    """Return how the Stein discrepancy ranks the methods, beside the distance: Spearman's rho."""
+    from scipy.stats import spearmanr
+
+    lines = []
+    for name in dict.fromkeys(record["problem"] for record in records):
+        mine = [r for r in records if r["problem"] == name and r["finite"]]
+        rho = spearmanr([r["distance"] for r in mine], [r["ksd"] for r in mine]).statistic
+        lines.append(f"{name}: {rho:.2f}")
+    return "; ".join(lines)
+
+
+def save_picture(path: Path, records: list[dict]) -> None:
+    """Draw the ratios of every method, and how its 90 % intervals cover, one point a problem."""
+    import matplotlib.pyplot as plt
+
+    methods = [m for m in METHODS if any(r["method"] == m for r in records)]
+    names = list(dict.fromkeys(record["problem"] for record in records))
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(11, 0.42 * len(methods) + 1.6), sharey=True, layout="constrained"
+    )
+    for number, name in enumerate(names):
+        mine = [r for r in records if r["problem"] == name and r["finite"]]
+        places = [methods.index(r["method"]) + 0.06 * (number - len(names) / 2) for r in mine]
+        left.plot([r["ratio"] for r in mine], places, "o", ms=5, label=name)
+        right.plot([100 * r["coverage_0.9"] for r in mine], places, "o", ms=5)
+    left.axvline(1, color="0.6", lw=1)
+    right.axvline(90, color="0.6", lw=1)
+    left.set(xscale="log", xlabel="sliced Wasserstein distance to the posterior, over its floor")
+    right.set(xlabel="posterior inside of 90 % intervals, %", xlim=(-2, 102))
+    left.set_yticks(range(len(methods)), methods)
+    left.invert_yaxis()
+    figure.legend(
+        *left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8
+    )
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, help="other problems of the same kinds")
+    parser.add_argument("--measurements", type=int, default=4, help="of each problem")
+    parser.add_argument("--number", type=int, default=1000, help="samples for each measurement")
+    parser.add_argument("--problems", nargs="+", help="those whose names contain one of these")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="only these")
+    parser.add_argument("--out", help="where every number goes, as JSON")
+    parser.add_argument("--picture", help="where the picture goes, as PNG")
+    arguments = parser.parse_args()
+    set_up_jax()
+    chosen = problems() if arguments.seed is None else kept_aside(arguments.seed)
+    if arguments.problems:
+        chosen = {n: p for n, p in chosen.items() if any(w in n for w in arguments.problems)}
+        if not chosen:
+            parser.error(f"no problem has {' or '.join(arguments.problems)} in its name")
+    for name in [n for n in METHODS if arguments.methods and n not in arguments.methods]:
+        del METHODS[name]
+    records = run(chosen, arguments.measurements, arguments.number)
+    if arguments.out:
+        write_json(Path(arguments.out), records)
+    if arguments.picture:
+        save_picture(Path(arguments.picture), records)
+    print(f"\n{as_markdown(records)}\n\nLog-evidences (exact):\n{evidences(records)}")
+    print(f"\nSpearman's rho of Stein discrepancy and distance: {agreement(records)}")
+
+
+if __name__ == "__main__":
+    main()
