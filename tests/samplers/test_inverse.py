@@ -12,8 +12,9 @@ import pytest
 from samplers import DDIM, Ancestral, DPMpp2M, Langevin, draw_prior, grids, sample
 from samplers.inverse import DAPS, DPS, RePaint, Replacement, SplitGibbs
 from samplers.inverse.conditioning import conditional_draw
+from samplers.inverse.inner import inner_plan
 from samplers.inverse.langevin_draw import langevin_draw
-from sde_lib import VP, Estimate, Gaussian
+from sde_lib import VP, Estimate, Gaussian, Rectified
 from sde_lib.inverse import Mask, Measurement, PriorDenoiser, Projection
 
 SDE = VP()
@@ -212,6 +213,42 @@ def test_replacement_puts_the_measurement_with_the_noise_of_its_time_into_the_st
         denoise_last=False,
     ).x
     np.testing.assert_allclose(got[:, 1], float(plain[0, 1]), atol=1e-6)
+
+
+def test_a_repeated_step_of_repaint_has_the_law_of_step_way_back_and_step():
+    x, mask = np.array([0.3, 0.2, -0.5]), np.array([True, False, True])
+    prior = DDIM(eta=1.0)
+    got = one_step(RePaint(Replacement(Mask(mask), prior), 2), repeated(x))
+    (alpha, alpha_s), (sigma, sigma_s) = ALPHAS, ALPHAS * LEVELS
+    ratio = alpha / alpha_s
+    back = sigma**2 - ratio**2 * sigma_s**2  # variance of the noise of the way back
+    fresh = sigma_s**2 * back / sigma**2  # variance of the noise of a step
+    jacobian = alpha * COV @ np.linalg.inv(alpha**2 * COV + sigma**2 * np.eye(3))
+    moved = alpha_s * jacobian
+    moved += np.sqrt(sigma_s**2 - fresh) / sigma * (np.eye(3) - alpha * jacobian)
+    at_mean = alpha_s * MEAN  # where the state alpha MEAN moves to
+
+    def stepped(mean, cov):
+        mean, cov = at_mean + moved @ (mean - alpha * MEAN), moved @ cov @ moved.T
+        cov = cov + fresh * np.eye(3)
+        mean[mask] = alpha_s * Y
+        cov[mask] = cov[:, mask] = 0
+        cov[mask, mask] = sigma_s**2
+        return mean, cov
+
+    mean, cov = stepped(x, np.zeros((3, 3)))
+    assert_law(got, *stepped(ratio * mean, ratio**2 * cov + back * np.eye(3)))
+
+
+def test_inner_walks_end_at_a_tenth_of_their_start_if_that_is_less():
+    sde = Rectified()
+    ts = sde.time_of_level(jnp.array([2.0, 0.02, 0.01]))
+    plan, alpha_end = inner_plan(DDIM(), sde, ts, 4, 0.01)
+    last = np.array([0.01, 0.002])
+    np.testing.assert_allclose(alpha_end, 1 / (1 + last), rtol=1e-5)
+    levels = np.array([2.0, 0.02])[:, None] ** (1 - np.arange(4) / 4)
+    levels = levels * last[:, None] ** (np.arange(4) / 4)
+    np.testing.assert_allclose(plan.t, levels / (1 + levels), rtol=1e-4)
 
 
 def test_the_denoised_end_of_replacement_holds_no_noise_in_unknown_pixels():

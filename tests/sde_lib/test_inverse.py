@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 import sde_lib
-from sde_lib import VE, VP, Cosine, Estimate, Gaussian, check_denoise, count_evaluations
+from sde_lib import (
+    VE,
+    VP,
+    Cosine,
+    Estimate,
+    Gaussian,
+    Rectified,
+    check_denoise,
+    count_evaluations,
+)
 from sde_lib.inverse import (
     DDNM,
     JFPS,
@@ -161,6 +170,57 @@ def test_an_operator_that_is_not_linear_is_replaced_by_its_tangent():
         one = EXACT["JFPS"](denoise, sde, linear, STD)
         want = one(X[i : i + 1], t, Measurement(COND.y[i : i + 1]))
         np.testing.assert_allclose(got.x0[i : i + 1], want.x0, rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_in_parts_is_the_whole_batch_at_its_price():
+    x, times = jnp.concatenate([X, 1 - X]), jnp.linspace(0.2, 0.7, 6)
+    cond = Measurement(jnp.concatenate([COND.y, 1 - COND.y]))
+    estimates = []
+    for parts in (1, 3):
+        method = PiGDM(DATA.denoiser(VP()), VP(), OPERATOR, STD, parts=parts)
+        with count_evaluations() as tally:
+            estimates.append(jax.jit(lambda x, method=method: method(x, times, cond))(x))
+        assert tally.total == 2
+    assert_close(*estimates, 1e-5)
+
+
+def test_products_stop_at_the_tolerance_of_the_residual():
+    sde, t = VP(), 0.4
+    alpha, sigma = (float(v) for v in sde.marginal(jnp.asarray(t)))
+    denoise = DATA.denoiser(sde)
+    given_state = np.linalg.inv(np.linalg.inv(COV) + alpha**2 / sigma**2 * np.eye(4))
+    cov = STD**2 * np.eye(2) + MATRIX @ given_state @ MATRIX.T
+    first = Y[0] - MATRIX @ np.asarray(denoise(X, t).x0[0], np.float64)
+    second = first - first @ first / (first @ cov @ first) * cov @ first
+    ratio = np.linalg.norm(second) / np.linalg.norm(first)
+    assert 0.01 < ratio < 0.8  # its square is something else
+
+    @jax.jit
+    def estimate(tolerance):
+        method = MMPS(denoise, sde, OPERATOR, STD, iterations=2, tolerance=tolerance)
+        return method(X[:1], t, Measurement(COND.y[:1])).x0
+
+    # One step along the first residual; two are exact.
+    step = given_state @ MATRIX.T @ first * (first @ first) / (first @ cov @ first)
+    one = denoise(X, t).x0[0] + step
+    np.testing.assert_allclose(estimate(1.05 * ratio)[0], one, atol=2e-4)
+    two = exact(sde, t).x0[0]
+    np.testing.assert_allclose(estimate(0.95 * ratio)[0], two, atol=2e-4)
+    assert np.abs(one - two).max() > 0.01
+
+
+def test_large_data_may_have_large_noise():
+    # At a level of 1000, ten times the data.
+    data = Gaussian(100 * MEAN, 1e4 * COV)
+    sde, t = Rectified(), 0.999
+    cov = Covariance.of(1e4 * COV)
+    method = JFPS(data.denoiser(sde), sde, OPERATOR, 100 * STD, cov=cov)
+    got = method(1000 * X, t, Measurement(100 * COND.y)).x0
+    wanted = [
+        data.posterior(MATRIX, 100 * y, 1e4 * STD**2).data.denoiser(sde)(1000 * x[None], t).x0[0]
+        for x, y in zip(X, Y, strict=True)
+    ]
+    np.testing.assert_allclose(got, wanted, rtol=2e-3, atol=0.2)
 
 
 @pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
