@@ -16,7 +16,6 @@ from experiments.modes.sample import with_settings
 from experiments.run.loading import load
 from experiments.run.opening import FREE
 from experiments.run.restoration import Part
-from experiments.run.restoration_methods import METHODS
 
 # A method that compiles fast; the others are walked by one test.
 STEPS = {"steps": 2, "samples": 3, "method": "diffpir"}
@@ -30,14 +29,15 @@ def programs_that_compile_fast():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-def changed(loaded, label=-1, **inverse):
-    """Return a run with other settings of `config.inverse`."""
+def changed(loaded, label=-1, seed=0, **inverse):
+    """Return a run with other settings of `config.inverse`, another label and another seed."""
     config = loaded.config.copy_and_resolve_references().unlock()
     config.inverse.update(STEPS)
     for key, value in inverse.items():
         with config.inverse.ignore_type():
             config.inverse[key] = value
     config.sampling.label = label
+    config.sampling.seed = seed
     return with_settings(loaded, config.lock(), FREE)
 
 
@@ -71,8 +71,10 @@ def refused(*arguments):
     raise AssertionError("nothing is drawn")
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_restores_a_run_of_vectors(method, trained, in_process):
+# One of each kind: a posterior denoiser with a Jacobian and one without, samplers, particles. That
+# every method draws is in tests/experiments/run/test_restoration.py.
+@pytest.mark.parametrize("method", ["tmpd", "jfps", "daps", "repaint", "tds"])
+def test_every_kind_of_method_restores_a_run_of_vectors(method, trained, in_process):
     done = in_process(
         "--mode=restore",
         f"--workdir={trained}",
@@ -98,8 +100,8 @@ def test_every_method_restores_a_run_of_vectors(method, trained, in_process):
     assert "chi-square" in done.out and str(folder / "samples.npz") in done.out
 
 
-def test_examples_of_images_are_measured_restored_and_compared(image_run, tmp_path):
-    loaded = image_run((8, 8, 1), 17, data={"name": "Digits"})
+def test_examples_of_images_are_measured_restored_and_compared(image_prior, tmp_path):
+    loaded = image_prior((8, 8, 1), 17, data={"name": "Digits"})
     loaded.config.unlock().data = {"name": "Digits"}
     run = changed(loaded, operator={"name": "Pool", "factor": 2}, number=2, std=0.1)
     restore(run, tmp_path)
@@ -117,11 +119,11 @@ def test_examples_of_images_are_measured_restored_and_compared(image_run, tmp_pa
         assert picture.size[1] > 7 * 96
 
 
-def test_grey_levels_pass_through_the_codec_and_come_back(image_run, tmp_path):
+def test_grey_levels_pass_through_the_codec_and_come_back(image_prior, tmp_path):
     """A file of grey levels, and the picture of them, are the same model values: the usual mistake
     is to hand over 0..16, 0..255 or 0..1 where the model has -1..1.
     """
-    loaded = image_run((4, 4, 1), 17)
+    loaded = image_prior((4, 4, 1), 17)
     levels = np.arange(16).reshape(4, 4, 1)
     np.save(tmp_path / "levels.npy", levels)
     np.save(tmp_path / "plain.npy", levels[..., 0].astype(float))
@@ -140,8 +142,8 @@ def test_grey_levels_pass_through_the_codec_and_come_back(image_run, tmp_path):
     assert "truth" not in arrays
 
 
-def test_the_mean_and_the_spread_are_written_in_grey_levels(image_run, tmp_path):
-    loaded = image_run((4, 4, 1), 17)
+def test_the_mean_and_the_spread_are_written_in_grey_levels(image_prior, tmp_path):
+    loaded = image_prior((4, 4, 1), 17)
     np.save(tmp_path / "y.npy", np.full((2, 2), 8.0))
     run = changed(loaded, operator={"name": "Pool"}, observation=(str(tmp_path / "y.npy"),))
     restore(run, tmp_path)
@@ -155,8 +157,8 @@ def test_the_mean_and_the_spread_are_written_in_grey_levels(image_run, tmp_path)
     np.testing.assert_array_equal(arrays["x"][0], np.clip(np.rint(levels), 0, 16))
 
 
-def test_colour_images_are_read_in_the_shape_that_the_operator_gives(image_run, tmp_path):
-    loaded = image_run((4, 4, 3), 256)
+def test_colour_images_are_read_in_the_shape_that_the_operator_gives(image_prior, tmp_path):
+    loaded = image_prior((4, 4, 3), 256)
     rng = np.random.default_rng(0)
     colour = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
     Image.fromarray(colour).save(tmp_path / "colour.png")
@@ -173,8 +175,8 @@ def test_colour_images_are_read_in_the_shape_that_the_operator_gives(image_run, 
     np.testing.assert_allclose(job.task.y[0], (2.0 * kept + 1) / 256 - 1, atol=1e-6)
 
 
-def test_pixels_that_a_mask_leaves_out_are_ignored(image_run, tmp_path):
-    loaded = image_run((4, 4, 1), 17)
+def test_pixels_that_a_mask_leaves_out_are_ignored(image_prior, tmp_path):
+    loaded = image_prior((4, 4, 1), 17)
     mask = np.ones((4, 4))
     mask[1, 2] = 0
     np.save(tmp_path / "mask.npy", mask)
@@ -236,10 +238,17 @@ def test_a_job_goes_on_where_it_was_stopped_and_gives_way_to_another(trained, mo
     with monkeypatch.context() as patched:
         patched.setattr("experiments.modes.restore.draw_part", refused)
         restore(loaded, trained)  # nothing is left to draw
+    np.save(trained / "y.npy", np.full((2, 1), 0.3))
+    given = {"observation": (str(trained / "y.npy"),)}
+    run = load(trained)
     for other in (
-        changed(load(trained), split="train", number=3, std=0.07),
-        changed(load(trained), split="train", number=3, settings={"iterations": 3}),
-        changed(load(trained), split="train", number=2),
+        changed(run, split="train", number=2),
+        changed(run, **given),
+        changed(run, std=0.07, **given),
+        changed(run, settings={"iterations": 3}, **given),
+        changed(run, seed=1, **given),
+        changed(run, samples=4, **given),
+        changed(run, steps=3, **given),
     ):
         before = len(list(folder.parent.iterdir()))
         with monkeypatch.context() as patched:
@@ -305,18 +314,18 @@ def test_what_cannot_be_restored_is_one_clear_error(
         (np.full((5, 4), 100.0), r"shape \(5, 4\), expected \(4, 4, 1\) for one"),
     ],
 )
-def test_values_that_are_no_grey_levels_are_refused(values, message, image_run, tmp_path):
+def test_values_that_are_no_grey_levels_are_refused(values, message, image_prior, tmp_path):
     path = tmp_path / "y.npy"
     np.save(path, values)
-    run = changed(image_run(levels=256), operator={"name": "Blur"}, observation=(str(path),))
+    run = changed(image_prior(levels=256), operator={"name": "Blur"}, observation=(str(path),))
     with pytest.raises(RunError, match=message):
         make_job(run)
 
 
-def test_an_image_of_another_size_is_refused(image_run, tmp_path):
+def test_an_image_of_another_size_is_refused(image_prior, tmp_path):
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "large.png")
     (tmp_path / "torn.png").write_bytes(b"\x89PNG")
-    loaded = image_run()
+    loaded = image_prior()
     for name, message in (
         ("large.png", r"of shape \(8, 8, 1\), expected \(2, 2, 1\)"),
         ("torn.png", "cannot read"),
@@ -327,9 +336,9 @@ def test_an_image_of_another_size_is_refused(image_run, tmp_path):
             make_job(changed(loaded, operator={"name": "Pool"}, observation=files))
 
 
-def test_the_peak_of_images_is_the_lightest_grey_level(image_run):
+def test_the_peak_of_images_is_the_lightest_grey_level(image_prior):
     error = np.full((1, 4, 4, 1), 2 / 17)  # one grey level
-    assert psnr(image_run(levels=17), error) == pytest.approx(20 * np.log10(16))
+    assert psnr(image_prior(levels=17), error) == pytest.approx(20 * np.log10(16))
     assert GreyLevels(17).expected(np.array([16.0])) - GreyLevels(17).expected(
         np.array([0.0])
     ) == pytest.approx(2 - 2 / 17)
