@@ -55,6 +55,9 @@ from .fit import Fit as Fit
 from .fit import fit_grid as fit_grid
 from .fit import fit_solver as fit_solver
 
+# Samplers of inverse problems
+from . import inverse as inverse
+
 # Weighted particles that are resampled on the way
 from . import particles as particles
 

@@ -37,6 +37,9 @@ from .guidance import ProjectedGuidance as ProjectedGuidance
 from .guidance import StaticThreshold as StaticThreshold
 from .guidance import DynamicThreshold as DynamicThreshold
 
+# Inverse problems: operators, measurements, denoisers of posteriors
+from . import inverse as inverse
+
 # Training: losses, their weights and their times
 from .objectives import denoising_loss as denoising_loss
 from .objectives import sliced_loss as sliced_loss

@@ -11,7 +11,15 @@ import types
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PACKAGES = ("sde_lib", "samplers", "models", "experiments.data")
+PACKAGES = (
+    "sde_lib",
+    "sde_lib.inverse",
+    "samplers",
+    "samplers.inverse",
+    "samplers.particles",
+    "models",
+    "experiments.data",
+)
 EXPERIMENTS = {
     "experiments.run.loading": ("load", "Loaded"),
     "experiments.run.build": ("Run", "DataFacts", "build"),
@@ -25,6 +33,15 @@ EXPERIMENTS = {
         "nearest_neighbour_accuracy",
         "pooled_pixels",
     ),
+    "experiments.run.restoration": ("restore", "Restored"),
+    "experiments.measures.calibration": (
+        "coverage",
+        "interval_coverage",
+        "ranks",
+        "rank_histogram",
+    ),
+    "experiments.measures.two_samples": ("sliced_w2", "sliced_w2_over_floor", "c2st"),
+    "experiments.measures.stein": ("score_ksd",),
     "experiments.errors": ("RunError",),
 }
 
