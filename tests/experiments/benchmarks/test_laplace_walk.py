@@ -11,6 +11,7 @@ import pytest
 from experiments.benchmarks.laplace_gibbs import draw_variances, draw_walks
 from experiments.benchmarks.laplace_walk import NARROW, LaplaceWalk
 from sde_lib import EDM, VE, VP, Rectified, in_float64
+from tests.samplers.walks import each
 
 SCALE = 0.25
 # Noise-to-signal ratios under EDM's process, where alpha = 1: local nodes below 0.175.
@@ -49,83 +50,119 @@ def quadrature(x, ratio):
     return np.log(total), mean, np.einsum("ijk,ijka,ijkb->ab", mass, centred, centred) / total
 
 
-@pytest.mark.parametrize("ratio", RATIOS)
-def test_the_denoiser_and_its_jacobian_equal_quadrature(ratio):
+@pytest.fixture(scope="module", autouse=True)
+def programs_that_compile_fast():
+    """Everything here runs a few times, on a few walks."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def at_ratios():
+    """Return walks of three steps seen at each ratio, with what is known of them by one program."""
     data = LaplaceWalk(SCALE, 3)
     sde = EDM(t_min=0.0)
-    t = np.array(ratio / 80)
-    x = np.array([0.3, -0.1, 0.05]) + ratio * np.array([0.4, 1.0, -0.8])
-    log_prob, mean, cov = quadrature(x, ratio)
+    denoise = data.denoiser(sde)
+    x = np.array([0.3, -0.1, 0.05]) + np.outer(RATIOS, [0.4, 1.0, -0.8])
+
+    @jax.jit
+    def look(x, t):
+        def column(e):
+            along = jnp.broadcast_to(e, x.shape)
+            return jax.jvp(lambda x: denoise(x, t).x0, (x,), (along,))[1]
+
+        jacobian = jax.vmap(column, out_axes=-1)(jnp.eye(3))
+        return denoise(x, t), jacobian, data.marginal(sde, x, t)
+
     with jax.enable_x64(True):
-        denoise = data.denoiser(sde)
-        got = denoise(jnp.asarray(x)[None], t)
-        jacobian = jax.jacfwd(lambda v: denoise(v[None], t).x0[0])(jnp.asarray(x))
-        at = data.marginal(sde, jnp.asarray(x)[None], t)
+        return x, *look(x, np.array(RATIOS) / 80)
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_the_denoiser_and_its_jacobian_equal_quadrature(ratio, at_ratios):
+    x, got, jacobian, at = jax.tree.map(lambda a: np.asarray(a)[RATIOS.index(ratio)], at_ratios)
+    log_prob, mean, cov = quadrature(x, ratio)
     spread = np.sqrt(np.trace(cov))
-    np.testing.assert_allclose(got.x0[0], mean, atol=3e-4 * spread)
-    np.testing.assert_allclose(got.noise[0], (x - mean) / ratio, atol=3e-4 * spread / ratio)
+    np.testing.assert_allclose(got.x0, mean, atol=3e-4 * spread)
+    np.testing.assert_allclose(got.noise, (x - mean) / ratio, atol=3e-4 * spread / ratio)
     np.testing.assert_allclose(jacobian, cov / ratio**2, atol=1e-3 * np.trace(cov) / ratio**2)
-    np.testing.assert_allclose(at.log_prob[0], log_prob, atol=1e-3)
+    np.testing.assert_allclose(at.log_prob, log_prob, atol=1e-3)
     divergence = (np.trace(cov) / ratio**2 - 3) / ratio**2
-    np.testing.assert_allclose(at.divergence[0], divergence, atol=3e-3 * 3 / ratio**2)
+    np.testing.assert_allclose(at.divergence, divergence, atol=3e-3 * 3 / ratio**2)
 
 
 def test_the_score_is_the_slope_of_the_density():
     data = LaplaceWalk(SCALE, 16)
+
+    @jax.jit
+    def look(x, t):
+        alpha, sigma = VP().marginal(t)
+        log_prob, pull = jax.vjp(lambda x: data.log_prob(VP(), x, t), x)
+        # The density of x and that of x / alpha differ by d log alpha.
+        seen = data.log_prob(EDM(t_min=0.0), x / alpha, sigma / alpha / 80) - 16 * jnp.log(alpha)
+        return data.score(VP(), x, t), pull(jnp.ones_like(log_prob))[0], log_prob, seen
+
     with jax.enable_x64(True):
         for t in (1e-4, 1e-2, 0.1, 0.9):  # both kinds of nodes
-            alpha, sigma = in_float64(VP().marginal, t)
+            sigma = float(in_float64(VP().marginal, t)[1])
             x = VP().perturb(jax.random.key(0), data.sample(jax.random.key(1), 3), t)[0]
-            slope = jax.vmap(jax.grad(lambda v, t=t: data.log_prob(VP(), v[None], t)[0]))(x)
-            np.testing.assert_allclose(data.score(VP(), x, t), slope, atol=1e-9 / float(sigma))
-            # The density of x and that of x / alpha differ by d log alpha.
-            seen = data.log_prob(EDM(t_min=0.0), x / alpha, sigma / alpha / 80)
-            np.testing.assert_allclose(
-                data.log_prob(VP(), x, t), seen - 16 * np.log(alpha), atol=1e-7
-            )
+            score, slope, log_prob, seen = look(jnp.asarray(x, float), t)
+            np.testing.assert_allclose(score, slope, atol=1e-9 / sigma)
+            np.testing.assert_allclose(log_prob, seen, atol=1e-7)
 
 
 def test_both_kinds_of_nodes_agree_where_they_meet():
     data = LaplaceWalk(SCALE, 16)
     x = np.asarray(data.sample(jax.random.key(0), 50), np.float64)
     x = x + NARROW * SCALE * np.random.default_rng(0).standard_normal(x.shape)
+    ratios = NARROW * SCALE * np.repeat([1 - 1e-9, 1 + 1e-9], 50)
+
+    @jax.jit
+    def look(x, t):
+        at = data.marginal(EDM(t_min=0.0), x, t)
+        return at.x0, at.log_prob
+
     with jax.enable_x64(True):
-        below, above = (
-            data.marginal(EDM(t_min=0.0), jnp.asarray(x), NARROW * SCALE / 80 * factor)
-            for factor in (1 - 1e-9, 1 + 1e-9)
-        )
-    np.testing.assert_allclose(below.x0, above.x0, atol=5e-4 * SCALE)
-    np.testing.assert_allclose(below.log_prob, above.log_prob, atol=2e-3)
+        x0, log_prob = (np.split(a, 2) for a in look(np.concatenate([x, x]), ratios / 80))
+    np.testing.assert_allclose(*x0, atol=5e-4 * SCALE)
+    np.testing.assert_allclose(*log_prob, atol=2e-3)
+    assert np.all(x0[0] != x0[1])  # they are not of one kind
 
 
 def test_without_noise_it_is_the_density_of_the_data():
     data = LaplaceWalk(SCALE, 4)
     x = np.array([[0.3, 0.1, 0.2, -0.5]])
     steps = np.array([0.3, -0.2, 0.1, -0.7])
-    at = data.marginal(VP(), jnp.asarray(x, jnp.float32), 0.0)
+
+    @jax.jit
+    def look(x):
+        return data.marginal(VP(), x, 0.0), data.denoiser(VP())(x, 0.0).x0
+
+    at, x0 = look(jnp.asarray(x, jnp.float32))
     expected = -np.sum(np.abs(steps)) / SCALE - 4 * np.log(2 * SCALE)
     np.testing.assert_allclose(at.log_prob, [expected], rtol=1e-5)
     np.testing.assert_allclose(at.score, [[-2 / SCALE, 2 / SCALE, -2 / SCALE, 1 / SCALE]])
-    np.testing.assert_allclose(data.denoiser(VP())(jnp.asarray(x, jnp.float32), 0.0).x0, x)
+    np.testing.assert_allclose(x0, x)
 
 
-@pytest.mark.parametrize("process", [VP, EDM, Rectified], ids=lambda c: c.__name__)
+@pytest.mark.parametrize(
+    "process", each([VP(), EDM(), Rectified()]), ids=["VP", "EDM", "Rectified"]
+)
 def test_it_is_finite_in_float32_wherever_a_walk_may_come(process):
-    sde = process()
     data = LaplaceWalk(SCALE, 16)
-    denoise = data.denoiser(sde)
+    denoise = data.denoiser(process)
     t = jnp.array([0.0, 1e-5, 1e-3, 0.02, 0.1, 0.5, 1.0])
     clean = data.sample(jax.random.key(0), 7)
-    noised = sde.perturb(jax.random.key(1), clean, t)[0]
+    noised = process.perturb(jax.random.key(1), clean, t)[0]
+    far = jnp.full((7, 16), 5.0).at[:, ::2].set(-5.0)  # every step is one of 40 b
+    got = None
+    for x, has_gradient in ((10 * far, False), (far, True), (noised, True)):
+        got, pulled = jax.vjp(lambda x: denoise(x, t), x)
+        assert np.all(np.isfinite(got)) and got.x0.dtype == np.float32
+        assert not has_gradient or np.all(np.isfinite(pulled(got)[0]))
     with jax.enable_x64(True):
         exact = denoise(noised.astype(jnp.float64), t.astype(jnp.float64))
-    far = jnp.full((7, 16), 5.0).at[:, ::2].set(-5.0)  # every step is one of 40 b
-    assert np.all(np.isfinite(denoise(10 * far, t)))
-    for x in (noised, far):
-        estimate, pulled = jax.vjp(lambda x: denoise(x, t), x)
-        assert np.all(np.isfinite(estimate)) and np.all(np.isfinite(pulled(estimate)[0]))
-        assert estimate.x0.dtype == np.float32
-    got = denoise(noised, t)
     np.testing.assert_allclose(got.x0, exact.x0, atol=1e-4)
     np.testing.assert_allclose(got.noise[1:], exact.noise[1:], atol=2e-3)
 
@@ -180,7 +217,7 @@ def test_gibbs_and_the_denoiser_agree_on_sixteen_steps():
         alpha, sigma = (float(value) for value in in_float64(VP().marginal, t))
         seen = alpha * clean + sigma * rng.standard_normal(clean.shape)
         got = data.denoiser(VP())(jnp.asarray(seen, jnp.float32), t).x0[0]
-        walks = draw_walks(rng, SCALE, alpha * np.eye(16), seen[0], sigma, 4000, sweeps=60)
+        walks = draw_walks(rng, SCALE, alpha * np.eye(16), seen[0], sigma, 4000, sweeps=30)
         error = walks.std(0) / np.sqrt(len(walks))
         assert np.all(np.abs(got - walks.mean(0)) < 5 * error)
 
