@@ -127,12 +127,13 @@ def twisted(
     sd = data_sd(denoise)
     twist = make_twist(operator, y, std, shape, sd**2 if cov is None else cov)
     grid = check_grid(sde, ts)
+    start_level = _start_level(sde, grid, sd)
     plan = check_plan(_CHAIN, sde, in_float64(_plan, sde, grid))
     plan = jax.tree.map(lambda c: jnp.asarray(c, jnp.float32), plan)
     number = islands * particles
     x = draw_prior(key, sde, (number, *shape))
-    start_level = jnp.asarray(_start_level(sde, grid, sd), x.dtype)
     repeated = jax.tree.map(lambda c: jnp.broadcast_to(c, (number, *jnp.shape(c))), cond)
+    start_level = jnp.asarray(start_level, x.dtype)
     return _walk(key, Counted(denoise), twist, plan, start_level, x, repeated, islands, threshold)
 
 
