@@ -32,8 +32,18 @@ ONE = Guided(LABELS, jnp.ones(3))
 GUIDED = ClassifierFree(DENOISE, 3.0)
 
 
+@pytest.fixture(autouse=True)
+def programs_that_compile_fast():
+    """Every program here runs once or twice, on next to nothing."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_walk_takes_guidance_and_counts_both_evaluations(name):
+    if name == "reverse_sde":  # at tolerances of 0.1 its steps depend on rounding
+        jax.config.update("jax_disable_most_optimizations", False)
     plain = call(name, DENOISE, X, cond=LABELS)
     guided = call(name, GUIDED, X, cond=ONE)
     np.testing.assert_allclose(state(guided), state(plain), rtol=2e-3, atol=2e-3)
@@ -41,9 +51,9 @@ def test_every_walk_takes_guidance_and_counts_both_evaluations(name):
         assert int(guided.nfe) == 2 * int(plain.nfe) > 0
 
 
-def test_every_sampler_takes_guidance_and_counts_both_evaluations(usual):
-    plain = call("sample", DENOISE, X, sampler=usual, cond=LABELS)
-    guided = call("sample", GUIDED, X, sampler=usual, cond=ONE)
+def test_every_kind_of_sampler_takes_guidance_and_counts_both_evaluations(example):
+    plain = call("sample", DENOISE, X, sampler=example, cond=LABELS)
+    guided = call("sample", GUIDED, X, sampler=example, cond=ONE)
     np.testing.assert_allclose(guided.x, plain.x, rtol=1e-3, atol=1e-3)
     assert int(guided.nfe) == 2 * int(plain.nfe) > 0
 
@@ -52,7 +62,7 @@ def test_each_sample_is_steered_by_its_own_scale():
     scales = jnp.array([0.0, 1.0, 4.0])
     together = call("sample", GUIDED, X, cond=Guided(LABELS, scales)).x
     alone = [
-        call("sample", ClassifierFree(DENOISE, float(w)), X, cond=LABELS).x[i]
+        call("sample", ClassifierFree(DENOISE, w), X, cond=LABELS).x[i]
         for i, w in enumerate(scales)
     ]
     np.testing.assert_allclose(together, jnp.stack(alone), atol=1e-5)
@@ -66,8 +76,10 @@ def test_a_scale_can_be_learned_through_a_walk():
     def end(scale):
         return jnp.sum(call("sample", Autoguidance(DENOISE, weaker, scale), X, cond=LABELS).x)
 
-    slope = jax.grad(end)(2.0)
-    np.testing.assert_allclose(slope, (end(2.02) - end(1.98)) / 0.04, rtol=0.02)
+    (low, slope), (high, next_slope) = (
+        jax.value_and_grad(end)(jnp.asarray(w)) for w in (1.98, 2.02)
+    )
+    np.testing.assert_allclose((slope + next_slope) / 2, (high - low) / 0.04, rtol=0.02)
 
 
 def test_grids_and_solvers_are_fitted_to_guidance():
