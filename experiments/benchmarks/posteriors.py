@@ -100,7 +100,7 @@ def by_denoiser(cls: type, steps: int = 100, **settings: Any) -> Callable[[Task]
     """Return the method that walks with a denoiser of the posterior."""
 
     def draw(task: Task) -> Drawn:
-        more = {"cov": Covariance.of(task.cov)} if cls is JFPS else {}
+        more: dict[str, Any] = {"cov": Covariance.of(task.cov)} if cls is JFPS else {}
         denoise = task.problem.data.denoiser(SDE)
         method = cls(denoise, SDE, task.operator, task.problem.noise_std, **settings, **more)
         return walked(task, SASolver(), method, steps)
@@ -273,8 +273,8 @@ def judge(task: Task, known: Reference, name: str) -> dict | None:
     for level in LEVELS:
         record[f"coverage_{level:g}"] = covered(drawn.x, known.exact, level)
     if drawn.log_evidence is not None and known.log_evidence is not None:
-        record["log_evidence"] = drawn.log_evidence.tolist()
-        record["log_evidence_error"] = drawn.log_evidence_error.tolist()
+        record["log_evidence"] = np.asarray(drawn.log_evidence).tolist()
+        record["log_evidence_error"] = np.asarray(drawn.log_evidence_error).tolist()
         record["log_evidence_exact"] = known.log_evidence.tolist()
     return record
 

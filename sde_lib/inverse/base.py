@@ -57,11 +57,12 @@ class Problem(NamedTuple):
                 cannot be reached, and going on would divide 0 by 0.
         """
         least = 10 * jnp.finfo(self.residual.dtype).eps
+        relative: Any = jnp.maximum(tolerance, least)  # an array, which `cg` does not say it takes
 
         def product(v: Array) -> Array:
             return self.variance * v + self.forward(covariance(self.adjoint(v)))
 
-        return cg(product, self.residual, tol=jnp.maximum(tolerance, least), maxiter=iterations)[0]
+        return cg(product, self.residual, tol=relative, maxiter=iterations)[0]
 
 
 class PosteriorDenoiser(eqx.Module):

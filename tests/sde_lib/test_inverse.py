@@ -209,18 +209,33 @@ def test_products_stop_at_the_tolerance_of_the_residual():
     assert np.abs(one - two).max() > 0.01
 
 
-def test_large_data_may_have_large_noise():
-    # At a level of 1000, ten times the data.
-    data = Gaussian(100 * MEAN, 1e4 * COV)
-    sde, t = Rectified(), 0.999
-    cov = Covariance.of(1e4 * COV)
-    method = JFPS(data.denoiser(sde), sde, OPERATOR, 100 * STD, cov=cov)
-    got = method(1000 * X, t, Measurement(100 * COND.y)).x0
-    wanted = [
-        data.posterior(MATRIX, 100 * y, 1e4 * STD**2).data.denoiser(sde)(1000 * x[None], t).x0[0]
-        for x, y in zip(X, Y, strict=True)
-    ]
-    np.testing.assert_allclose(got, wanted, rtol=2e-3, atol=0.2)
+@pytest.mark.parametrize("t", [0.999, 1.0])
+def test_large_data_may_have_large_noise(t):
+    # At a level of a tenth of the data, and where no signal is left.
+    scale = 1e4
+    data = Gaussian(scale * MEAN, scale**2 * COV)
+    sde = Rectified()
+    cov = Covariance.of(scale**2 * COV)
+    method = JFPS(data.denoiser(sde), sde, OPERATOR, scale * STD, cov=cov)
+    got = method(10 * X, t, Measurement(scale * COND.y)).x0 / scale
+    wanted = []
+    for x, y in zip(10 * X, scale * Y, strict=True):
+        posterior = data.posterior(MATRIX, y, (scale * STD) ** 2).data
+        wanted.append(posterior.denoiser(sde)(x[None], t).x0[0] / scale)
+    np.testing.assert_allclose(got, wanted, rtol=2e-3, atol=2e-3)
+
+
+def test_row_sums_below_zero_add_no_variance():
+    cov = np.array([[1.0, -1.9], [-1.9, 4.0]])
+    data, sde, t = Gaussian(np.zeros(2), cov), VP(), 0.6
+    level = float(sde.noise_level(jnp.asarray(t)))
+    given_state = np.linalg.inv(np.linalg.inv(cov) + np.eye(2) / level**2)
+    sums = given_state.sum(1)
+    assert sums[0] < -0.2 and sums[1] > 0.2
+    x0 = np.asarray(data.denoiser(sde)(X[:, :2], t).x0, np.float64)
+    want = x0 + (Y - x0) / (STD**2 + np.maximum(sums, 0)) @ given_state
+    method = TMPD(data.denoiser(sde), sde, Mask(np.ones(2)), STD)
+    np.testing.assert_allclose(method(X[:, :2], t, COND).x0, want, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
