@@ -28,8 +28,8 @@ def batches(
 ) -> grain.DatasetIterator:
     """Iterate over the batches of a split.
 
-    A batch is ``{"x": float32 (B, *shape) in model range, "label": int32 (B,)}``, with the conditions
-    as "cond", float32 (B, *cond_shape), where the data set has any.
+    A batch is ``{"x": float32 (B, *shape) in model range, "label": int32 (B,)}``, with the
+    conditions as "cond", ``float32 (B, *cond_shape)``, where the data set has any.
 
     Args:
       dataset: the data set.

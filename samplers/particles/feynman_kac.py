@@ -4,12 +4,11 @@ A guided score is not the score of any noised law, so plain guidance at scale b 
 :math:`q_u^{1-b} q_c^b`. Walks along the reverse SDE of the guided score do, if each is weighted
 (Skreta et al. 2025, arXiv:2503.02819). In the symbols of `weighted_walk.py`:
 
-==================== ========================= ============= ======================
-law                  D                         kappa         R
-==================== ========================= ============= ======================
-q_u^(1-b) q_c^b      D_u + b (D_c - D_u)       (1+eta)/2     b (b-1) |e_c - e_u|^2
-q^b                  that of q                 b (1+eta)/2   b (b-1) |e|^2
-==================== ========================= ============= ======================
+:math:`q_u^{1-b} q_c^b`
+    :math:`D = D_u + b (D_c - D_u)`, :math:`\kappa = (1 + \eta) / 2`,
+    :math:`R = b (b-1) |e_c - e_u|^2`
+:math:`q^b`
+    D that of q, :math:`\kappa = b (1 + \eta) / 2`, :math:`R = b (b-1) |e|^2`
 
 with the noise estimates e. It follows from the Fokker-Planck equations of the densities: with
 scores s and :math:`g^2 d\tau = 2 \sigma^2 d\ell` on the way back, the first law's log-density grows
