@@ -287,8 +287,9 @@ def run(chosen: dict[str, PosteriorProblem], measurements: int, number: int) -> 
         task = Task(problem=problem, y=y, number=number)
         known = reference(task)
         records = [judge(task, known, name) for name in METHODS]
-        print(f"  {problem.name} done", flush=True)
-        return [record for record in records if record is not None]
+        kept = [record for record in records if record is not None]
+        print(f"  {problem.name} done\n{as_markdown(kept)}", flush=True)
+        return kept
 
     with ThreadPoolExecutor(2) as pool:
         return [record for records in pool.map(on_problem, chosen.values()) for record in records]
