@@ -41,6 +41,13 @@ WRONG = [
     (models.NCSN, IMAGE, {"ch_mult": (1, 0, 2, 2)}),
     (models.NCSN, IMAGE, {"dilations": (1, 0, 2, 4)}),
     (models.NCSN, IMAGE, {"sigmas": (1.0, 0.1, 1)}),
+    (models.ImageClassifier, IMAGE, {"num_classes": 1}),
+    (models.ImageClassifier, IMAGE, {"num_classes": 3, "nf": 0}),
+    (models.ImageClassifier, IMAGE, {"num_classes": 3, "num_res_blocks": 0}),
+    (models.ImageClassifier, IMAGE, {"num_classes": 3, "dropout": -0.1}),
+    (models.VectorClassifier, (2,), {"num_classes": 1}),
+    (models.VectorClassifier, (2,), {"num_classes": 3, "width": 0}),
+    (models.VectorClassifier, (2,), {"num_classes": 3, "depth": -1}),
 ]
 
 

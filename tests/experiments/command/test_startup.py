@@ -64,7 +64,7 @@ def test_help_names_every_mode_and_configuration_and_settings_that_exist():
             assert len(first.split()) > 4
             assert "ariant" not in file.read_text() or "ariant" in next(lines), file
     missing = object()
-    named_by_objects = {"data.path", "net.name"}
+    named_by_objects = {"data.path", "net.name", "guidance.name"}
     for path in SETTINGS.keys() - named_by_objects:
         assert value_at(base_config(), path, missing) is not missing, path
 
