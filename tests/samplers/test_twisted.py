@@ -149,7 +149,7 @@ def test_a_short_walk_does_not_degenerate_at_its_end_and_states_its_error():
     assert float(jnp.mean(got.ess[-1])) > 0.3
     spread = np.std([run.log_evidence for run in runs])
     error = np.mean([run.log_evidence_error for run in runs])
-    np.testing.assert_allclose(spread, error, rtol=0.65)
+    np.testing.assert_allclose(error, spread, rtol=0.65)
 
 
 def test_a_constant_of_the_operator_and_conditions_reach_their_places():
