@@ -26,6 +26,7 @@ PLAN: dict[str, tuple[str, int]] = {
         "throughput --network=DiT-B/2-fused --mode=bfloat16 --batch=512 --profile",
         120,
     ),
+    "restoration": ("restoration --network=DDPM++ --mode=bfloat16 --batch=64", 240),
     "dit-torch": ("beside --network=DiT-B/2 --mode=bfloat16 --batch=512", 120),
     "rewritings": ("rewritings", 170),
     "ncsnpp": ("throughput --network=NCSN++ --mode=bfloat16 --batch=512", 180),
