@@ -3,18 +3,27 @@
 Four CPU devices are forced, so that sharding is tested on any machine (unsharded work runs on the first).
 x64 is off, as for users; oracles switch it on where they need it.
 Every shape in a signature (`Float[Array, "batch *dims"]`) of `sde_lib` and `samplers` is checked while the tests run.
+Most of a test's time is compiling: XLA's CPU backend is asked for little optimisation, which halves it.
 """
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # subprocesses inherit both
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # subprocesses inherit these
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    if version("jaxlib").startswith("0.10.")  # a later one ends at a flag that it no longer has
+    else "--xla_backend_optimization_level=0",
+)
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault(
     "TF_CPP_MIN_LOG_LEVEL", "3"
 )  # as experiments/__init__.py: JAX, once imported, would hand down its own level
 
 import jax
+import pytest
 from beartype import BeartypeConf, FrozenDict, beartype
 from jaxtyping import install_import_hook
 
@@ -45,6 +54,26 @@ keep_compilations(
     / "score-sde-toolkit"
     / f"jax-{jax.__version__}"
 )
+
+
+MOST_MAPS = 15_000  # of the 65,530 that Linux grants a process, which ends in a segmentation fault
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_make_room():
+    """Forget what was compiled once it fills the memory map of the process: a program takes several entries of it."""
+    yield
+    if _memory_maps() > MOST_MAPS:
+        jax.clear_caches()
+
+
+def _memory_maps() -> int:
+    """Return the number of entries in this process's memory map, 0 where the system does not tell."""
+    try:
+        with open("/proc/self/maps") as maps:
+            return sum(1 for _ in maps)
+    except OSError:
+        return 0
 
 
 LONGEST = ("test_notebooks.py", "test_end_to_end.py", "test_unet.py", "test_command.py")

@@ -2,7 +2,6 @@
 
 import inspect
 
-import jax
 import pytest
 
 import samplers
@@ -113,13 +112,6 @@ def by_norms(sampler) -> bool:
 
 
 WALKS = [s for s in SAMPLERS if not corrects_only(s)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_programs_last_a_file():
-    """Every sampler with every SDE makes gigabytes of them."""
-    yield
-    jax.clear_caches()
 
 
 @pytest.fixture(params=SDES, ids=lambda s: type(s).__name__)
