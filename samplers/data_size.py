@@ -51,7 +51,7 @@ def start_time(sde: SDE, sd: Any) -> float:
     if isinstance(alpha, Tracer) or isinstance(sd, Tracer) or np.all(alpha > 1e-3):
         return 1.0
     level = START_LEVEL * max(float(sd), 1.0)
-    return float(in_float64(lambda sde, level: sde.time_of_level(level), sde, level))
+    return float(in_float64(time_of_level, sde, level))
 
 
 def end_time(sde: SDE, sd: Any) -> Any:
@@ -59,9 +59,15 @@ def end_time(sde: SDE, sd: Any) -> Any:
 
     It is 1e-3, or earlier if noise is felt there, but not before t_min.
     """
-
-    def time(sde, level):
-        return jnp.maximum(jnp.minimum(sde.time_of_level(level), LATEST_END), sde.t_min)
-
-    end = in_float64(time, sde, END_LEVEL * (sd if isinstance(sd, Tracer) else float(sd)))
+    end = in_float64(_end_of_level, sde, END_LEVEL * (sd if isinstance(sd, Tracer) else float(sd)))
     return end if isinstance(end, Tracer) else float(end)
+
+
+def time_of_level(sde: SDE, level: Any) -> Any:
+    """Return the time at which the noise level sigma / alpha is `level`."""
+    return sde.time_of_level(level)
+
+
+def _end_of_level(sde: SDE, level: Any) -> Any:
+    """Return the time of a noise level, kept between t_min and the latest end."""
+    return jnp.maximum(jnp.minimum(sde.time_of_level(level), LATEST_END), sde.t_min)

@@ -209,13 +209,7 @@ def _times(
         unwarp: its inverse.
         sd: standard deviation of the data.
     """
-
-    def half_log_snr(sde, start, end, sd):
-        ts = jnp.stack([jnp.asarray(start), jnp.asarray(end)])
-        signal = signal_and_noise(sde, ts)[0] > 0  # not where it is rounding alone
-        return jnp.where(signal, 0.5 * sde.log_snr(ts), -jnp.inf) + jnp.log(sd)
-
-    ends = in_float64(half_log_snr, sde, start, end, sd)
+    ends = in_float64(_half_log_snr, sde, start, end, sd)
     xp = jnp if isinstance(ends, Tracer) else np
     with np.errstate(all="ignore"):
         first, last = warp(ends, xp)
@@ -228,8 +222,20 @@ def _times(
         )
     with np.errstate(all="ignore"):
         lam = unwarp(first + fractions * (last - first), xp)
-    ts = in_float64(lambda sde, lam, sd: sde.time(2 * (lam - jnp.log(sd))), sde, lam, sd)
+    ts = in_float64(_times_of, sde, lam, sd)
     return _pinned(ts, start, end)
+
+
+def _half_log_snr(sde: SDE, start: Any, end: Any, sd: ArrayLike) -> Any:
+    """Return the half log-SNR (2,) of the data at both ends."""
+    ts = jnp.stack([jnp.asarray(start), jnp.asarray(end)])
+    signal = signal_and_noise(sde, ts)[0] > 0  # not where it is rounding alone
+    return jnp.where(signal, 0.5 * sde.log_snr(ts), -jnp.inf) + jnp.log(sd)
+
+
+def _times_of(sde: SDE, lam: Any, sd: ArrayLike) -> Any:
+    """Return the times of values of the half log-SNR of the data."""
+    return sde.time(2 * (lam - jnp.log(sd)))
 
 
 def _same(value: Any, xp: ModuleType) -> Any:

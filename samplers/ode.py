@@ -27,6 +27,7 @@ from sde_lib import SDE, Denoise, in_float64
 from .checks import check_batch, check_problem, check_span, check_tolerance
 from .counted import Counted, evaluations
 from .data_size import data_sd, end_time
+from .signal import signal_and_noise
 from .walk import Samples
 
 
@@ -109,7 +110,7 @@ def check_noisy(sde: SDE) -> None:
 
     Log-densities, and the flow towards them, are singular there.
     """
-    sigma = in_float64(lambda sde: sde.marginal(jnp.asarray(sde.t_min))[1], sde)
+    _, sigma = in_float64(signal_and_noise, sde, sde.t_min)
     if not isinstance(sigma, Tracer) and not sigma > 0:
         raise ValueError(
             f"sigma is 0 at t_min = {sde.t_min}, where a likelihood is singular; "

@@ -104,7 +104,7 @@ def sample_parallel(
             "choose a multiple"
         )
     plan = check_plan(sampler, sde, in_float64(sampler.plan, sde, grid))
-    scale = in_float64(lambda sde, ts: jnp.hypot(*sde.marginal(ts)), sde, grid)
+    scale = in_float64(_scale, sde, grid)
     plan, scale = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), (plan, scale))
     samples = _iterate(
         key,
@@ -120,6 +120,11 @@ def sample_parallel(
         mesh,
     )
     return samples._replace(x=samples.x.astype(dtype))
+
+
+def _scale(sde: SDE, ts: Array) -> Array:
+    """Return the size of a state of unit data, elementwise."""
+    return jnp.hypot(*sde.marginal(ts))
 
 
 @eqx.filter_jit

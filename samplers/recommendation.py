@@ -10,7 +10,7 @@ from sde_lib import SDE, in_float64
 
 from . import grids
 from .base import Sampler
-from .data_size import data_sd
+from .data_size import data_sd, time_of_level
 from .deis import DEIS
 from .dpm import DPMpp2MSDE, DPMpp3MSDE
 from .sa import SASolver
@@ -168,7 +168,7 @@ def recommended(
 def _concrete_sd(denoise: Any, sd: ArrayLike | None) -> float:
     """Return the size of the data as a number, also inside of `jax.jit`."""
     if sd is None and denoise is not None:
-        sd = in_float64(lambda denoise: data_sd(denoise), denoise)
+        sd = in_float64(data_sd, denoise)
     concrete = data_sd(None, sd)
     if isinstance(concrete, Tracer):
         raise ValueError(
@@ -183,5 +183,5 @@ def _end(sde: SDE, level: float) -> float:
 
     It is t_min where the process does not get there.
     """
-    time = float(in_float64(lambda sde: sde.time_of_level(level), sde))
+    time = float(in_float64(time_of_level, sde, level))
     return min(max(float(sde.t_min), time), 0.5)

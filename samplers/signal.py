@@ -13,5 +13,5 @@ def signal_and_noise(sde: SDE, ts: Array) -> tuple[Array, Array]:
     Rounding leaves cos(pi / 2) = 6e-17, for example. A coefficient divided by 0 is infinite and is
     refused; divided by the rounding it would be 1e16 and the walk silent nonsense.
     """
-    alpha, sigma = sde.marginal(ts)
+    alpha, sigma = sde.marginal(jnp.asarray(ts))
     return jnp.where(alpha > NO_SIGNAL, alpha, 0.0), sigma

@@ -20,6 +20,7 @@ from sde_lib import SDE, Denoise, count_evaluations, in_float64
 from .base import Sampler, fold, sample_keys
 from .checks import check_batch, check_count, check_key, check_problem
 from .counted import Counted
+from .signal import signal_and_noise
 
 _CHUNKS = 50  # between which the progress of a walk is reported
 _ROUNDING = 1e-6  # by which a grid may miss its ends, as it may have been rounded to float32
@@ -169,7 +170,7 @@ def check_plan(sampler: Sampler, sde: SDE, plan: Any) -> Any:
 
 def _is_clean(sde: SDE, grid: Any) -> bool:
     """Tell whether the grid is known to end where sigma is 0."""
-    sigma = in_float64(lambda sde, t: sde.marginal(t)[1], sde, grid[-1])
+    _, sigma = in_float64(signal_and_noise, sde, grid[-1])
     return not isinstance(sigma, Tracer) and not np.any(sigma)
 
 

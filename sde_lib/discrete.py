@@ -78,7 +78,7 @@ class Discrete(SDE):
 
     def schedule(self) -> Schedule:
         """Return the noise levels and the transitions between them, in float64 where possible."""
-        return in_float64(lambda sde: _schedule(*sde.discrete_schedule(self.n)), self.sde)
+        return in_float64(_schedule, self.sde, self.n)
 
     def _place(self, t: Array) -> Place:
         """Return where the times `t` lie in the schedule."""
@@ -128,8 +128,9 @@ class Discrete(SDE):
         return self.sde.prior_std()
 
 
-def _schedule(log_alpha: Array, sigma: Array) -> Schedule:
-    """Return the schedule of levels 0 .. n from the levels 1 .. n."""
+def _schedule(sde: SDE, n: int) -> Schedule:
+    """Return the schedule of levels 0 .. n, of which the process gives 1 .. n."""
+    log_alpha, sigma = sde.discrete_schedule(n)
     log_alpha, variance = jnp.append(0.0, log_alpha), jnp.append(0.0, sigma) ** 2
     return Schedule(
         log_alpha=log_alpha,

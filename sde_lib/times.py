@@ -89,7 +89,7 @@ class LogUniform(TimeDistribution):
         Raises:
             ValueError: the log-SNR is infinite at an end.
         """
-        ends = in_float64(lambda sde: sde.log_snr(jnp.asarray([sde.t_min, 1.0])), sde)
+        ends = in_float64(_log_snr_at_ends, sde)
         clean = ends[0]
         noisy = jnp.maximum(ends[1], self.log_snr_min)
         if known(ends, self.log_snr_min) and self.log_snr_min >= ends[0]:
@@ -134,7 +134,7 @@ class LogNormal(TimeDistribution):
         """
         if not known(self, sde):
             return
-        low, high = -0.5 * in_float64(lambda sde: sde.log_snr(jnp.asarray([sde.t_min, 1.0])), sde)
+        low, high = -0.5 * in_float64(_log_snr_at_ends, sde)
         below_low, below_high = (_normal_cdf((v - self.mean) / self.std) for v in (low, high))
         within = below_high - below_low
         if not within > SMALLEST_MASS:
@@ -266,6 +266,11 @@ def _inside(part: Array, fraction: Array, parts: int) -> Array:
     end = jnp.asarray((part + 1) / parts, fraction.dtype)
     below = 1 - 2 * jnp.finfo(fraction.dtype).eps  # the end itself may have been rounded up
     return jnp.minimum((part + fraction) / parts, end * below)
+
+
+def _log_snr_at_ends(sde: SDE) -> Array:
+    """Return the log-SNR (2,) at t_min and at 1."""
+    return sde.log_snr(jnp.asarray([sde.t_min, 1.0]))
 
 
 def _normal_cdf(value: float) -> float:

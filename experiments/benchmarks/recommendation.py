@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from samplers import (
@@ -161,7 +160,7 @@ def cases_of(seed: int, count: int) -> list[Case]:
             size = SIZES[(number + place) % len(SIZES)]
             mixture = unit.scaled(size)
             alpha, sigma = (float(a) for a in in_float64(sde.marginal, np.asarray(1.0)))
-            x = float(in_float64(lambda sde: jnp.asarray(sde.prior_std()), sde)) * noise
+            x = float(sde.prior_std()) * noise
             cases.append(
                 Case(
                     title=title,

@@ -1,8 +1,8 @@
 r"""TDS, the twisted diffusion sampler (Wu et al. 2023, arXiv:2306.17775): exact in the limit of
 many particles and small steps.
 
-Particles walk down the ancestral chain of the prior, are moved towards the measurement, and are
-weighted by what the move has cost,
+Particles walk down a chain of the prior, SA-Solver's of weak order 2, are moved towards the
+measurement, and are weighted by what the move has cost,
 
 .. math:: \log w = \log \psi_s(x_s) - \log \psi_t(x_t) + \log p(x_s \mid x_t)
     - \log q(x_s \mid x_t, y),
@@ -35,7 +35,7 @@ from ..multistep import MultistepCoefficients
 from ..particles import log_mean_weight, resample, systematic
 from ..sa import SASolver
 from ..walk import check_grid, check_plan
-from .twist import Twist, make_twist
+from .twist import Conditional, Twist, make_twist
 
 LEAST_NOISE = 10.0  # over the data, at the start of a walk
 _CHOICE, _POOLED = 0x7D50, 0x7D51  # folded into the key of a run
@@ -102,7 +102,8 @@ def twisted(
         denoise: the denoiser of the prior.
         sde: its process.
         ts: decreasing times (steps + 1,), from 1 down to a level well below the data, such as
-            ``grids.log_snr(sde, 100)``. The chain of the prior has an error of the order of a step.
+            ``grids.log_snr(sde, 100)``. The chain of the prior has an error of second order
+            in the step.
         operator: linear, maps one sample to its measurement.
         y: the measurement, of the shape that the operator gives.
         std: standard deviation of the noise, a number or of the shape of y.
@@ -140,23 +141,27 @@ def twisted(
 _CHAIN = SASolver()
 
 
+def _noise_level(sde: SDE, t: Array) -> Array:
+    return sde.noise_level(t)
+
+
 def _start_level(sde: SDE, grid: Any, sd: Any) -> Any:
     """Return the noise level at the start of the grid.
 
     Raises:
         ValueError: so little noise that a draw of the prior is no state of that time.
     """
-    level = in_float64(lambda sde, t: sde.noise_level(t), sde, grid[0])
+    level = in_float64(_noise_level, sde, grid[0])
     if known(level, sd) and not level >= LEAST_NOISE * sd:
         raise ValueError(
-            f"the grid starts at t = {grid[0]:g}, where the noise is {level / sd:.3g} times the data; "
-            "start at t = 1, as grids.log_snr(sde, steps) does"
+            f"the grid starts at t = {grid[0]:g}, where the noise is {level / sd:.3g} times the "
+            "data; start at t = 1, as grids.log_snr(sde, steps) does"
         )
     return level
 
 
 def _plan(sde: SDE, ts: Array) -> TwistedPlan:
-    """Return the coefficients of the ancestral chain."""
+    """Return the coefficients of the chain."""
     chain = _CHAIN.plan(sde, ts)
     return TwistedPlan(
         chain=chain,
@@ -180,18 +185,18 @@ def _walk(key, denoise, twist: Twist, plan, start_level, x, cond, islands: int, 
         at = jax.tree.map(lambda c: c[i], plan)
         of_choice = jax.random.fold_in(jax.random.fold_in(key, _CHOICE), i)
         particles, weights, ess = _resampled(of_choice, particles, weights, threshold)
-        x, memory, log_ratio = _moved(fold(keys, i), twist, particles, at)
+        conditional = twist.conditional(at.level_next)
+        x, memory, log_ratio = _moved(fold(keys, i), conditional, particles, at)
         with count_evaluations() as tally:
-            new = _looked_at(denoise, twist, x, memory, at.t_next, at.level_next, cond)
+            new = _looked_at(denoise, conditional, x, memory, at.t_next, cond)
         evaluations_per_step = tally.total
         change = new.log_twist - particles.log_twist + log_ratio
         grown = weights.log_weights + change.reshape(islands, -1)
         return new, weights._replace(log_weights=grown), history.at[i].set(ess)
 
     with count_evaluations() as tally:
-        particles = _looked_at(
-            denoise, twist, x, _CHAIN.init(x), plan.chain.t[0], start_level, cond
-        )
+        conditional = twist.conditional(start_level)
+        particles = _looked_at(denoise, conditional, x, _CHAIN.init(x), plan.chain.t[0], cond)
     weights = Weights(
         log_weights=particles.log_twist.reshape(islands, -1), log_evidence=jnp.zeros(islands)
     )
@@ -214,15 +219,17 @@ def _walk(key, denoise, twist: Twist, plan, start_level, x, cond, islands: int, 
 
 
 def _looked_at(
-    denoise, twist: Twist, x: Array, memory: Any, t: Array, level: Array, cond: Any
+    denoise, conditional: Conditional, x: Array, memory: Any, t: Array, cond: Any
 ) -> Particles:
     """Return the particles at the states `x` with what the denoiser and the twist say of them."""
     estimate = denoise(x, t, cond)
-    log_twist = twist.conditional(level).log_density(estimate.x0.reshape(len(x), -1))
+    log_twist = conditional.log_density(estimate.x0.reshape(len(x), -1))
     return Particles(x=x, estimate=estimate, log_twist=log_twist, memory=memory)
 
 
-def _moved(keys, twist: Twist, particles: Particles, at: TwistedPlan) -> tuple[Array, Any, Array]:
+def _moved(
+    keys, conditional: Conditional, particles: Particles, at: TwistedPlan
+) -> tuple[Array, Any, Array]:
     """Return states and memory at the next time, and log p - log q of the move.
 
     A step of the chain is a function of its fresh noise, to which it adds noise_scale z. Only z is
@@ -232,8 +239,9 @@ def _moved(keys, twist: Twist, particles: Particles, at: TwistedPlan) -> tuple[A
     x, memory = _CHAIN.step(
         keys, lambda *_: particles.estimate, particles.x, quiet, particles.memory, None
     )
-    move = twist.move(at.level_next, at.scale)
-    z, log_ratio = move.draw(keys, particles.estimate.x0.reshape(len(keys), -1))
+    z, log_ratio = conditional.move(at.scale).draw(
+        keys, particles.estimate.x0.reshape(len(keys), -1)
+    )
     return x + at.chain.noise_scale * z.reshape(x.shape), memory, log_ratio
 
 

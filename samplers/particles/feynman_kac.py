@@ -195,7 +195,7 @@ def _log_prior_power(sde: SDE, t: Any, power: Array, d: int) -> Array:
     Raises:
         ValueError: no signal is left at `t`.
     """
-    alpha = in_float64(lambda sde, t: signal_and_noise(sde, t)[0], sde, t)
+    alpha, _ = in_float64(signal_and_noise, sde, t)
     if not _traced(alpha) and not np.all(alpha > 0):
         raise ValueError(
             f"{type(sde).__name__} leaves no signal at ts[0] = {t:g}, where powers of densities "
