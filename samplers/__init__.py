@@ -1,5 +1,8 @@
 """The ways back from noise to data."""
 
+from importlib import import_module
+from typing import Any
+
 # Walking over a grid of times
 from .base import Sampler as Sampler
 from .walk import Samples as Samples
@@ -55,12 +58,6 @@ from .fit import Fit as Fit
 from .fit import fit_grid as fit_grid
 from .fit import fit_solver as fit_solver
 
-# Samplers of inverse problems
-from . import inverse as inverse
-
-# Weighted particles that are resampled on the way
-from . import particles as particles
-
 # Likelihoods and bounds
 from .likelihood import LogLikelihood as LogLikelihood
 from .likelihood import log_likelihood as log_likelihood
@@ -76,3 +73,12 @@ from .latent import slerp as slerp
 from .latent import with_temperature as with_temperature
 from .latent import nearest_codes as nearest_codes
 from .latent import outlier_scores as outlier_scores
+
+NAMESPACES = ("inverse", "particles")  # public as they are, and imported at their first use
+
+
+def __getattr__(name: str) -> Any:
+    """Import a namespace at its first use: a start does not need it."""
+    if name not in NAMESPACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f".{name}", __name__)

@@ -1,6 +1,8 @@
 """The mathematics: forward SDEs, denoisers, objectives, exact data distributions."""
 
 import warnings
+from importlib import import_module
+from typing import Any
 
 import jax
 
@@ -36,9 +38,6 @@ from .guidance import ClassifierGuidance as ClassifierGuidance
 from .guidance import ProjectedGuidance as ProjectedGuidance
 from .guidance import StaticThreshold as StaticThreshold
 from .guidance import DynamicThreshold as DynamicThreshold
-
-# Inverse problems: operators, measurements, denoisers of posteriors
-from . import inverse as inverse
 
 # Training: losses, their weights and their times
 from .objectives import denoising_loss as denoising_loss
@@ -86,3 +85,12 @@ if jax.lib.__version__ == "0.10.2":  # pyright: ignore[reportPrivateImportUsage]
         "(jax-ml/jax issue 39103); install another version",
         stacklevel=2,
     )
+
+NAMESPACES = ("inverse",)  # public as they are, and imported at their first use
+
+
+def __getattr__(name: str) -> Any:
+    """Import a namespace at its first use: a start does not need it."""
+    if name not in NAMESPACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f".{name}", __name__)

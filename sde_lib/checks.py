@@ -60,3 +60,13 @@ def check_increasing(**values: Any) -> None:
     check_numbers(
         f"0 < {' < '.join(values)}", increasing, *values.values(), remedy="all must be finite"
     )
+
+
+def check_sigma_data(sigma_data: Any) -> None:
+    """Raise a ValueError unless a standard deviation of the data is finite and above 0."""
+    check_numbers(
+        "sigma_data > 0 and finite",
+        lambda sd: sd > 0,
+        sigma_data,
+        remedy="it is the standard deviation of the data, about 0.5 for images in [-1, 1]",
+    )

@@ -17,7 +17,7 @@ from jaxtyping import Float, Key, Shaped
 
 from .arrays import as_state
 from .base import SDE, check_process
-from .checks import check_numbers
+from .checks import check_sigma_data
 from .evaluations import record_evaluations
 from .inputs import INPUTS, network_inputs
 from .names import check_name
@@ -43,12 +43,7 @@ class Classifier(eqx.Module):
             raise ValueError(f"need a network (x, time signal, None) -> logits, got {self.net!r}")
         check_process("Classifier", self.sde)
         check_name("inputs", self.inputs, INPUTS)
-        check_numbers(
-            "sigma_data > 0 and finite",
-            lambda sd: sd > 0,
-            self.sigma_data,
-            remedy="it is the standard deviation of the data, about 0.5 for images in [-1, 1]",
-        )
+        check_sigma_data(self.sigma_data)
 
     def __call__(self, x: Array, t: ArrayLike) -> Array:
         """Return the logits (batch, classes) of states `x` (batch, ...) at time `t`.

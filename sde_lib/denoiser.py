@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from .arrays import as_state, expand, expand_time, precision
 from .base import SDE, check_process
-from .checks import check_numbers
+from .checks import check_sigma_data
 from .estimate import Estimate, Number
 from .evaluations import record_evaluations
 from .inputs import INPUTS, network_inputs
@@ -48,12 +48,7 @@ class Denoiser(eqx.Module):
         check_process("Denoiser", self.sde)
         check_name("prediction", self.prediction, PREDICTIONS)
         check_name("inputs", self.inputs, INPUTS)
-        check_numbers(
-            "sigma_data > 0 and finite",
-            lambda sd: sd > 0,
-            self.sigma_data,
-            remedy="it is the standard deviation of the data, about 0.5 for images in [-1, 1]",
-        )
+        check_sigma_data(self.sigma_data)
         # A process without discrete noise levels has no labels.
         jax.eval_shape(lambda t: INPUTS[self.inputs][1](self.sde, t), jnp.ones(1))
 

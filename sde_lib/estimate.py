@@ -71,3 +71,16 @@ class Estimate(NamedTuple):
         It needs some signal, alpha > 0.
         """
         return cls(x0=(x - sigma * noise) / alpha, noise=noise)
+
+    def moved(self, alpha: Number, sigma: Number, change: Array) -> "Estimate":
+        """Return the estimate whose clean data are changed by `change` (batch, ...).
+
+        Its noise changes with them, so that the two still add up to the state. Where sigma is 0 the
+        state is the clean data, and nothing changes.
+        """
+        noisy = sigma > 0
+        per_noise = jnp.where(noisy, alpha / jnp.where(noisy, sigma, 1.0), 0.0)
+        return Estimate(
+            x0=(self.x0 + jnp.where(noisy, change, 0.0)).astype(self.x0.dtype),
+            noise=(self.noise - per_noise * change).astype(self.noise.dtype),
+        )

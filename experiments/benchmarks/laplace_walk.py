@@ -29,9 +29,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Key, Shaped
 
 from sde_lib import SDE, DataDistribution, Moments
-from sde_lib.arrays import expand_time
+from sde_lib.arrays import expand_time, matmul
 from sde_lib.checks import check_numbers
-from sde_lib.exact.base import Marginal, check_state, matmul
+from sde_lib.exact.base import Marginal, check_state
 
 RANGE = 40  # of the wide nodes, in units of b: 16 steps leave it once in 3e7 walks
 SPACING = 1 / 4  # of the wide nodes, in units of b

@@ -18,180 +18,23 @@ With --seed the problems are others of the same kinds, by which no setting was c
 """
 
 import argparse
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from samplers import Ancestral, SASolver, draw_prior, grids, sample
-from samplers.inverse import DAPS, DPS, RePaint, Replacement, SplitGibbs, twisted
-from sde_lib import VP
-from sde_lib.inverse import (
-    DDNM,
-    JFPS,
-    MMPS,
-    TMPD,
-    Covariance,
-    DiffPIR,
-    Measurement,
-    PiGDM,
-    PriorDenoiser,
-    Projection,
-)
-
+from ..measures.calibration import interval_coverage
 from ..measures.stein import score_ksd
 from ..measures.two_samples import sliced_w2
 from ..run.devices import set_up_jax
 from ..storage.writing import write_json
+from .posterior_methods import METHODS, Task
 from .posterior_problems import PosteriorProblem, kept_aside, problems
 
-SDE = VP()
 LEVELS = (0.5, 0.9)
-SEED = 0
 FOR_STEIN = 500  # samples of each measurement, of which all pairs are taken
-
-
-class Drawn(NamedTuple):
-    """Samples for each measurement, and what they cost."""
-
-    x: np.ndarray  # (measurements, number, d)
-    nfe: int
-    seconds: float  # compilation included
-    log_evidence: np.ndarray | None = None  # (measurements,)
-    log_evidence_error: np.ndarray | None = None
-
-
-class Task(NamedTuple):
-    """A problem with its measurements."""
-
-    problem: PosteriorProblem
-    y: np.ndarray  # (measurements, m)
-    number: int  # of samples for each
-
-    @property
-    def operator(self) -> Projection:
-        """The operator, which is the same for all."""
-        return Projection(jnp.asarray(self.problem.matrix, jnp.float32))
-
-    @property
-    def cov(self) -> np.ndarray:
-        """The covariance of the data."""
-        return np.asarray(self.problem.data.data_moments().cov)
-
-
-def walked(task: Task, sampler: Any, denoise: Any, steps: int) -> Drawn:
-    """Walk all samples of all measurements in one batch."""
-    measurements, number = len(task.y), task.number
-    y = jnp.asarray(np.repeat(task.y, number, axis=0), jnp.float32)
-    x = draw_prior(jax.random.key(SEED), SDE, (len(y), task.problem.matrix.shape[1]))
-    ts = grids.log_snr(SDE, steps)
-    start = time.perf_counter()
-    samples = sample(jax.random.key(SEED), sampler, denoise, SDE, ts, x, cond=Measurement(y))
-    x = np.asarray(samples.x, np.float64).reshape(measurements, number, -1)
-    return Drawn(x=x, nfe=int(samples.nfe), seconds=time.perf_counter() - start)
-
-
-def by_denoiser(cls: type, steps: int = 100, **settings: Any) -> Callable[[Task], Drawn]:
-    """Return the method that walks with a denoiser of the posterior."""
-
-    def draw(task: Task) -> Drawn:
-        more: dict[str, Any] = {"cov": Covariance.of(task.cov)} if cls is JFPS else {}
-        denoise = task.problem.data.denoiser(SDE)
-        method = cls(denoise, SDE, task.operator, task.problem.noise_std, **settings, **more)
-        return walked(task, SASolver(), method, steps)
-
-    return draw
-
-
-def by_sampler(make: Callable[[Task], Any], steps: int = 100) -> Callable[[Task], Drawn]:
-    """Return the method that walks with a sampler which brings in the measurement."""
-
-    def draw(task: Task) -> Drawn:
-        denoise = PriorDenoiser(task.problem.data.denoiser(SDE))
-        return walked(task, make(task), denoise, steps)
-
-    return draw
-
-
-def by_particles(steps: int, particles: int, islands: int) -> Callable[[Task], Drawn]:
-    """Return the method that draws weighted particles for one measurement after the other."""
-
-    def draw(task: Task) -> Drawn:
-        start = time.perf_counter()
-        results = [
-            twisted(
-                jax.random.fold_in(jax.random.key(SEED), number),
-                task.problem.data.denoiser(SDE),
-                SDE,
-                grids.log_snr(SDE, steps),
-                task.operator,
-                jnp.asarray(y, jnp.float32),
-                task.problem.noise_std,
-                (task.problem.matrix.shape[1],),
-                particles=particles,
-                islands=islands,
-                cov=task.cov,
-            )
-            for number, y in enumerate(task.y)
-        ]
-        x = np.stack([np.asarray(r.x[: task.number], np.float64) for r in results])
-        return Drawn(
-            x=x,
-            nfe=int(results[0].nfe),
-            seconds=time.perf_counter() - start,
-            log_evidence=np.array([float(r.log_evidence) for r in results]),
-            log_evidence_error=np.array([float(r.log_evidence_error) for r in results]),
-        )
-
-    return draw
-
-
-def exactly(task: Task, steps: int = 100) -> Drawn | None:
-    """Walk with the denoisers of the posteriors themselves, where they are known."""
-    data: Any = task.problem.data
-    if not hasattr(data, "posterior"):
-        return None
-    parts = []
-    start = time.perf_counter()
-    x = draw_prior(jax.random.key(SEED), SDE, (task.number, task.problem.matrix.shape[1]))
-    for y in task.y:
-        posterior = data.posterior(task.problem.matrix, y, task.problem.noise_std**2).data
-        ts = grids.log_snr(SDE, steps)
-        samples = sample(jax.random.key(SEED), SASolver(), posterior.denoiser(SDE), SDE, ts, x)
-        parts.append(np.asarray(samples.x, np.float64))
-    return Drawn(x=np.stack(parts), nfe=int(samples.nfe), seconds=time.perf_counter() - start)
-
-
-def _replaced(task: Task) -> Replacement:
-    return Replacement(task.operator, Ancestral())
-
-
-def _std(task: Task) -> float:
-    return task.problem.noise_std
-
-
-# Settings were chosen on `problems()`, where there was anything to choose.
-METHODS: dict[str, Callable[[Task], Drawn | None]] = {
-    "exact": exactly,
-    "TDS": by_particles(steps=200, particles=256, islands=16),
-    "MMPS": by_denoiser(MMPS, iterations=16),
-    "MMPS, 1 iteration": by_denoiser(MMPS, iterations=1),
-    "JFPS": by_denoiser(JFPS),
-    "PiGDM": by_denoiser(PiGDM),
-    "TMPD": by_denoiser(TMPD),
-    "DiffPIR": by_denoiser(DiffPIR),
-    "DDNM": by_denoiser(DDNM),
-    "DPS": by_sampler(lambda task: DPS(task.operator, 0.3)),
-    "replacement": by_sampler(_replaced),
-    "RePaint": by_sampler(lambda task: RePaint(_replaced(task), 5)),
-    "DAPS": by_sampler(lambda task: DAPS(task.operator, _std(task)), steps=50),
-    "split Gibbs": by_sampler(lambda task: SplitGibbs(task.operator, _std(task)), steps=50),
-}
 
 
 class Reference(NamedTuple):
@@ -235,16 +78,17 @@ def root_mean_square(values: Any) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def covered(samples: np.ndarray, exact: np.ndarray, level: float) -> float:
-    """Return the share of exact samples inside the central intervals of the samples."""
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=1, keepdims=True)
-    return float(np.mean((exact >= low) & (exact <= high)))
+def covered(samples: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """Return the shares of exact samples inside the intervals of the samples, (levels,)."""
+    shares = [interval_coverage(a, b, LEVELS).value for a, b in zip(samples, exact, strict=True)]
+    return np.mean(shares, 0)
 
 
 def stein(task: Task, samples: np.ndarray) -> float:
-    """Return the kernel Stein discrepancy of the samples, as root mean square, without any reference.
+    """Return the kernel Stein discrepancy of the samples, as root mean square.
 
-    The squares are estimated without bias, so that their mean may fall below 0; then it is 0.
+    The squares are estimated without bias, so that their mean may fall below 0; then it is 0. It
+    needs no exact samples.
     """
     squares = [
         score_ksd(x[:FOR_STEIN], task.problem.posterior_score(y), "median").u_statistic
@@ -270,8 +114,8 @@ def judge(task: Task, known: Reference, name: str) -> dict | None:
     record["ratio"] = root_mean_square(sliced(known.exact, drawn.x)) / known.floor
     record["distance"] = record["ratio"] * known.floor
     record["ksd"] = stein(task, drawn.x)
-    for level in LEVELS:
-        record[f"coverage_{level:g}"] = covered(drawn.x, known.exact, level)
+    for level, share in zip(LEVELS, covered(drawn.x, known.exact), strict=True):
+        record[f"coverage_{level:g}"] = float(share)
     if drawn.log_evidence is not None and known.log_evidence is not None:
         record["log_evidence"] = np.asarray(drawn.log_evidence).tolist()
         record["log_evidence_error"] = np.asarray(drawn.log_evidence_error).tolist()
@@ -279,14 +123,16 @@ def judge(task: Task, known: Reference, name: str) -> dict | None:
     return record
 
 
-def run(chosen: dict[str, PosteriorProblem], measurements: int, number: int) -> list[dict]:
+def run(
+    chosen: dict[str, PosteriorProblem], methods: list[str], measurements: int, number: int
+) -> list[dict]:
     """Run every method on every problem, two problems at a time."""
 
     def on_problem(problem: PosteriorProblem) -> list[dict]:
         y = problem.draw_many(jax.random.key(3), measurements).y
         task = Task(problem=problem, y=y, number=number)
         known = reference(task)
-        records = [judge(task, known, name) for name in METHODS]
+        records = [judge(task, known, name) for name in methods]
         kept = [record for record in records if record is not None]
         print(f"  {problem.name} done\n{as_markdown(kept)}", flush=True)
         return kept
@@ -302,10 +148,8 @@ def as_markdown(records: list[dict]) -> str:
         "| method | evaluations | seconds | " + " | ".join(names) + " |",
         "|---" * (3 + len(names)) + "|",
     ]
-    for method in METHODS:
+    for method in dict.fromkeys(record["method"] for record in records):
         mine = {r["problem"]: r for r in records if r["method"] == method}
-        if not mine:
-            continue
         cells = [_cell(mine.get(name)) for name in names]
         seconds = np.mean([record["seconds"] for record in mine.values()])
         nfe = "/".join(str(n) for n in sorted({record["nfe"] for record in mine.values()}))
@@ -356,7 +200,7 @@ def save_picture(path: Path, records: list[dict]) -> None:
     """Draw the ratios of every method, and how its 90 % intervals cover, one point a problem."""
     import matplotlib.pyplot as plt
 
-    methods = [m for m in METHODS if any(r["method"] == m for r in records)]
+    methods = list(dict.fromkeys(record["method"] for record in records))
     names = list(dict.fromkeys(record["problem"] for record in records))
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(11, 0.42 * len(methods) + 1.6), sharey=True, layout="constrained"
@@ -397,9 +241,8 @@ def main() -> None:
         chosen = {n: p for n, p in chosen.items() if any(w in n for w in arguments.problems)}
         if not chosen:
             parser.error(f"no problem has {' or '.join(arguments.problems)} in its name")
-    for name in [n for n in METHODS if arguments.methods and n not in arguments.methods]:
-        del METHODS[name]
-    records = run(chosen, arguments.measurements, arguments.number)
+    methods = arguments.methods or list(METHODS)
+    records = run(chosen, methods, arguments.measurements, arguments.number)
     if arguments.out:
         write_json(Path(arguments.out), records)
     if arguments.picture:

@@ -11,7 +11,6 @@ Without observations, examples of the data are measured by the operator, and sho
 
 import hashlib
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,10 +32,9 @@ from ..run.observations import raw_spread, raw_values, read_observations
 from ..run.operators import make_operator
 from ..run.restoration import Part, Restored, Task, check_task, draw_part, gathered, parts_of
 from ..storage.identity import identity
-from ..storage.jobs import claim, save_arrays
+from ..storage.jobs import claim, save_arrays, stored_batch
 from ..storage.lock import locked
 from ..storage.pictures import save_png
-from ..storage.reading import read_arrays
 from ..storage.restored_picture import restored_picture
 from ..storage.writing import write_json
 from .sample import ROOM
@@ -127,7 +125,7 @@ def _draw_all(loaded: Loaded, task: Task, folder: Path) -> tuple[Restored, float
                 bar.update(min(done, total) - bar.n)
 
             path = folder / f"batch_{index[0]:07d}.npz"
-            batch = _earlier(path, (len(index), *task.measured.example))
+            batch = stored_batch(path, (len(index), *task.measured.example))
             if batch is None:
                 start = time.perf_counter()
                 part = draw_part(loaded, task, index, report)
@@ -138,17 +136,6 @@ def _draw_all(loaded: Loaded, task: Task, folder: Path) -> tuple[Restored, float
             seconds += float(batch["seconds"])
             bar.update(min(int(index[-1]) + 1, total) - bar.n)
     return gathered(task, drawn), seconds
-
-
-def _earlier(path: Path, shape: tuple[int, ...]) -> dict[str, Any] | None:
-    """Return a batch that was drawn before; None if there is none that is whole."""
-    if not path.exists():
-        return None
-    batch = read_arrays(path, {"x", "nfe", "seconds"})
-    if batch is None or batch["x"].shape != shape or not np.isfinite(batch["x"]).all():
-        print(f"{path} is damaged; drawing these samples anew", file=sys.stderr)
-        return None
-    return batch
 
 
 def _note(loaded: Loaded, task: Task) -> dict[str, Any]:

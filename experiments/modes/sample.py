@@ -7,7 +7,6 @@ and, with `config.sampling.keep` states of the walk, `walk.npz` and `walk.gif`.
 """
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,9 +29,8 @@ from ..run.messages import progress, say, say_next
 from ..run.walks import make_walk
 from ..storage import pictures
 from ..storage.identity import identity
-from ..storage.jobs import claim, save_arrays
+from ..storage.jobs import claim, save_arrays, stored_batch
 from ..storage.lock import locked
-from ..storage.reading import read_arrays
 from ..storage.workdir import check_plain_name
 from ..storage.writing import write_json
 
@@ -142,7 +140,7 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob
                 bar.update(min(first + size * step // steps, number) - bar.n)
 
             path = folder / f"batch_{first:07d}.npz"
-            batch = _earlier_batch(path, (size, *run.facts.shape))
+            batch = stored_batch(path, (size, *run.facts.shape))
             if batch is None:
                 batch = _draw_batch(run, denoise, name, first + np.arange(size), report)
                 save_arrays(path, **batch)
@@ -173,20 +171,6 @@ def _draw_batch(
             "try more steps or a smaller snr"
         )
     return {"x": x, "nfe": np.asarray(nfe), "seconds": np.asarray(time.perf_counter() - start)}
-
-
-def _earlier_batch(path: Path, shape: tuple[int, ...]) -> dict[str, np.ndarray] | None:
-    """Return a batch that was drawn before.
-
-    The result is None where there is no file, and, after a message, where it is damaged.
-    """
-    if not path.exists():
-        return None
-    batch = read_arrays(path, {"x", "nfe", "seconds"})
-    if batch is None or batch["x"].shape != shape or not np.isfinite(batch["x"]).all():
-        print(f"{path} is damaged; drawing these samples anew", file=sys.stderr)
-        return None
-    return batch
 
 
 def sample(loaded: Loaded, workdir: Path) -> None:

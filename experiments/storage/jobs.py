@@ -7,12 +7,14 @@ they are moved aside.
 import io
 import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..run.messages import say
+from .reading import read_arrays
 from .writing import clear_leftovers, write_bytes, write_json
 
 NOTE = "job.json"
@@ -63,6 +65,20 @@ def save_arrays(path: Path, **arrays: Any) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
+
+
+def stored_batch(path: Path, shape: tuple[int, ...]) -> dict[str, np.ndarray] | None:
+    """Return a batch of samples that was drawn before, with its evaluations and seconds.
+
+    The result is None where there is no file, and, after a message, where it is damaged.
+    """
+    if not path.exists():
+        return None
+    batch = read_arrays(path, {"x", "nfe", "seconds"})
+    if batch is None or batch["x"].shape != shape or not np.isfinite(batch["x"]).all():
+        print(f"{path} is damaged; drawing these samples anew", file=sys.stderr)
+        return None
+    return batch
 
 
 def _free_name(folder: Path) -> Path:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.sparse.linalg import cg
 from jaxtyping import Key
 
-from sde_lib.inverse.measurement import Measurement, check_fits
+from sde_lib.inverse.measurement import Measurement
+from sde_lib.inverse.tangent import Tangent
 
 ITERATIONS = 50  # of the conjugate gradients, at most; they call no network
 TOLERANCE = 1e-5  # of the conjugate gradients, relative to the misfit
@@ -31,10 +31,10 @@ def per_sample(operator: Callable[[Array], Array], cond: Measurement, fn: Callab
     """
 
     def mapped(*arguments):
-        def one(y, own, *arguments):
-            return fn(operator if own is None else own, y, *arguments)
+        def one(measurement, *arguments):
+            return fn(measurement.operator_or(operator), measurement.y, *arguments)
 
-        return jax.vmap(one)(cond.y, cond.operator, *arguments)
+        return jax.vmap(one)(cond._replace(cond=None), *arguments)
 
     return mapped
 
@@ -50,15 +50,9 @@ def least_change(
         x: the sample.
         ratio: the variance of the noise over that of the sample; 0 for the nearest x with A x = y.
     """
-    predicted, forward = jax.linearize(operator, x)
-    check_fits(y, predicted)
-    transpose = jax.linear_transpose(forward, x)
-
-    def product(v: Array) -> Array:
-        return ratio * v + forward(transpose(v)[0])
-
-    weights = cg(product, y - predicted, tol=TOLERANCE, maxiter=ITERATIONS)[0]
-    return x + transpose(weights)[0].astype(x.dtype)
+    tangent = Tangent.at(operator, x, y)
+    weights = tangent.solve(ratio, lambda v: v, ITERATIONS, TOLERANCE)
+    return x + tangent.adjoint(weights).astype(x.dtype)
 
 
 def conditional_draw(

@@ -72,7 +72,7 @@ class DPS(Sampler):
         def looked_at(x: Array, cond: Any) -> tuple[Array, Estimate]:
             """Return the gradient of the misfit of one sample, and its estimate."""
             alone = jax.tree.map(lambda a: a[None], cond)
-            operator = self.operator if cond.operator is None else cond.operator
+            operator = cond.operator_or(self.operator)
 
             def misfit(x: Array) -> tuple[Array, Estimate]:
                 estimate = denoise(x[None], coefficients.t, alone)

@@ -38,8 +38,8 @@ class SplitGibbsCoefficients(NamedTuple):
 class SplitGibbs(Sampler):
     """Split Gibbs sampling; a round is a step of the grid.
 
-    Walk it with a `PriorDenoiser` and a `Measurement` as the conditions, on a grid that stays at its
-    levels long enough. The joint law of x and u tends to the posterior as the level falls.
+    Walk it with a `PriorDenoiser` and a `Measurement` as the conditions, on a grid that stays at
+    its levels long enough. The joint law of x and u tends to the posterior as the level falls.
 
     Attributes:
         operator: linear, maps one sample to its measurement.

@@ -16,7 +16,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Key
 
-from sde_lib.inverse.covariance import Covariance, product
+from sde_lib.arrays import matmul
+from sde_lib.inverse.covariance import Covariance
 from sde_lib.inverse.measurement import check_fits, check_std
 
 TOLERANCE = 1e-4  # of a linear operator's sums, relative to their size
@@ -51,11 +52,11 @@ class Factor(eqx.Module):
 
     def white(self, residual: Array) -> Array:
         """Return L^-1 times residuals (particles, m)."""
-        return product(residual, self.inverse.T)
+        return matmul(residual, self.inverse.T)
 
     def solve(self, residual: Array) -> Array:
         """Return V^-1 times residuals (particles, m)."""
-        return product(self.white(residual), self.inverse)
+        return matmul(self.white(residual), self.inverse)
 
 
 class Twist(eqx.Module):
@@ -76,25 +77,12 @@ class Twist(eqx.Module):
     def conditional(self, level: Array) -> "Conditional":
         """Return what belongs to one noise level sigma / alpha."""
         given_state = self.cov.given_state(level)
-        cov = product(self.matrix, given_state.times(self.matrix).T) + jnp.diag(self.noise)
-        return Conditional(twist=self, given_state=given_state, factor=Factor.of(cov))
-
-    def move(self, level: Array, scale: Array) -> "Move":
-        """Return what the measurement says of the noise of a step.
-
-        Args:
-            level: sigma / alpha at the end of the step.
-            scale: of its fresh noise, over alpha at its end.
-        """
-        conditional = self.conditional(level)
-        sensitivity = scale * self.cov.gain(level).times(self.matrix)
-        root = conditional.factor.root
-        cov = product(root, root.T) + product(sensitivity, sensitivity.T)
-        return Move(conditional=conditional, sensitivity=sensitivity, factor=Factor.of(cov))
+        cov = matmul(self.matrix, given_state.times(self.matrix).T) + jnp.diag(self.noise)
+        return Conditional(twist=self, level=level, given_state=given_state, factor=Factor.of(cov))
 
     def residual(self, x0: Array, y: Array | None = None) -> Array:
         """Return y - A x0 of clean data (particles, d), (particles, m)."""
-        return (self.y[None] if y is None else y) - product(x0, self.matrix.T)
+        return (self.y[None] if y is None else y) - matmul(x0, self.matrix.T)
 
 
 class Conditional(eqx.Module):
@@ -102,11 +90,13 @@ class Conditional(eqx.Module):
 
     Attributes:
         twist: the measurement.
+        level: sigma / alpha, ().
         given_state: the covariance C of clean data given the state.
         factor: of V.
     """
 
     twist: Twist
+    level: Array
     given_state: Covariance
     factor: Factor
 
@@ -122,7 +112,17 @@ class Conditional(eqx.Module):
         x = x0 + self.given_state.root_times(of_sample)
         noisy = self.twist.y[None] - jnp.sqrt(self.twist.noise)[None] * of_measurement
         weights = self.factor.solve(self.twist.residual(x, noisy))
-        return x + self.given_state.times(product(weights, self.twist.matrix))
+        return x + self.given_state.times(matmul(weights, self.twist.matrix))
+
+    def move(self, scale: Array) -> "Move":
+        """Return what the measurement says of the fresh noise of a step that ends at this level.
+
+        Args:
+            scale: of the noise, over alpha at the end of the step.
+        """
+        sensitivity = scale * self.twist.cov.gain(self.level).times(self.twist.matrix)
+        cov = matmul(self.factor.root, self.factor.root.T) + matmul(sensitivity, sensitivity.T)
+        return Move(conditional=self, sensitivity=sensitivity, factor=Factor.of(cov))
 
 
 class Move(eqx.Module):
@@ -147,18 +147,18 @@ class Move(eqx.Module):
         of_sample, of_measurement = _noises(keys, x0, len(self.sensitivity))
         residual = self.conditional.twist.residual(x0)
         mean = self._towards(residual)
-        misfit = product(of_sample, self.sensitivity.T)
-        misfit += product(of_measurement, self.conditional.factor.root.T)
+        misfit = matmul(of_sample, self.sensitivity.T)
+        misfit += matmul(of_measurement, self.conditional.factor.root.T)
         z = mean + of_sample - self._towards(misfit)
         from_mean = z - mean
-        seen = self.conditional.factor.white(product(from_mean, self.sensitivity.T))
+        seen = self.conditional.factor.white(matmul(from_mean, self.sensitivity.T))
         log_scale = self.factor.log_scale - self.conditional.factor.log_scale
         squares = jnp.sum(from_mean**2, -1) + jnp.sum(seen**2, -1) - jnp.sum(z**2, -1)
         return z, 0.5 * squares - log_scale
 
     def _towards(self, residual: Array) -> Array:
         """Return M^T (V_s + M M^T)^-1 of residuals (particles, m)."""
-        return product(self.factor.solve(residual), self.sensitivity)
+        return matmul(self.factor.solve(residual), self.sensitivity)
 
 
 def _noises(keys: Key[Array, " particles"], x0: Array, size: int) -> tuple[Array, Array]:
@@ -202,7 +202,7 @@ def make_twist(
     size = zero.size
     matrix = jax.jacfwd(operator)(zero).reshape(constant.size, size)
     trial = jax.random.normal(jax.random.key(0), shape)
-    linear = product(matrix, trial.reshape(-1)) + constant.reshape(-1)
+    linear = matmul(matrix, trial.reshape(-1)) + constant.reshape(-1)
     error = jnp.max(jnp.abs(operator(trial).reshape(-1) - linear))
     if error > TOLERANCE * (1 + jnp.max(jnp.abs(linear))):
         raise ValueError(

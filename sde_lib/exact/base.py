@@ -223,11 +223,3 @@ def finite(name: str, value: npt.ArrayLike | float, axes: int) -> np.ndarray:
             f"{np.array2string(array, threshold=8, edgeitems=2)}"
         )
     return array
-
-
-def matmul(a: ArrayLike, b: ArrayLike) -> Array:
-    """Multiply in full precision.
-
-    Accelerators would round the factors to 8 or 11 bits.
-    """
-    return jnp.matmul(jnp.asarray(a), jnp.asarray(b), precision=jax.lax.Precision.HIGHEST)

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Shaped
 
-from ..arrays import expand_time
+from ..arrays import expand_time, matmul
 from ..base import SDE
-from .base import DataDistribution, Marginal, Moments, check_state, finite, matmul
+from .base import DataDistribution, Marginal, Moments, check_state, finite
 
 
 class Empirical(DataDistribution):

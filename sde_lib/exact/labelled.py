@@ -140,7 +140,8 @@ class LabelledDenoiser(eqx.Module):
 def check_labels(label: Any, present: Any, batch: int | None = None) -> None:
     """Raise a ValueError unless labels are whole numbers that some component has.
 
-    With a `batch` there is one for each sample. Where either side is traced, type and shape alone are looked at.
+    With a `batch` there is one for each sample. Where either side is traced, type and shape alone
+    are looked at.
     """
     if batch is not None and jnp.shape(label) != (batch,):
         raise ValueError(

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Shaped
 
+from ..arrays import matmul
 from ..base import SDE
-from .base import DataDistribution, Marginal, Moments, check_state, finite, matmul
+from .base import DataDistribution, Marginal, Moments, check_state, finite
 from .gaussian import covariance, factorise, gaussian_marginal
 from .posterior import Measured, Posterior
 

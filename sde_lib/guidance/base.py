@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from ..arrays import as_state, expand, expand_time
 from ..base import SDE, check_process
 from ..checks import check_numbers
-from ..estimate import Estimate, Number
+from ..estimate import Estimate
 from ..protocols import Denoise
 
 Interval = tuple[Any, Any] | None  # noise levels sigma / alpha, low and high
@@ -57,6 +57,16 @@ def check_denoiser(user: str, denoise: Any) -> None:
     raise ValueError(
         f"{user} needs a denoise function (x, t, cond) -> Estimate such as a Denoiser, "
         f"got {denoise!r}"
+    )
+
+
+def check_bound(bound: Any) -> None:
+    """Raise a ValueError unless a largest value of clean data is above 0; a traced one passes."""
+    check_numbers(
+        "bound > 0 and finite",
+        lambda bound: bound > 0,
+        bound,
+        remedy="it is the largest value of clean data, 1 for images in [-1, 1]",
     )
 
 
@@ -129,20 +139,6 @@ def between(weak: Estimate, strong: Estimate, scale: Array) -> Estimate:
     return Estimate(
         x0=(weak.x0 + scale * (strong.x0 - weak.x0)).astype(weak.x0.dtype),
         noise=(weak.noise + scale * (strong.noise - weak.noise)).astype(weak.noise.dtype),
-    )
-
-
-def moved(estimate: Estimate, alpha: Number, sigma: Number, change: Array) -> Estimate:
-    """Return the estimate whose clean data are changed by `change` (batch, ...).
-
-    Its noise changes with them, so that the two still add up to the state. Where sigma is 0 the
-    state is the clean data, and nothing changes.
-    """
-    noisy = sigma > 0
-    noise_change = jnp.where(noisy, alpha / jnp.where(noisy, sigma, 1.0), 0.0) * change
-    return Estimate(
-        x0=(estimate.x0 + jnp.where(noisy, change, 0.0)).astype(estimate.x0.dtype),
-        noise=(estimate.noise - noise_change).astype(estimate.noise.dtype),
     )
 
 

@@ -27,7 +27,6 @@ from .base import (
     check_interval,
     check_scale,
     marginal_at,
-    moved,
     scale_at,
     split,
 )
@@ -87,7 +86,7 @@ class ClassifierGuidance(Guidance):
         signal = alpha > NO_SIGNAL
         per_gradient = jnp.where(signal, sigma**2 / jnp.where(signal, alpha, 1.0), 0.0)
         factor = scale - 1.0 if self.conditional else scale
-        return moved(estimate, alpha, sigma, factor * per_gradient * gradient)
+        return estimate.moved(alpha, sigma, factor * per_gradient * gradient)
 
     def gradient(self, x: Array, t: ArrayLike, cond: Any) -> Array:
         """Return the gradient (batch, ...) of the log-probability of each sample's condition."""

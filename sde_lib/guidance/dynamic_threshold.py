@@ -15,7 +15,7 @@ from ..base import SDE, check_process
 from ..checks import check_numbers
 from ..estimate import Estimate
 from ..evaluations import evaluate
-from .base import Guidance, marginal_at, moved, over_sample
+from .base import Guidance, check_bound, marginal_at, over_sample
 
 
 class DynamicThreshold(Guidance):
@@ -37,12 +37,7 @@ class DynamicThreshold(Guidance):
     def __check_init__(self):
         check_process("DynamicThreshold", self.sde)
         check_numbers("0 <= quantile <= 1", lambda q: (q >= 0) & (q <= 1), self.quantile)
-        check_numbers(
-            "bound > 0 and finite",
-            lambda bound: bound > 0,
-            self.bound,
-            remedy="it is the largest value of clean data, 1 for images in [-1, 1]",
-        )
+        check_bound(self.bound)
 
     def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
         """Return the thresholded estimate at `x` (batch, ...) and time `t`, () or (batch,)."""
@@ -52,4 +47,4 @@ class DynamicThreshold(Guidance):
         size = jnp.quantile(jnp.abs(x0), self.quantile, axis=over_sample(x0), keepdims=True)
         size = jnp.maximum(size, self.bound)
         clipped = jnp.clip(x0, -size, size) * (self.bound / size)
-        return moved(estimate, *marginal_at(self.sde, t, x), clipped - x0)
+        return estimate.moved(*marginal_at(self.sde, t, x), clipped - x0)

@@ -27,7 +27,6 @@ from .base import (
     check_interval,
     check_scale,
     marginal_at,
-    moved,
     over_sample,
     scale_at,
     split,
@@ -87,7 +86,7 @@ class ProjectedGuidance(Guidance):
         parallel = _projected(difference, strong.x0)
         update = difference - (1 - self.eta) * parallel
         alpha, sigma = marginal_at(self.sde, t, x)
-        return moved(strong, alpha, sigma, (scale - 1.0) * update)
+        return strong.moved(alpha, sigma, (scale - 1.0) * update)
 
     def _capped(self, difference: Array) -> Array:
         """Return `difference` (batch, ...), shortened to the cap."""

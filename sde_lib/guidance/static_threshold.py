@@ -12,10 +12,9 @@ from jax.typing import ArrayLike
 
 from ..arrays import as_state
 from ..base import SDE, check_process
-from ..checks import check_numbers
 from ..estimate import Estimate
 from ..evaluations import evaluate
-from .base import Guidance, marginal_at, moved
+from .base import Guidance, check_bound, marginal_at
 
 
 class StaticThreshold(Guidance):
@@ -32,16 +31,11 @@ class StaticThreshold(Guidance):
 
     def __check_init__(self):
         check_process("StaticThreshold", self.sde)
-        check_numbers(
-            "bound > 0 and finite",
-            lambda bound: bound > 0,
-            self.bound,
-            remedy="it is the largest value of clean data, 1 for images in [-1, 1]",
-        )
+        check_bound(self.bound)
 
     def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
         """Return the clipped estimate at `x` (batch, ...) and time `t`, () or (batch,)."""
         x = as_state(x)
         estimate = evaluate(self.denoise, x, t, cond)
         clipped = jnp.clip(estimate.x0, -self.bound, self.bound)
-        return moved(estimate, *marginal_at(self.sde, t, x), clipped - estimate.x0)
+        return estimate.moved(*marginal_at(self.sde, t, x), clipped - estimate.x0)

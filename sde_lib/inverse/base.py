@@ -19,50 +19,34 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.sparse.linalg import cg
 from jax.typing import ArrayLike
 
 from ..arrays import as_state, check_time, precision
 from ..base import NO_SIGNAL, SDE, check_process
 from ..estimate import Estimate, Number
-from ..evaluations import record_evaluations
+from ..evaluations import evaluate, record_evaluations
 from ..protocols import Denoise
-from .measurement import Measurement, check_fits, check_measurement, check_std
+from .measurement import Measurement, check_measurement, check_std
 from .parts import PARTS, map_in_parts
+from .tangent import Tangent
 
-LARGEST_LEVEL = (
-    1e6  # sigma / alpha where hardly any signal is left, so that float32 holds its square
-)
+# sigma / alpha where hardly any signal is left, so that float32 holds its square
+LARGEST_LEVEL = 1e6
 
 
 class Problem(NamedTuple):
     """The inverse problem of one sample at one time, made linear at its expected clean data."""
 
     level: Array  # sigma / alpha, ()
-    residual: Array  # y - A(D), of the shape of a measurement
-    forward: Callable[[Array], Array]  # v -> A v, from samples to measurements
-    adjoint: Callable[[Array], Array]  # v -> A^T v, from measurements to samples
+    tangent: Tangent  # of the operator at the expected clean data D, with the residual y - A(D)
     tweedie: Callable[[Array], Array]  # v -> (sigma^2 / alpha) J^T v; costs one evaluation
     variance: Number | Array  # of the measurement noise, () or of the shape of a measurement
 
     def solve(
         self, covariance: Callable[[Array], Array], iterations: int, tolerance: float
     ) -> Array:
-        """Return (S + A C A^T)^-1 residual by conjugate gradients.
-
-        Args:
-            covariance: v -> C v, from samples to samples.
-            iterations: at most.
-            tolerance: of the remaining residual, relative to the residual; less than rounding
-                cannot be reached, and going on would divide 0 by 0.
-        """
-        least = 10 * jnp.finfo(self.residual.dtype).eps
-        relative: Any = jnp.maximum(tolerance, least)  # an array, which `cg` does not say it takes
-
-        def product(v: Array) -> Array:
-            return self.variance * v + self.forward(covariance(self.adjoint(v)))
-
-        return cg(product, self.residual, tol=relative, maxiter=iterations)[0]
+        """Return (S + A C A^T)^-1 residual for v -> C v; see `Tangent.solve`."""
+        return self.tangent.solve(self.variance, covariance, iterations, tolerance)
 
 
 class PosteriorDenoiser(eqx.Module):
@@ -119,16 +103,14 @@ class PosteriorDenoiser(eqx.Module):
     def _one(self, x: Array, t: Array, measurement: Measurement) -> Estimate:
         """Return the estimate of one sample."""
         alpha, sigma = self.sde.marginal(t)
-        operator = self.operator if measurement.operator is None else measurement.operator
+        operator = measurement.operator_or(self.operator)
 
         def expected(x: Array) -> tuple[Array, Array]:
-            estimate = self.denoise(*jax.tree.map(lambda a: a[None], (x, t, measurement.cond)))
+            alone = jax.tree.map(lambda a: a[None], (x, t, measurement.cond))
+            estimate = evaluate(self.denoise, *alone)
             return estimate.x0[0], estimate.noise[0]
 
         x0, transpose, noise = jax.vjp(expected, x, has_aux=True)
-        predicted, forward = jax.linearize(operator, x0)
-        check_fits(measurement.y, predicted)
-        adjoint = jax.linear_transpose(forward, x0)
         scale = jnp.where(alpha > NO_SIGNAL, sigma**2 / jnp.maximum(alpha, NO_SIGNAL), 0.0)
 
         def tweedie(v: Array) -> Array:
@@ -137,12 +119,8 @@ class PosteriorDenoiser(eqx.Module):
 
         problem = Problem(
             level=jnp.minimum(sigma / jnp.maximum(alpha, NO_SIGNAL), LARGEST_LEVEL),
-            residual=measurement.y - predicted,
-            forward=forward,
-            adjoint=lambda v: adjoint(v)[0],
+            tangent=Tangent.at(operator, x0, measurement.y),
             tweedie=tweedie,
             variance=jnp.asarray(self.std, x.dtype) ** 2,
         )
-        shift = self.shift(problem).astype(x.dtype)
-        per_noise = jnp.where(sigma > 0, alpha / jnp.where(sigma > 0, sigma, 1.0), 0.0)
-        return Estimate(x0=x0 + shift, noise=noise - per_noise.astype(x.dtype) * shift)
+        return Estimate(x0=x0, noise=noise).moved(alpha, sigma, self.shift(problem))

@@ -5,11 +5,12 @@ covariance :math:`C = (\Sigma^{-1} + (\alpha / \sigma)^2 I)^{-1}`, whatever the 
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from jax import Array
+
+from ..arrays import matmul
 
 
 class Covariance(eqx.Module):
@@ -72,9 +73,4 @@ class Covariance(eqx.Module):
         """Return vectors (number, entries) scaled along the directions."""
         if self.basis is None:
             return scale[None] * vectors
-        return product(scale[None] * product(vectors, self.basis), self.basis.T)
-
-
-def product(a: Array, b: Array) -> Array:
-    """Multiply matrices in full precision; accelerators would round the factors."""
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+        return matmul(scale[None] * matmul(vectors, self.basis), self.basis.T)

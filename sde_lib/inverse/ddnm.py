@@ -30,4 +30,4 @@ class DDNM(PosteriorDenoiser):
         """Return D_y - D; see `PosteriorDenoiser.shift`."""
         exact = problem._replace(variance=0.0)
         weights = exact.solve(lambda v: v, self.iterations, self.tolerance)
-        return problem.adjoint(weights)
+        return problem.tangent.adjoint(weights)

@@ -33,4 +33,4 @@ class DiffPIR(PosteriorDenoiser):
         """Return D_y - D; see `PosteriorDenoiser.shift`."""
         variance = problem.level**2 / self.weight
         weights = problem.solve(lambda v: variance * v, self.iterations, self.tolerance)
-        return variance * problem.adjoint(weights)
+        return variance * problem.tangent.adjoint(weights)

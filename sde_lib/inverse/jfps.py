@@ -36,4 +36,4 @@ class JFPS(PosteriorDenoiser):
             return given_state.times(v.reshape(1, -1)).reshape(v.shape)
 
         weights = problem.solve(times, self.iterations, self.tolerance)
-        return times(problem.adjoint(weights))
+        return times(problem.tangent.adjoint(weights))

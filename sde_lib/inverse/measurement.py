@@ -34,6 +34,10 @@ class Measurement(NamedTuple):
     cond: Any = None
     operator: Any = None
 
+    def operator_or(self, default: Callable[[Array], Array]) -> Callable[[Array], Array]:
+        """Return the operator of the measurement, or that of the method."""
+        return default if self.operator is None else self.operator
+
 
 def measure(
     key: Key[Array, ""], operator: Callable[[Array], Array], x: Array, std: ArrayLike

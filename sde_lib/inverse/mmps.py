@@ -52,12 +52,12 @@ class MMPS(PosteriorDenoiser):
         conjugate gradients may move away from the solution: they stop at a direction of negative
         curvature, and the shift with the least residual is taken.
         """
-        rounding = 10 * jnp.finfo(problem.residual.dtype).eps
-        least = jnp.maximum(self.tolerance, rounding) ** 2 * jnp.sum(problem.residual**2)
+        rounding = 10 * jnp.finfo(problem.tangent.residual.dtype).eps
+        least = jnp.maximum(self.tolerance, rounding) ** 2 * jnp.sum(problem.tangent.residual**2)
 
         def iteration(_, state: State) -> State:
-            moved = problem.tweedie(problem.adjoint(state.direction))
-            image = problem.variance * state.direction + problem.forward(moved)
+            moved = problem.tweedie(problem.tangent.adjoint(state.direction))
+            image = problem.variance * state.direction + problem.tangent.forward(moved)
             curvature = jnp.sum(state.direction * image)
             going = (state.size > least) & (curvature > 0)
             step = jnp.where(going, state.size / jnp.where(going, curvature, 1.0), 0.0)
@@ -75,12 +75,12 @@ class MMPS(PosteriorDenoiser):
                 best_size=jnp.where(better, size, state.best_size),
             )
 
-        nothing = jnp.zeros_like(problem.adjoint(problem.residual))
-        size = jnp.sum(problem.residual**2)
+        nothing = jnp.zeros_like(problem.tangent.adjoint(problem.tangent.residual))
+        size = jnp.sum(problem.tangent.residual**2)
         start = State(
             shift=nothing,
-            residual=problem.residual,
-            direction=problem.residual,
+            residual=problem.tangent.residual,
+            direction=problem.tangent.residual,
             size=size,
             best=nothing,
             best_size=size,

@@ -32,4 +32,4 @@ class PiGDM(PosteriorDenoiser):
         noise = problem.level**2
         variance = noise * self.sigma_data**2 / (noise + self.sigma_data**2)
         weights = problem.solve(lambda v: variance * v, self.iterations, self.tolerance)
-        return problem.tweedie(problem.adjoint(weights))
+        return problem.tweedie(problem.tangent.adjoint(weights))

@@ -17,7 +17,7 @@ class TMPD(PosteriorDenoiser):
 
     def shift(self, problem: Problem) -> Array:
         """Return D_y - D; see `PosteriorDenoiser.shift`."""
-        ones = jnp.ones_like(problem.residual)
-        row_sums = problem.forward(problem.tweedie(problem.adjoint(ones)))
+        ones = jnp.ones_like(problem.tangent.residual)
+        row_sums = problem.tangent.forward(problem.tweedie(problem.tangent.adjoint(ones)))
         variance = problem.variance + jnp.maximum(row_sums, 0.0)
-        return problem.tweedie(problem.adjoint(problem.residual / variance))
+        return problem.tweedie(problem.tangent.adjoint(problem.tangent.residual / variance))

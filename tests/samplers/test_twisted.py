@@ -76,7 +76,7 @@ def test_the_noise_of_a_move_is_conditioned_on_the_measurement_and_its_ratio_is_
     x0 = np.array([0.2, 0.1, -0.3])
     keys = jax.random.split(KEY, NUMBER)
     many = jnp.broadcast_to(jnp.asarray(x0, jnp.float32), (NUMBER, 3))
-    z, log_ratio = twist().move(jnp.asarray(LEVEL), jnp.asarray(SCALE)).draw(keys, many)
+    z, log_ratio = twist().conditional(jnp.asarray(LEVEL)).move(jnp.asarray(SCALE)).draw(keys, many)
     gain = COV @ np.linalg.inv(COV + LEVEL**2 * np.eye(3))
     sensitivity = SCALE * MATRIX @ gain
     cov = STD**2 * np.eye(2) + MATRIX @ given_state(LEVEL) @ MATRIX.T
