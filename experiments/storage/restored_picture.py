@@ -18,6 +18,7 @@ from ..data.codec import Codec
 from .pictures import drawn, picture, to_uint8
 
 if TYPE_CHECKING:
+    from ..run.operators import Measured
     from ..run.restoration import Restored, Task
 
 SHOWN = 12  # observations at most
@@ -39,7 +40,7 @@ def restored_picture(
     """
     if restored.x.ndim != 5:
         return picture(restored.x.reshape(-1, *restored.x.shape[2:]), codec)
-    rows = {"observation": to_uint8(in_frame(task), codec)}
+    rows = {"observation": to_uint8(in_frame(task.measured, task.y), codec)}
     for number in range(min(SAMPLES, restored.x.shape[1])):
         rows[f"sample {number + 1}"] = to_uint8(restored.x[:, number], codec)
     rows["mean"] = to_uint8(restored.mean, codec)
@@ -50,20 +51,20 @@ def restored_picture(
     return labelled({name: images[:SHOWN] for name, images in rows.items()})
 
 
-def in_frame(task: "Task") -> np.ndarray:
+def in_frame(measured: "Measured", y: np.ndarray) -> np.ndarray:
     """Return observations as images of the shape of an example, in model values.
 
     Those of another shape are shown as the smallest example that they could be made of, what was
     not measured being grey.
     """
-    if task.measured.shape == task.measured.example:
-        return task.y
-    zero = jnp.zeros(task.measured.example)
+    if measured.shape == measured.example:
+        return y
+    zero = jnp.zeros(measured.example)
 
     def smallest(y: jax.Array) -> jax.Array:
-        return least_change(task.measured.operator, y, zero, 0.0)
+        return least_change(measured.operator, y, zero, 0.0)
 
-    return np.asarray(jax.vmap(smallest)(jnp.asarray(task.y)))
+    return np.asarray(jax.vmap(smallest)(jnp.asarray(y)))
 
 
 def to_uint8_of_unit(values: np.ndarray) -> np.ndarray:

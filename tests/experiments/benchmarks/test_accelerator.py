@@ -11,7 +11,13 @@ import pytest
 
 import models
 from experiments.benchmarks.accelerator import __main__ as script
-from experiments.benchmarks.accelerator import answers, correctness, rewritings, subjects
+from experiments.benchmarks.accelerator import (
+    answers,
+    correctness,
+    restoration,
+    rewritings,
+    subjects,
+)
 from experiments.benchmarks.accelerator.records import Records, gather
 from experiments.run.build import flops
 
@@ -114,3 +120,21 @@ def test_operations_are_counted_on_the_cpu_or_not_at_all(monkeypatch):
 
     monkeypatch.setattr(jax, "local_devices", no_cpu)
     assert flops(run) is None
+
+
+def test_posterior_sampling_is_measured_beside_plain_sampling(tmp_path, monkeypatch):
+    walks = restoration.walks
+
+    def two(run):
+        return {
+            name: walk for name, walk in walks(run).items() if name in ("no measurement", "DPS")
+        }
+
+    monkeypatch.setattr(restoration, "walks", two)
+    flags = ["--network=DiT-B/2", "--mode=float32", "--batch=2", "--tiny", "--untimed"]
+    monkeypatch.setattr("sys.argv", ["restoration", f"--out={tmp_path}", *flags])
+    restoration.main()
+    plain, dps = gather(tmp_path)
+    assert (plain["what"], plain["memory_over_plain"]) == ("no measurement", 1.0)
+    assert dps["what"] == "DPS" and 1.0 < dps["memory_over_plain"]
+    assert "seconds" not in dps

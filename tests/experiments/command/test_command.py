@@ -29,7 +29,7 @@ def refused(result, *parts):
         (["--mode=train", TOY], ["name a run directory with --workdir="]),
         (["--mode=sample"], ["name a run directory with --workdir="]),
         (["--mode=sample", "--workdir=nowhere"], ["nowhere is no run directory", "--mode=train"]),
-        (["--mode=fly", TOY], ["there is no --mode=fly", "train, sample, evaluate"]),
+        (["--mode=fly", TOY], ["there is no --mode=fly", "train, sample, restore, evaluate"]),
         (["--workdir=x", f"--config={ROOT}/nothing.py"], ["nothing.py", "No such file"]),
         (
             ["--workdir=x", f"--config={ROOT}/nothing.py", "--config.seed=1"],
