@@ -198,13 +198,12 @@ def agreement(records: list[dict]) -> str:
 
 def save_picture(path: Path, records: list[dict]) -> None:
     """Draw the ratios of every method, and how its 90 % intervals cover, one point a problem."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     methods = list(dict.fromkeys(record["method"] for record in records))
     names = list(dict.fromkeys(record["problem"] for record in records))
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(11, 0.42 * len(methods) + 1.6), sharey=True, layout="constrained"
-    )
+    figure = Figure(figsize=(11, 0.42 * len(methods) + 1.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
     for number, name in enumerate(names):
         mine = [r for r in records if r["problem"] == name and r["finite"]]
         places = [methods.index(r["method"]) + 0.06 * (number - len(names) / 2) for r in mine]
@@ -220,7 +219,6 @@ def save_picture(path: Path, records: list[dict]) -> None:
         *left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8
     )
     figure.savefig(path, dpi=130)
-    plt.close(figure)
 
 
 def main() -> None:

@@ -49,21 +49,28 @@ def test_to_a_tolerance_a_hundred_steps_take_a_fifth_of_the_sequential_calls():
     np.testing.assert_allclose(result.x, expected, atol=2e-3)
 
 
-def test_a_sample_depends_neither_on_its_batch_nor_on_the_devices():
+@pytest.fixture
+def wide():
+    """The start in float64, in which programs that sum in another order agree to twelve digits."""
+    with jax.enable_x64(True):
+        yield jnp.asarray(X, jnp.float64)
+
+
+def test_a_sample_depends_neither_on_its_batch_nor_on_the_devices(wide):
     ts, mesh = (
         grids.quadratic(SDE, 16),
         jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2]),
     )
-    whole = sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, X).x
+    whole = sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, wide).x
     index = jnp.array([5, 2])
-    part = sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, X[index], index=index).x
-    np.testing.assert_allclose(part, whole[index], atol=1e-6)
-    split = jax.device_put((X[:6], jnp.arange(6)), NamedSharding(mesh, PartitionSpec("batch")))
+    part = sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, wide[index], index=index).x
+    np.testing.assert_allclose(part, whole[index], rtol=0, atol=1e-12)
+    split = jax.device_put((wide[:6], jnp.arange(6)), NamedSharding(mesh, PartitionSpec("batch")))
     shared = sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, split[0], index=split[1]).x
-    np.testing.assert_allclose(shared, whole[:6], atol=1e-6)
+    np.testing.assert_allclose(shared, whole[:6], rtol=0, atol=1e-12)
 
 
-def test_the_steps_of_a_window_are_spread_over_the_devices():
+def test_the_steps_of_a_window_are_spread_over_the_devices(wide):
     ts, mesh = (
         grids.quadratic(SDE, 16),
         jax.make_mesh((2,), ("time",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2]),
@@ -77,11 +84,11 @@ def test_the_steps_of_a_window_are_spread_over_the_devices():
         return DENOISE(x, t, cond)
 
     whole, x = (
-        sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, X),
-        jax.device_put(X, NamedSharding(mesh, PartitionSpec())),
+        sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, wide),
+        jax.device_put(wide, NamedSharding(mesh, PartitionSpec())),
     )
     result = sample_parallel(KEY, EulerMaruyama(), watched, SDE, ts, x, mesh=mesh)
-    np.testing.assert_allclose(result.x, whole.x, atol=1e-6)
+    np.testing.assert_allclose(result.x, whole.x, rtol=0, atol=1e-12)
     assert int(result.depth) == int(whole.depth) and seen == {2}
     with pytest.raises(ValueError, match="2 devices cannot share a window of 5 steps"):
         sample_parallel(KEY, EulerMaruyama(), DENOISE, SDE, ts, x, window=5, mesh=mesh)
