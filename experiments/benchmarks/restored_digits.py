@@ -43,7 +43,7 @@ from ..storage.writing import write_json
 
 OPERATORS: dict[str, dict[str, Any]] = {
     "inpainting": {"name": "Mask"},
-    "super-resolution": {"name": "Pool", "factor": 2},
+    "upsampling": {"name": "Pool", "factor": 2},
     "deblurring": {"name": "Blur", "std": 1.0},
 }
 METHODS = ("jfps", "mmps", "tmpd", "pigdm", "diffpir", "dps")
