@@ -79,7 +79,8 @@ def main() -> None:
         start = time.perf_counter()
         program = jax.jit(walk).lower(x).compile()
         values = {"compile_seconds": time.perf_counter() - start}
-        needed = program.memory_analysis().temp_size_in_bytes
+        account = program.memory_analysis()
+        needed = account.temp_size_in_bytes if account is not None else float("nan")
         plain = plain or needed
         values |= {"memory_gib": needed / 2**30, "memory_over_plain": needed / plain}
         if not options.untimed:
