@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,23 +84,32 @@ def posterior_score(loaded: Loaded, measured: Measured, y: np.ndarray) -> Callab
     """
     t = float(loaded.sde.time_of_level(LEVEL))
     alpha, _ = loaded.sde.marginal(jnp.asarray(t))
-    shape = measured.example
-
-    @jax.jit
-    def prior(x):
-        return loaded.denoiser(alpha * x, jnp.full(len(x), t), unknown_class(loaded, len(x))).noise
-
-    def misfit(x):
-        return -0.5 * jnp.sum((y - measured.operator(x)) ** 2) / STD**2
-
-    pull = jax.jit(jax.vmap(jax.grad(misfit)))
 
     def score(x: np.ndarray) -> np.ndarray:
-        images = jnp.asarray(x, jnp.float32).reshape(-1, *shape)
-        values = -np.asarray(prior(images), np.float64) / LEVEL + np.asarray(pull(images))
+        images = jnp.asarray(x, jnp.float32).reshape(-1, *measured.example)
+        times = jnp.full(len(x), t)
+        noise = _noise(loaded.denoiser, alpha * images, times, unknown_class(loaded, len(x)))
+        values = -np.asarray(noise, np.float64) / LEVEL
+        values += np.asarray(_pull(measured.operator, images, jnp.asarray(y, jnp.float32)))
         return values.reshape(x.shape)
 
     return score
+
+
+@eqx.filter_jit
+def _noise(denoise, x, t, cond):
+    """Return the expected noise in states, compiled once for all digits."""
+    return denoise(x, t, cond).noise
+
+
+@eqx.filter_jit
+def _pull(operator, x, y):
+    """Return the score of the measurement `y` at images, compiled once for all digits."""
+
+    def log_likelihood(x):
+        return -0.5 * jnp.sum((y - operator(x)) ** 2) / STD**2
+
+    return jax.vmap(jax.grad(log_likelihood))(x)
 
 
 def unknown_class(loaded: Loaded, number: int) -> Any:
