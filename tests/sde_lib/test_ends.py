@@ -117,25 +117,28 @@ def test_what_says_nothing_gives_the_smallest_estimate_that_adds_up():
     np.testing.assert_allclose(0.8 * both.x0, 0.6 * both.noise, rtol=1e-6)
 
 
-def textbook(sde, weighting, prediction, t):
-    """Return the weight by its definition, which is 0 / 0 at the ends, in float64."""
+def textbook(sde, t):
+    """Return all weights by their definitions, which are 0 / 0 at the ends, in float64."""
 
-    def of(t):
+    def weights(t):
         alpha, sigma = sde.marginal(t)
-        a, b = PREDICTIONS[prediction](sde, t, SD)
         g = sde.coefficients(t)[1]
-        noise, x0 = alpha / (b * alpha - a * sigma), sigma / (b * alpha - a * sigma)
         snr = (alpha / sigma) ** 2
-        return {
-            "prediction": 1.0,
-            "noise": noise**2,
-            "x0": x0**2,
-            "likelihood": (g / sigma * noise) ** 2,
-            "min_snr": jnp.minimum(snr, 5.0) * x0**2,
-            "sigmoid": noise**2 / (1 + jnp.exp(-2.0) * snr),
-        }[weighting]
+        result = {}
+        for prediction, coefficients in PREDICTIONS.items():
+            a, b = coefficients(sde, t, SD)
+            noise, x0 = alpha / (b * alpha - a * sigma), sigma / (b * alpha - a * sigma)
+            result |= {
+                ("prediction", prediction): jnp.ones_like(t),
+                ("noise", prediction): noise**2,
+                ("x0", prediction): x0**2,
+                ("likelihood", prediction): (g / sigma * noise) ** 2,
+                ("min_snr", prediction): jnp.minimum(snr, 5.0) * x0**2,
+                ("sigmoid", prediction): noise**2 / (1 + jnp.exp(-2.0) * snr),
+            }
+        return result
 
-    return in_float64(of, t)
+    return in_float64(weights, t)
 
 
 def weight(sde, weighting, prediction, t):
@@ -146,19 +149,23 @@ def weight(sde, weighting, prediction, t):
 def test_weights_at_both_ends_are_their_limits(sde):
     # A limit is finite if the last factor 1000 of the distance from the end changes the weight by less than 30: they go as powers.
     t = jnp.array([0.0, 1.0, 0.3, 0.9])
-    weights = {(w, p): weight(sde, w, p, t) for w in WEIGHTINGS for p in PREDICTIONS}
+    names = [(w, p) for w in WEIGHTINGS for p in PREDICTIONS]
+    weights = jax.jit(lambda t: {name: weight(sde, *name, t) for name in names})(t)
+    near_ends = np.array([1e-4, 1e-7, 1 - 1e-4, 1 - 1e-7])
+    exact = textbook(sde, np.append(near_ends, np.asarray(t[2:], np.float64)))
     checked = 0
-    for (weighting, prediction), got in weights.items():
-        got = np.broadcast_to(got, 4)
-        assert np.all(np.isfinite(got)) and np.all(got >= 0), (weighting, prediction, got)
-        inside = textbook(sde, weighting, prediction, np.asarray(t[2:], np.float64))
-        np.testing.assert_allclose(got[2:], inside, rtol=1e-4, err_msg=f"{weighting} {prediction}")
-        for end, (far, near) in enumerate(((1e-4, 1e-7), (1 - 1e-4, 1 - 1e-7))):
-            before, limit = (textbook(sde, weighting, prediction, time) for time in (far, near))
+    for weighting, prediction in names:
+        what = f"{weighting} of {prediction}"
+        got = np.broadcast_to(weights[weighting, prediction], 4)
+        assert np.all(np.isfinite(got)) and np.all(got >= 0), (what, got)
+        *at_ends, third, last = exact[weighting, prediction]
+        np.testing.assert_allclose(got[2:], [third, last], rtol=1e-4, err_msg=what)
+        for end, (before, limit) in enumerate((at_ends[:2], at_ends[2:])):
             if limit < 30 * before:
                 checked += 1
-                what = f"{weighting} of {prediction} at {end}"
-                np.testing.assert_allclose(got[end], limit, rtol=2e-3, atol=2e-3, err_msg=what)
+                np.testing.assert_allclose(
+                    got[end], limit, rtol=2e-3, atol=2e-3, err_msg=f"{what} at {end}"
+                )
     assert checked > 40
 
 
