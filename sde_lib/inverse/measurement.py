@@ -71,6 +71,11 @@ class PriorDenoiser(eqx.Module):
         check_measurement(cond)
         return self.denoise(x, t, cond.cond)
 
+    @property
+    def sigma_data(self) -> Any:
+        """The standard deviation of the data that the denoiser of the prior knows, 1 if none."""
+        return getattr(self.denoise, "sigma_data", 1.0)
+
 
 def check_measurement(cond: Any) -> None:
     """Raise a ValueError unless conditions are a measurement."""

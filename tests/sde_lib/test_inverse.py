@@ -83,9 +83,10 @@ def test_methods_with_the_whole_covariance_are_exact_for_gaussian_data(sde, name
     np.testing.assert_allclose(got.noise, want.noise, atol=5e-4 / min(1, level), rtol=5e-4)
 
 
-def test_pseudo_inverse_guidance_is_exact_for_isotropic_data():
+@pytest.mark.parametrize("cls", [PiGDM, JFPS])
+def test_methods_that_take_the_size_of_the_data_are_exact_for_isotropic_data(cls):
     data = Gaussian(MEAN, 0.49 * np.eye(4))
-    method = PiGDM(data.denoiser(VP()), VP(), OPERATOR, STD)
+    method = cls(data.denoiser(VP()), VP(), OPERATOR, STD)
     assert_close(method(X, 0.4, COND), exact(VP(), 0.4, data))
 
 
