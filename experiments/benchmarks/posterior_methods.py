@@ -129,6 +129,11 @@ def by_particles(steps: int, particles: int, islands: int) -> Callable[[Task], D
     return draw
 
 
+def mmps(task: Task) -> Drawn:
+    """Run MMPS until its products add nothing: in exact arithmetic as many as numbers measured."""
+    return by_denoiser(MMPS, iterations=min(16, len(task.problem.matrix)))(task)
+
+
 def exactly(task: Task, steps: int = 100) -> Drawn | None:
     """Walk with the denoisers of the posteriors themselves, where they are known."""
     data: Any = task.problem.data
@@ -158,7 +163,7 @@ Method = Callable[[Task], Drawn | None]
 METHODS: dict[str, Method] = {
     "exact": exactly,
     "TDS": by_particles(steps=200, particles=256, islands=16),
-    "MMPS": by_denoiser(MMPS, iterations=16),
+    "MMPS": mmps,
     "MMPS, 1 iteration": by_denoiser(MMPS, iterations=1),
     "JFPS": by_denoiser(JFPS),
     "PiGDM": by_denoiser(PiGDM),
@@ -167,7 +172,7 @@ METHODS: dict[str, Method] = {
     "DDNM": by_denoiser(DDNM),
     "DPS": by_sampler(lambda task: DPS(task.operator, 0.3)),
     "replacement": by_sampler(_replaced),
-    "RePaint": by_sampler(lambda task: RePaint(_replaced(task), 5)),
+    "RePaint": by_sampler(lambda task: RePaint(_replaced(task), 3)),
     "DAPS": by_sampler(lambda task: DAPS(task.operator, _std(task)), steps=50),
     "split Gibbs": by_sampler(lambda task: SplitGibbs(task.operator, _std(task)), steps=50),
 }

@@ -226,7 +226,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, help="other problems of the same kinds")
-    parser.add_argument("--measurements", type=int, default=4, help="of each problem")
+    parser.add_argument("--measurements", type=int, default=3, help="of each problem")
     parser.add_argument("--number", type=int, default=1000, help="samples for each measurement")
     parser.add_argument("--problems", nargs="+", help="those whose names contain one of these")
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="only these")
