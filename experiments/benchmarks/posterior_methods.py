@@ -112,7 +112,7 @@ def by_particles(steps: int, particles: int, islands: int) -> Callable[[Task], D
                 task.problem.noise_std,
                 (task.problem.matrix.shape[1],),
                 particles=particles,
-                islands=islands,
+                islands=max(2, islands // task.problem.cost),
                 cov=task.cov,
             )
             for number, y in enumerate(task.y)

@@ -43,6 +43,7 @@ class PosteriorProblem(NamedTuple):
     matrix: np.ndarray  # A, (m, d)
     noise_std: float  # s
     draw_posterior: Callable[[Key[Array, ""], np.ndarray, int], np.ndarray]  # (key, y, n) -> (n, d)
+    cost: int = 1  # how dear its denoiser is; so many times fewer samples are drawn
 
     def draw(self, key: Key[Array, ""]) -> Drawn:
         """Draw one data point (d,) and its measurement (m,), in float64."""
@@ -136,6 +137,7 @@ def _walk(matrix: np.ndarray, noise_std: float) -> PosteriorProblem:
         matrix=matrix,
         noise_std=noise_std,
         draw_posterior=lambda key, y, n: gibbs(generator(key), y=y, n=n),
+        cost=4,
     )
 
 

@@ -18,6 +18,7 @@ With --seed the problems are others of the same kinds, by which no setting was c
 """
 
 import argparse
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,21 +125,28 @@ def judge(task: Task, known: Reference, name: str) -> dict | None:
 
 
 def run(
-    chosen: dict[str, PosteriorProblem], methods: list[str], measurements: int, number: int
+    chosen: dict[str, PosteriorProblem],
+    methods: list[str],
+    measurements: int,
+    number: int,
+    save: Callable[[list[dict]], None],
 ) -> list[dict]:
-    """Run every method on every problem, two problems at a time."""
+    """Run every method on every problem, two problems at a time; `save` what there is after each."""
 
     def on_problem(problem: PosteriorProblem) -> list[dict]:
         y = problem.draw_many(jax.random.key(3), measurements).y
-        task = Task(problem=problem, y=y, number=number)
+        task = Task(problem=problem, y=y, number=max(2, number // problem.cost))
         known = reference(task)
         records = [judge(task, known, name) for name in methods]
-        kept = [record for record in records if record is not None]
-        print(f"  {problem.name} done\n{as_markdown(kept)}", flush=True)
-        return kept
+        return [record for record in records if record is not None]
 
+    done: list[dict] = []
     with ThreadPoolExecutor(2) as pool:
-        return [record for records in pool.map(on_problem, chosen.values()) for record in records]
+        for records in pool.map(on_problem, chosen.values()):
+            done += records
+            save(done)
+            print(f"{as_markdown(records)}\n{evidences(records)}", flush=True)
+    return done
 
 
 def as_markdown(records: list[dict]) -> str:
@@ -226,8 +234,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, help="other problems of the same kinds")
-    parser.add_argument("--measurements", type=int, default=3, help="of each problem")
-    parser.add_argument("--number", type=int, default=1000, help="samples for each measurement")
+    parser.add_argument("--measurements", type=int, default=2, help="of each problem")
+    parser.add_argument(
+        "--number",
+        type=int,
+        default=1000,
+        help="samples for each measurement; a quarter of the walk",
+    )
     parser.add_argument("--problems", nargs="+", help="those whose names contain one of these")
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="only these")
     parser.add_argument("--out", help="where every number goes, as JSON")
@@ -240,11 +253,14 @@ def main() -> None:
         if not chosen:
             parser.error(f"no problem has {' or '.join(arguments.problems)} in its name")
     methods = arguments.methods or list(METHODS)
-    records = run(chosen, methods, arguments.measurements, arguments.number)
-    if arguments.out:
-        write_json(Path(arguments.out), records)
-    if arguments.picture:
-        save_picture(Path(arguments.picture), records)
+
+    def save(records: list[dict]) -> None:
+        if arguments.out:
+            write_json(Path(arguments.out), records)
+        if arguments.picture:
+            save_picture(Path(arguments.picture), records)
+
+    records = run(chosen, methods, arguments.measurements, arguments.number, save)
     print(f"\n{as_markdown(records)}\n\nLog-evidences (exact):\n{evidences(records)}")
     print(f"\nSpearman's rho of Stein discrepancy and distance: {agreement(records)}")
 

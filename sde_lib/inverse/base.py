@@ -30,6 +30,9 @@ from .measurement import Measurement, check_measurement, check_std
 from .parts import PARTS, map_in_parts
 from .tangent import Tangent
 
+# sigma / alpha where hardly any signal is left, so that float32 holds its square
+LARGEST_LEVEL = 1e6
+
 
 class Problem(NamedTuple):
     """The inverse problem of one sample at one time, made linear at its expected clean data."""
@@ -115,7 +118,7 @@ class PosteriorDenoiser(eqx.Module):
             return scale.astype(x.dtype) * transpose(v)[0]
 
         problem = Problem(
-            level=sigma / jnp.maximum(alpha, NO_SIGNAL),
+            level=jnp.minimum(sigma / jnp.maximum(alpha, NO_SIGNAL), LARGEST_LEVEL),
             tangent=Tangent.at(operator, x0, measurement.y),
             tweedie=tweedie,
             variance=jnp.asarray(self.std, x.dtype) ** 2,
