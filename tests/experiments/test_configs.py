@@ -173,7 +173,7 @@ def test_vectors_of_ones_own_train(tmp_path):
             "data",
             "name",
             "Digit",
-            "experiments.data has no DataSet 'Digit'; choose one of Digits, Files, TFDS, Toy",
+            "experiments.data has no DataSet 'Digit'; choose one of Digits, FashionMNIST, Files, Satellite, TFDS, Toy",
         ),
         ("data", "density", "spiral", "unknown density 'spiral'; choose one of"),
         ("denoiser", "prediction", "eps", "unknown prediction 'eps'; choose one of edm, noise"),
