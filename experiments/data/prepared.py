@@ -24,7 +24,7 @@ class Recipe(NamedTuple):
     name: str  # of its folder
     version: str
     title: str  # in messages: the complete data set of `title`
-    description: str
+    description: str | None
     shape: tuple[int, int, int]  # (H, W, C) of an image, uint8
     num_classes: int
 

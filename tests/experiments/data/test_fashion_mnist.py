@@ -152,12 +152,10 @@ def test_damage_to_what_was_written_says_what_to_delete(small, tmp_path, split, 
         path.write_bytes(source.read_bytes())
     elif damage != "remove":
         path.write_bytes({"empty": b"", "cut": content[: len(content) // 2]}.get(damage, content))
-    with pytest.raises(
-        ValueError, match="fashion_mnist_idx/1.0.0 is not the complete .*\n  rm -r "
-    ):
-        data = opened(tmp_path)
-        for name in (split, "fit"):
-            list(batches(data, name, 16, seed=0, train=False))
+    message = "fashion_mnist_idx/1.0.0 is not the complete .*\n  rm -r "
+    for name in [split] if split == "test" else [split, "fit"]:
+        with pytest.raises(ValueError, match=message):
+            list(batches(opened(tmp_path), name, 16, seed=0, train=False))
 
 
 def test_lengths_are_what_the_code_knows_and_not_what_the_folder_says(small, tmp_path):

@@ -58,6 +58,7 @@ DAMAGED = {
     ),
     "torn gzip": (gzip.compress(GOOD)[:-20], "cannot unpack .*x-idx3 .gzip: .*; get the file anew"),
     "damaged gzip": (bytes(TORN), "cannot unpack .*x-idx3 .gzip: "),
+    "no deflate": (TORN[:10] + b"\xff" * 30, "cannot unpack .*x-idx3 .gzip: .*invalid block type"),
     "half a gzip header": (b"\x1f\x8b\x08", "cannot unpack .*x-idx3 .gzip: "),
     "gzip and more": (gzip.compress(GOOD) + b"more", "cannot unpack .*x-idx3 .gzip: Not a gzipped"),
     "short gzip": (gzip.compress(GOOD[:-5]), "holds 100 bytes of values, .* are 105 bytes"),
