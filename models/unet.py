@@ -21,6 +21,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from .border import bordered, bordered_shape, without_border
 from .computing import compute_type, run
 from .conditions import ConditionSizes, with_image
 from .embedding import Conditioning, check_state, sigma_of
@@ -52,10 +53,10 @@ Section = Mapping[str, Any]
 class UNet(nnx.Module):
     """U-Net for images of `shape` (height, width, channels).
 
-    Height and width must be divisible by 2^(len(ch_mult) - 1). With `num_classes` > 0 the network
-    takes labels 0..num_classes, of which the last means "no label"; with `context` > 0 vectors of
-    that many features, or sets of them; with `cond_channels` > 0 images, which are appended to the
-    channels of its input; see `models.conditions`.
+    Height and width, with what `pad` adds, must be divisible by 2^(len(ch_mult) - 1). With
+    `num_classes` > 0 the network takes labels 0..num_classes, of which the last means "no label";
+    with `context` > 0 vectors of that many features, or sets of them; with `cond_channels` > 0
+    images, which are appended to the channels of its input; see `models.conditions`.
 
     Args:
         shape: (height, width, channels) of an image.
@@ -83,6 +84,10 @@ class UNet(nnx.Module):
         pyramids: the images beside the network.
         resampling: how the resolution changes.
         residual: residual sums and what ends their branches.
+        pad: rows and columns of zeros that are put on each side of an image on its way in, and cut
+            off on its way out, so that images of other sizes have enough levels: 2 makes 32 pixels
+            of 28. The network stays a function of the image alone, and so does every likelihood.
+            `attn_resolutions` are heights with them.
         dtype: type of convolutions and attention, "float32" or "bfloat16". Parameters,
             normalisation, residual sums, embedding and output stay float32.
         remat: keep only the outputs of the blocks for the gradient and compute the rest again,
@@ -116,6 +121,7 @@ class UNet(nnx.Module):
         pyramids: PyramidSettings | Section | None = None,
         resampling: ResamplingSettings | Section | None = None,
         residual: ResidualSettings | Section | None = None,
+        pad: int = 0,
         dtype: str = "float32",
         remat: bool = False,
         rngs: nnx.Rngs,
@@ -130,13 +136,15 @@ class UNet(nnx.Module):
         )
         levels = range(len(ch_mult))
         check_choice("nonlinearity", nonlinearity, ACTIVATIONS)
-        check_image_shape(tuple(shape), len(levels))
+        check_at_least(0, pad=pad)
+        padded = bordered_shape(tuple(shape), pad)
+        check_image_shape(padded, len(levels))
         check_widths(nf, ch_mult)
         check_at_least(1, num_res_blocks=num_res_blocks)
         check_dropout(dropout)
         check_division(scale_by_sigma, sigmas)
         check_embedding(embedding, num_classes, context)
-        heights = tuple(shape[0] >> level for level in levels)
+        heights = tuple(padded[0] >> level for level in levels)
         check_attention((*attn_resolutions, *(groups.attention.up_resolutions or ())), heights)
 
         self.shape = tuple(shape)
@@ -146,6 +154,7 @@ class UNet(nnx.Module):
         )
         self.condition_sizes.check()
         self.centered = centered
+        self.pad = pad
         self.remat = remat
         self.resblock_type = groups.resampling.resblock_type
         self.scale_by_sigma = scale_by_sigma
@@ -217,13 +226,16 @@ class UNet(nnx.Module):
             emb = self.style.act(self.conditioning(c_noise, given.label, given.context))
         call = partial(run, remat=self.remat)
         x = x if self.centered else 2 * x - 1
-        h = widened(self.conv_in(with_image(x, given.image, self.condition_sizes.image)))
-        h, skips = self._go_down(call, x, h, emb, rngs)
+        image = bordered(x, self.pad)
+        inputs = with_image(x, given.image, self.condition_sizes.image)
+        h = widened(self.conv_in(bordered(inputs, self.pad)))
+        h, skips = self._go_down(call, image, h, emb, rngs)
         h = call(self.middle0, h, emb, rngs)
         h = call(self.middle1, h, emb, rngs)
         y, h = self._go_up(call, h, skips, emb, rngs)
         if self.norm_out is not None and self.conv_out is not None:
             y = self.conv_out(self.style.act(self.norm_out(h)))
+        y = without_border(y, self.pad)
         if not self.scale_by_sigma:
             return y
         return y / sigma_of(c_noise, self.sigmas)[:, None, None, None]

@@ -9,7 +9,7 @@ steps: FID 2.55 with 1000 Euler-Maruyama steps, 3.16 bits/dim. Variants: vp, ve,
 conditional on the class.
 """
 
-from experiments.configs.common import base_config, choose_sde
+from experiments.configs.common import DDPMPP, base_config, choose_sde
 
 
 def get_config(variant: str = "vp"):
@@ -18,14 +18,7 @@ def get_config(variant: str = "vp"):
     words = choose_sde(config, variant, ("cond",))
     config.data = {"name": "TFDS", "dataset": "cifar10"}
     config.facts = {"shape": (32, 32, 3), "levels": 256, "num_classes": 10, "sd": 0.5}
-    config.net = {
-        "name": "UNet",
-        "nf": 128,
-        "ch_mult": (1, 2, 2, 2),
-        "num_res_blocks": 4,
-        "attn_resolutions": (16,),
-        "dropout": 0.1,
-    }
+    config.net = dict(DDPMPP)
     config.ema = 0.9999
     config.train.update(
         {"steps": 1_300_000, "flip": True, "held_out": "test", "conditional": "cond" in words}

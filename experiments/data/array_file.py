@@ -1,6 +1,6 @@
-"""Files of arrays: .npy, and .npz with examples, labels and conditions.
+"""Files of arrays: .npy, IDX, and .npz with examples, labels and conditions.
 
-A .npy file is read in place (memory-mapped), an archive into memory. Nothing in them is executed:
+A .npy file is read in place (memory-mapped), the others into memory. Nothing in them is executed:
 Python objects are refused.
 """
 
@@ -9,6 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from .idx import is_idx_name, read_idx
 from .settings import printable
 
 SUFFIXES = (".npy", ".npz")
@@ -26,11 +27,15 @@ class Arrays(NamedTuple):
 
 
 def load_arrays(path: Path) -> Arrays:
-    """Open the file at ``path``, whose first bytes say which kind it is.
+    """Open the file at ``path``.
+
+    IDX files are told by their names (`is_idx_name`), the others by their first bytes.
 
     Raises:
       ValueError: it cannot be read, or does not say which of its arrays are the examples.
     """
+    if is_idx_name(path):
+        return Arrays(x=read_idx(path))
     with path.open("rb") as file:
         if file.read(2) == b"PK":
             file.seek(0)

@@ -11,6 +11,7 @@ from .array import open_array
 from .array_file import SUFFIXES
 from .base import MOST_LEVELS, DataSet, Source, check_split
 from .folder import open_folder
+from .idx import is_idx_name
 from .image_files import SUFFIXES as IMAGES
 from .settings import (
     LARGEST_SIDE,
@@ -27,7 +28,7 @@ TABLES = (".csv", ".tsv", ".txt")
 
 
 class Files(DataSet):
-    """Images below a folder, or the rows of an .npy file or an .npz archive.
+    """Images below a folder, or the rows of an .npy file, an .npz archive or an IDX file.
 
     The modules `folder` and `array` say which of them can be read. Which examples validate is
     decided by a hash of their file name or row number, so that it does not change from run to run,
@@ -179,7 +180,7 @@ def _array_beside(name: str, value: str | None) -> Path | None:
 def _check_array_file(place: Path) -> None:
     """Raise a ValueError that says how to convert a file that is no .npy file and no .npz archive."""
     suffix = place.suffix.lower()
-    if suffix in SUFFIXES and place.is_file():
+    if (suffix in SUFFIXES or is_idx_name(place)) and place.is_file():
         return
     if suffix in IMAGES:
         remedy = f"it is one image: name the folder that holds it, {printable(place.parent)}"

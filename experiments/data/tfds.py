@@ -91,7 +91,7 @@ class TFDS(DataSet):
             decoders = {self._key: tfds.decode.SkipDecoding()}  # Pillow decodes below
         try:
             records = self._builder.as_data_source(split, decoders=decoders)
-            _check_lengths(self._builder.info.splits, split)
+            check_lengths(self._builder.info.splits, split)
         except Exception as error:  # there is no list of what damaged files make the reader raise
             raise self._damaged(error) from error
 
@@ -144,7 +144,7 @@ class TFDS(DataSet):
         return anew(self._builder.data_dir, self._name, self._directory)
 
 
-def _check_lengths(splits: Any, split: str) -> None:
+def check_lengths(splits: Any, split: str) -> None:
     """Raise a ValueError unless the files of a split hold as many records as they should.
 
     `splits` is the description of the data set, with the number of records of each file.

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import sde_lib
+from experiments import data
 from experiments.configs import common
 from experiments.configs.common import SDES, base_config
 from experiments.errors import RunError
@@ -31,9 +32,12 @@ WORDS = {
     "cifar10": ["", "cond"],
     "digits": ["", "cond", "likelihood", "edm2", "dit"],
     "digits_classifier": [""],
+    "fashion_mnist": ["", "cond", "likelihood", "gpu"],
     "files": ["", "cond", "vectors"],
+    "satellite": ["", "cond", "likelihood", "gpu"],
     "toy": DENSITIES,
 }
+SHAPES = {"fashion_mnist": (28, 28, 1)}
 VARIANTS = [
     (name, f"{sde},{word}".strip(",")) for name in NAMES for sde in SDES for word in WORDS[name]
 ]
@@ -70,7 +74,8 @@ def abstractly(monkeypatch):
 @pytest.mark.parametrize("name, variant", VARIANTS)
 def test_every_variant_of_every_configuration_builds(name, variant, abstractly):
     config, vectors = get_config(name, variant), name == "toy" or "vectors" in variant
-    facts = building.DataFacts((2,) if vectors else (32, 32, 3), None if vectors else 256, 10, 0.5)
+    shape = (2,) if vectors else SHAPES.get(name, (32, 32, 3))
+    facts = building.DataFacts(shape, None if vectors else 256, 10, 0.5)
     check_settings(config)
     run = build(config, facts, abstract=True)
     check_run(run)
@@ -88,6 +93,19 @@ def test_the_full_size_network_has_the_published_size(abstractly):
     run = build(get_config("cifar10", "vp"), abstract=True)
     # Song et al. 2021: 61.8 M
     assert sum(p.size for p in jax.tree.leaves(run.split.params)) == pytest.approx(61.8e6, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "satellite"])
+def test_the_networks_of_real_images_have_the_stated_size_and_fit_the_declared_facts(
+    name, abstractly
+):
+    for variant, size in (("vp,cond", 0.745e6), ("vp,gpu", 61.8e6)):
+        run = build(get_config(name, variant), abstract=True)
+        parameters = sum(p.size for p in jax.tree.leaves(run.split.params))
+        assert parameters == pytest.approx(size, rel=0.02)
+        dataset = getattr(data, run.config.data.name)
+        assert run.facts.levels == dataset.levels
+        assert run.facts.num_classes == dataset.num_classes
 
 
 @pytest.mark.parametrize("variant", ["ve,moons", "subvp,swiss_roll", "vp,checkerboard"])
@@ -173,7 +191,7 @@ def test_vectors_of_ones_own_train(tmp_path):
             "data",
             "name",
             "Digit",
-            "experiments.data has no DataSet 'Digit'; choose one of Digits, Files, TFDS, Toy",
+            "experiments.data has no DataSet 'Digit'; choose one of Digits, FashionMNIST, Files, Satellite, TFDS, Toy",
         ),
         ("data", "density", "spiral", "unknown density 'spiral'; choose one of"),
         ("denoiser", "prediction", "eps", "unknown prediction 'eps'; choose one of edm, noise"),

@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
 import models
 from models.unet_settings import Groups
+from tests.models.networks import fast_key, filled
 
 # group -> (the default of a setting, another value of it)
 OTHER_VALUES = {
@@ -96,6 +98,57 @@ def test_any_size_that_halves_often_enough(shape, ch_mult):
         return models.UNet(shape, **settings, rngs=models.rngs_of(0))(x, c_noise)
 
     assert jax.eval_shape(call, jnp.zeros((2, *shape)), jnp.zeros(2)).shape == (2, *shape)
+
+
+def test_a_border_is_put_around_an_image_and_cut_off_again():
+    """The network of 6 x 6 pixels with a border of 1 is that of 8 x 8 on the image with zeros."""
+    settings = {"nf": 4, "ch_mult": (1,), "num_res_blocks": 1, "cond_channels": 1}
+
+    def split(shape, pad):
+        def make():
+            return models.UNet(shape, pad=pad, **settings, rngs=models.rngs_of(0))
+
+        return models.split(nnx.eval_shape(make))
+
+    inner = split((6, 6, 2), 1)
+    outer = split((8, 8, 2), 0)
+    params = filled(inner.params)
+    x, image = jnp.split(jax.random.normal(fast_key(0), (3, 6, 6, 3)), [2], axis=-1)
+    c_noise = jnp.linspace(-1.0, 1.0, 3)
+
+    @jax.jit
+    def both(params):
+        around = ((0, 0), (1, 1), (1, 1), (0, 0))
+        y = models.merge(inner.evaluate, params)(x, c_noise, image)
+        larger = models.merge(outer.evaluate, params)
+        return y, larger(jnp.pad(x, around), c_noise, jnp.pad(image, around))
+
+    y, expected = both(params)
+    np.testing.assert_allclose(y, expected[:, 1:7, 1:7], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pyramids", [{}, PYRAMIDS])
+def test_a_border_makes_room_for_more_levels(pyramids):
+    settings = pyramids | {"nf": 8, "ch_mult": (1, 1, 1, 1), "num_res_blocks": 1, "pad": 2}
+
+    def call(x, c_noise):
+        return models.UNet(x.shape[1:], **settings, rngs=models.rngs_of(0))(x, c_noise)
+
+    x = jnp.zeros((2, 28, 20, 1))
+    assert jax.eval_shape(call, x, jnp.zeros(2)).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    "shape, pad, message",
+    [
+        ((28, 28, 1), 1, r"\(30, 30, 1\) cannot be halved 3 times"),
+        ((28, 28, 1), -2, "need pad >= 0, got -2"),
+        ((28,), 2, "UNet needs shape"),
+    ],
+)
+def test_a_border_that_does_not_help_is_refused(shape, pad, message):
+    with pytest.raises(ValueError, match=message):
+        models.UNet(shape, pad=pad, ch_mult=(1, 1, 1, 1), rngs=models.rngs_of(0))
 
 
 def test_a_size_that_does_not_halve_names_the_remedy():

@@ -8,10 +8,13 @@ import json
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from experiments import data
+from experiments.data import fashion_mnist
 from experiments.data.base import Source, check_facts
 from experiments.run.build import make_dataset
+from tests.experiments.data.idx_files import make_small, write_clothes
 
 PUBLIC = {
     name: value
@@ -22,16 +25,24 @@ PUBLIC = {
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """Return a small example of each public data set; a new one needs a line here."""
+    """A small example of each public data set; a new one needs a line here."""
     folder = tmp_path_factory.mktemp("data")
     np.savez(folder / "x.npz", x=np.random.default_rng(0).normal(size=(30, 2)), y=np.arange(30) % 3)
     digits = data.Digits(data_dir=str(folder))  # which TFDS reads as one of its own
-    return {
+    noise = np.random.default_rng(0).integers(0, 256, (90, 180, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "earth.png")
+    monkeypatch = pytest.MonkeyPatch()
+    counts = {"train": 40, "test": 20}
+    make_small(monkeypatch, fashion_mnist, write_clothes(folder / "idx", counts), fit=30)
+    yield {
         "Digits": digits,
+        "FashionMNIST": data.FashionMNIST(path=str(folder / "idx"), data_dir=str(folder)),
         "Files": data.Files(path=str(folder / "x.npz")),
+        "Satellite": data.Satellite(path=str(folder / "earth.png"), image_size=2),
         "TFDS": data.TFDS(dataset="sklearn_digits", data_dir=str(folder)),
         "Toy": data.Toy(density="moons", size=50),
     }
+    monkeypatch.undo()
 
 
 @pytest.mark.parametrize("name", PUBLIC)
