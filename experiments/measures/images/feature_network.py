@@ -138,20 +138,20 @@ def extract_features(network: FeatureNetwork, x: np.ndarray) -> ImageFeatures:
         block = x[first : first + BATCH].astype(np.float32)
         filled = np.zeros((BATCH, *network.shape), np.float32)  # so that one program serves all
         filled[: len(block)] = block
-        batch = _apply(graph, weights, share(mesh, filled))
-        features.append(np.asarray(batch.features)[: len(block)])
-        probabilities.append(np.asarray(batch.probabilities)[: len(block)])
+        of_batch, shares = _apply(graph, weights, share(mesh, filled))
+        features.append(np.asarray(of_batch)[: len(block)])
+        probabilities.append(np.asarray(shares)[: len(block)])
     return ImageFeatures(
         features=np.concatenate(features), probabilities=np.concatenate(probabilities)
     )
 
 
 @jax.jit(static_argnums=0)
-def _apply(graph: nnx.GraphDef, weights: nnx.State, x: Array):
+def _apply(graph: nnx.GraphDef, weights: nnx.State, x: Array) -> tuple[Array, Array]:
     """Return features and probabilities of a batch."""
     network = nnx.merge(graph, weights)
     features = network.features(x)
-    return ImageFeatures(features=features, probabilities=nnx.softmax(network.dense_out(features)))
+    return features, nnx.softmax(network.dense_out(features))
 
 
 def parameter_count(network: FeatureNetwork) -> int:

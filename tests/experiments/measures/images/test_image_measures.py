@@ -78,8 +78,12 @@ def test_points_on_the_surface_of_a_ball_are_inside():
     Every inner ball of k = 2 reaches 1 and holds three points, the two outer ones reach 2 and hold
     three as well.
     """
-    line = np.arange(20.0)[:, None] * np.array([[0.1, 0.7]])
+    direction = np.random.default_rng(0).standard_normal(7)  # so that distances are rounded
+    line = np.arange(20.0)[:, None] * direction
     np.testing.assert_allclose(compare_manifolds(line, line, 2), (1, 1, 1.5, 1, 2))
+    # With k = 1 the neighbours on both sides are equally far, but for rounding: 18 balls hold
+    # three points and two hold two.
+    np.testing.assert_allclose(compare_manifolds(line, line, 1), (1, 1, 2.9, 1, 1))
     same = np.ones((10, 3)) * 0.1
     np.testing.assert_allclose(compare_manifolds(same, same, 3), (1, 1, 10 / 3, 1, 3))
     far = compare_manifolds(line + 100, line, 2)
