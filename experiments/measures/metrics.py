@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.running import RunningMoments
 from ..data.streaming import parts
+from .images import frechet
+from .images.moments import measure_moments
 from .neighbours import nearest
 
 
@@ -52,24 +53,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     Finite samples make it positive for equal distributions too: compare it with its floor at the
     same n and m.
     """
-    if min(len(a), len(b)) < 2:
-        raise ValueError(f"a covariance takes two or more points, got {len(a)} and {len(b)}")
-    mean_a, cov_a = _moments(a)
-    mean_b, cov_b = _moments(b)
-    values, vectors = np.linalg.eigh(cov_a)
-    root = vectors * np.sqrt(np.clip(values, 0, None)) @ vectors.T
-    products = np.linalg.eigvalsh(root @ cov_b @ root)
-    cross = np.sqrt(np.clip(products, 0, None)).sum()
-    distance = np.sum((mean_a - mean_b) ** 2)
-    return float(distance + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
-
-
-def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and the unbiased covariances of features (n, d)."""
-    running = RunningMoments(full=True)
-    for rows in parts(np.arange(len(features)), features.shape[1:]):
-        running.add(features[rows])
-    return running.mean, running.variance * (len(features) / (len(features) - 1))
+    return frechet.frechet_distance(measure_moments(a), measure_moments(b))
 
 
 def nearest_neighbour_accuracy(a: np.ndarray, b: np.ndarray) -> Proportion:

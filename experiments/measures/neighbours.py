@@ -23,10 +23,10 @@ FEATURES = 512  # summed at once; the sums of so many are added up, which bounds
 
 
 class Neighbours(NamedTuple):
-    """The nearest other point of each point."""
+    """The nearest other point of each point, or the k nearest ones, the nearest first."""
 
-    distance: np.ndarray  # (n,) float64
-    index: np.ndarray  # (n,) its place
+    distance: np.ndarray  # (n,) or (n, k) float64
+    index: np.ndarray  # (n,) or (n, k) its place
 
 
 def nearest(a: np.ndarray, b: np.ndarray | None = None) -> Neighbours:
@@ -37,9 +37,25 @@ def nearest(a: np.ndarray, b: np.ndarray | None = None) -> Neighbours:
     Raises:
         ValueError: there is no other point, or the points have different shapes.
     """
+    neighbours = k_nearest(a, b, k=1)
+    return Neighbours(distance=neighbours.distance[:, 0], index=neighbours.index[:, 0])
+
+
+def k_nearest(a: np.ndarray, b: np.ndarray | None = None, k: int = 1) -> Neighbours:
+    """Return the `k` nearest points of `b` (m, ...) to each of `a` (n, ...), as (n, k).
+
+    Without `b` they are the nearest other points of `a` itself.
+
+    Raises:
+        ValueError: there are fewer than k other points, the points have different shapes, or k is
+            above `CANDIDATES`.
+    """
     others = a if b is None else b
-    if len(others) < 1 + (b is None):
-        raise ValueError(f"need another point to be near to, got {len(others)}")
+    if not 1 <= k <= CANDIDATES:
+        raise ValueError(f"need 1 <= k <= {CANDIDATES} nearest points, got {k}")
+    if len(others) < k + (b is None):
+        needed = "another point" if k == 1 else f"{k} other points"
+        raise ValueError(f"need {needed} to be near to, got {len(others)}")
     if a.shape[1:] != others.shape[1:]:
         raise ValueError(f"points of shape {a.shape[1:]} are not near any of {others.shape[1:]}")
     a, others = a.reshape(len(a), -1), others.reshape(len(others), -1)
@@ -50,7 +66,7 @@ def nearest(a: np.ndarray, b: np.ndarray | None = None) -> Neighbours:
         raise ValueError("need points whose coordinates are all finite")
     count = _block(max(len(a), len(others)), a.shape[1])
     blocks = [
-        _nearest(a, others, first, count, (centre, scale), b is None)
+        _nearest(a, others, first, count, (centre, scale), b is None, k)
         for first in range(0, len(a), count)
     ]
     return Neighbours(
@@ -60,9 +76,9 @@ def nearest(a: np.ndarray, b: np.ndarray | None = None) -> Neighbours:
 
 
 def _nearest(
-    a: np.ndarray, b: np.ndarray, first: int, count: int, unit: Unit, same: bool
+    a: np.ndarray, b: np.ndarray, first: int, count: int, unit: Unit, same: bool, k: int
 ) -> Neighbours:
-    """Return the neighbours of one block of `a`, which begins at `first`.
+    """Return the k neighbours of each point of one block of `a`, which begins at `first`.
 
     `same`: a point is not its own neighbour.
     """
@@ -71,18 +87,17 @@ def _nearest(
     index = np.minimum(candidates.index, len(b) - 1)  # beyond it lies what fills up a block
     exact = np.stack([_squares_at(block, b, column) for column in index.T], axis=1)
     exact[np.isinf(candidates.squares)] = np.inf  # the point itself, or none
-    best = exact.argmin(1)
-    rows = np.arange(len(block))
-    squares = exact[rows, best]
-    index = candidates.index[rows, best]
+    best = exact.argsort(1, kind="stable")[:, :k]
+    squares = np.take_along_axis(exact, best, 1)
+    index = np.take_along_axis(candidates.index, best, 1)
     # Any other point is at least as far as the last candidate, but for rounding.
     least = candidates.squares[:, -1] - candidates.rounding
-    unsure = (least <= squares / unit[1] ** 2) & (len(b) - same > CANDIDATES)
+    unsure = (least <= squares[:, -1] / unit[1] ** 2) & (len(b) - same > CANDIDATES)
     for i in np.flatnonzero(unsure):
         all_squares = _squares_to_all(block[i], b, count)
         if same:
             all_squares[first + i] = np.inf
-        index[i] = all_squares.argmin()
+        index[i] = all_squares.argsort(kind="stable")[:k]
         squares[i] = all_squares[index[i]]
     return Neighbours(distance=np.sqrt(squares), index=index)
 

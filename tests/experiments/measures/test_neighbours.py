@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.measures import neighbours
-from experiments.measures.neighbours import nearest
+from experiments.measures.neighbours import CANDIDATES, k_nearest, nearest
 
 
 def brute_force(a, b, same):
@@ -48,6 +48,21 @@ def test_they_are_those_of_brute_force(name, small_blocks):
         np.testing.assert_allclose(np.sqrt(chosen), want, rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name != "two points"])
+@pytest.mark.parametrize("k", [2, CANDIDATES])
+def test_several_are_the_nearest_of_brute_force_in_order(name, k, small_blocks):
+    a = CASES[name](np.random.default_rng(0))
+    b = CASES[name](np.random.default_rng(1))
+    for others, same in ((a, True), (b, False)):
+        _, squares = brute_force(a, others, same)
+        want = np.sqrt(np.sort(squares, axis=1)[:, :k])
+        neighbours = k_nearest(a, k=k) if same else k_nearest(a, b, k)
+        np.testing.assert_allclose(neighbours.distance, want, rtol=1e-12)
+        chosen = np.take_along_axis(squares, neighbours.index, 1)
+        np.testing.assert_allclose(np.sqrt(chosen), want, rtol=1e-12)
+        assert all(len(set(row)) == k for row in neighbours.index)
+
+
 def test_what_float32_cannot_tell_apart_is_measured():
     """Twenty points within 1e-5 of each other, 1e4 away from the mean: float32 products see no
     difference between them.
@@ -72,3 +87,7 @@ def test_a_point_alone_has_no_neighbour():
         nearest(np.zeros((4, 2)), np.zeros((4, 3)))
     with pytest.raises(ValueError, match="all finite"):
         nearest(np.array([[1.0], [np.nan], [2.0]]))
+    with pytest.raises(ValueError, match="need 2 other points to be near to, got 2"):
+        k_nearest(np.zeros((2, 2)), k=2)
+    with pytest.raises(ValueError, match="need 1 <= k <= 8 nearest points, got 9"):
+        k_nearest(np.zeros((20, 2)), k=9)
