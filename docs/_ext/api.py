@@ -19,6 +19,7 @@ PACKAGES = (
     "samplers.particles",
     "models",
     "experiments.data",
+    "experiments.measures.images",
 )
 EXPERIMENTS = {
     "experiments.run.loading": ("load", "Loaded"),
