@@ -2,8 +2,8 @@
 
     python -m experiments.train_features --data=Digits --out=digits_features.npz
 
-Digits take 40 seconds of CPU time, and give an accuracy of 0.973 on the test digits, which come from
-other writers. `measures.images.feature_file.load_network` reads the file.
+Digits take 40 seconds of CPU time, and give an accuracy of 0.973 on the test digits, which come
+from other writers. `measures.images.feature_file.load_network` reads the file.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import inspect
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,8 @@ def train_features(
         ValueError: the data have no labels, or are no images of 8 x 8 pixels or more.
         RunError: the loss is not finite.
     """
-    settings = FeatureSettings(shape=dataset.shape, num_classes=dataset.num_classes)  # pyright: ignore[reportArgumentType]
+    shape: Any = dataset.shape  # what is no image is refused below
+    settings = FeatureSettings(shape=shape, num_classes=dataset.num_classes)
     network = new_network(settings, training.seed)
     rate = optax.warmup_cosine_decay_schedule(
         init_value=0.0,

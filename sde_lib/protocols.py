@@ -36,3 +36,8 @@ class Denoise(Protocol):
     def __call__(self, x: Array, t: ArrayLike, cond: Any, /) -> Estimate:
         """Return the clean data and the noise expected in `x` (batch, ...) at time `t`."""
         raise NotImplementedError
+
+
+def sigma_data_of(denoise: Any) -> Any:
+    """Return the standard deviation of the data that a denoise function knows, 1 if none."""
+    return getattr(denoise, "sigma_data", 1.0)

@@ -131,7 +131,7 @@ def run(
     number: int,
     save: Callable[[list[dict]], None],
 ) -> list[dict]:
-    """Run every method on every problem, two problems at a time; `save` what there is after each."""
+    """Run every method on every problem, two at a time; `save` what there is after each."""
 
     def on_problem(problem: PosteriorProblem) -> list[dict]:
         y = problem.draw_many(jax.random.key(3), measurements).y

@@ -199,6 +199,12 @@ def train_on_gpu(config: ConfigDict) -> None:
     config.sampling.batch_size = 500
 
 
+def weight_by_likelihood(config: ConfigDict) -> None:
+    """Set the likelihood weighting, by importance sampling of the times."""
+    config.objective.update({"weighting": "noise"})
+    config.objective.times = {"name": "LogUniform", "log_snr_min": -20.0}
+
+
 def choose_sde(config: ConfigDict, variant: str, others: tuple[str, ...] = ()) -> list[str]:
     """Set the SDE that a variant such as "ve" or "subvp,cond" names, VP by default.
 

@@ -21,7 +21,7 @@ in brackets the bound (0.016 to 0.040):
 Six minutes of training, 2.5 of the dequantiser and 1.2 of each likelihood, on 2 CPU cores.
 """
 
-from experiments.configs.common import base_config, choose, choose_sde
+from experiments.configs.common import base_config, choose, choose_sde, weight_by_likelihood
 
 NETS = {
     "edm2": {
@@ -52,8 +52,7 @@ def get_config(variant: str = "vp"):
     if network := choose(words, NETS, ""):
         config.net = dict(NETS[network])
     if "likelihood" in words:
-        config.objective.update({"weighting": "noise"})
-        config.objective.times = {"name": "LogUniform", "log_snr_min": -20.0}
+        weight_by_likelihood(config)
     config.optim.update({"lr": 1e-3, "warmup": 200, "decay_steps": 1800})
     if "edm2" in words:
         config.optim.update({"lr": 1e-2, "unit_weights": True})

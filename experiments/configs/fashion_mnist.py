@@ -15,7 +15,13 @@ Not trained yet. 7000 steps of 64 take 80 minutes at the rate that the step alon
 busy with other work, 46 images a second of CPU time.
 """
 
-from experiments.configs.common import base_config, choose_sde, train_on_cpu, train_on_gpu
+from experiments.configs.common import (
+    base_config,
+    choose_sde,
+    train_on_cpu,
+    train_on_gpu,
+    weight_by_likelihood,
+)
 
 
 def get_config(variant: str = "vp"):
@@ -30,7 +36,6 @@ def get_config(variant: str = "vp"):
     else:
         train_on_cpu(config, coarsest=7)
     if "likelihood" in words:
-        config.objective.update({"weighting": "noise"})
-        config.objective.times = {"name": "LogUniform", "log_snr_min": -20.0}
+        weight_by_likelihood(config)
     config.train.conditional = "cond" in words
     return config

@@ -10,7 +10,13 @@ bfloat16, for one large GPU. There are 4,847 tiles to train on, mirrored at rand
 network of 61.8 M will learn many by heart: look at --mode=diagnose. Not trained yet.
 """
 
-from experiments.configs.common import base_config, choose_sde, train_on_cpu, train_on_gpu
+from experiments.configs.common import (
+    base_config,
+    choose_sde,
+    train_on_cpu,
+    train_on_gpu,
+    weight_by_likelihood,
+)
 
 
 def get_config(variant: str = "vp"):
@@ -24,8 +30,7 @@ def get_config(variant: str = "vp"):
     else:
         train_on_cpu(config, coarsest=8)
     if "likelihood" in words:
-        config.objective.update({"weighting": "noise"})
-        config.objective.times = {"name": "LogUniform", "log_snr_min": -20.0}
+        weight_by_likelihood(config)
     config.train.update({"flip": True, "conditional": "cond" in words})
     # there are 601 test tiles to compare with
     config.eval.number = 600

@@ -15,7 +15,7 @@ from .base import DataSet, Source, check_split
 from .idx import read_idx_pair
 from .prepared import Labelled, Recipe, open_prepared, torn, write_images
 from .settings import check_path, printable
-from .tfds import check_lengths, data_directory
+from .tfds import check_lengths, checked_reader, data_directory
 
 RECIPE = Recipe(
     name="fashion_mnist_idx",  # fashion_mnist is that of the catalogue
@@ -92,11 +92,10 @@ class FashionMNIST(DataSet):
         except Exception as error:  # there is no list of what damaged files make the reader raise
             raise self._torn(error) from error
 
+        take = checked_reader(records, self._torn)
+
         def read(index: int) -> tuple[np.ndarray, int]:
-            try:
-                record = records[index]
-            except Exception as error:  # as above
-                raise self._torn(error) from error
+            record = take(index)
             return record["image"], record["label"]
 
         return Source(len(records), read)
@@ -147,8 +146,8 @@ def _files_in(folder: Path, prefix: str) -> dict[str, tuple[Path, Path]]:
         found = [*folder.glob(f"{prefix}{name}"), *sorted(folder.glob(f"{prefix}{name}*.gz"))]
         if not found:
             raise FileNotFoundError(
-                f"no file {name} or {name}.gz in {printable(folder)}; data.path must name the folder "
-                f"of the four IDX files of Fashion-MNIST, {', '.join(sum(FILES.values(), ()))}"
+                f"no file {name} or {name}.gz in {printable(folder)}; data.path must name the "
+                f"folder of the four IDX files of Fashion-MNIST, {', '.join(sum(FILES.values(), ()))}"
             )
         return found[0]
 
@@ -172,8 +171,8 @@ def _read_part(part: str, images: Path, labels: Path) -> Labelled:
     digest = hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()
     if x.shape[1:] != RECIPE.shape[:2] or digest != SHA256[part]:
         raise ValueError(
-            f"{printable(images)} and {printable(labels)} hold {len(x)} images of {x.shape[1:]} that "
-            f"are not those of Fashion-MNIST (SHA-256 {digest[:12]}..., expected "
+            f"{printable(images)} and {printable(labels)} hold {len(x)} images of {x.shape[1:]} "
+            f"that are not those of Fashion-MNIST (SHA-256 {digest[:12]}..., expected "
             f"{SHA256[part][:12]}...); get the files anew. Other images in IDX files, such as "
             "MNIST's digits, are read with config.data.name Files, data.path and data.labels"
         )

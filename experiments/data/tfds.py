@@ -10,6 +10,7 @@ import io
 import os
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,10 @@ class TFDS(DataSet):
         except Exception as error:  # there is no list of what damaged files make the reader raise
             raise self._damaged(error) from error
 
+        take = checked_reader(records, self._damaged)
+
         def read(index: int) -> tuple[np.ndarray, int]:
-            try:
-                record = records[index]
-            except Exception as error:  # as above
-                raise self._damaged(error) from error
+            record = take(index)
             label = record["label"] if self.num_classes else 0
             return self._image(record[self._key], name(index)), label
 
@@ -142,6 +142,20 @@ class TFDS(DataSet):
 
     def _remedy(self) -> str:
         return anew(self._builder.data_dir, self._name, self._directory)
+
+
+def checked_reader(
+    records: Any, damaged: Callable[[Exception], ValueError]
+) -> Callable[[int], dict[str, Any]]:
+    """Return what reads a record; `damaged` makes the error of a record that cannot be read."""
+
+    def take(index: int) -> dict[str, Any]:
+        try:
+            return records[index]
+        except Exception as error:  # there is no list of what damaged files make the reader raise
+            raise damaged(error) from error
+
+    return take
 
 
 def check_lengths(splits: Any, split: str) -> None:

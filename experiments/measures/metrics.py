@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..data.joint_moments import measure_moments
 from ..data.streaming import parts
 from .images import frechet
-from .images.moments import measure_moments
 from .neighbours import nearest
 
 

@@ -27,8 +27,10 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
     return value
 
 
-def read_arrays(path: Path, names: set[str]) -> dict[str, Any] | None:
+def read_arrays(path: Path, names: set[str] | None = None) -> dict[str, Any] | None:
     """Return the arrays `names` of an .npz file, or None if it is torn or lacks one.
+
+    Without names they are all that it holds.
 
     The file's checksums vouch for every bit.
     """
@@ -37,7 +39,7 @@ def read_arrays(path: Path, names: set[str]) -> dict[str, Any] | None:
     try:
         content = io.BytesIO(path.read_bytes())  # which, unlike a file, needs no closing
         with np.load(content, allow_pickle=False) as saved:
-            return {name: saved[name] for name in names}
+            return {name: saved[name] for name in names or saved.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     except NotImplementedError:  # a flipped bit has changed the way of compression

@@ -12,7 +12,7 @@ from ..arrays import as_state, expand, expand_time
 from ..base import SDE, check_process
 from ..checks import check_numbers
 from ..estimate import Estimate
-from ..protocols import Denoise
+from ..protocols import Denoise, sigma_data_of
 
 Interval = tuple[Any, Any] | None  # noise levels sigma / alpha, low and high
 
@@ -43,7 +43,7 @@ class Guidance(eqx.Module):
     @property
     def sigma_data(self) -> Any:
         """The standard deviation of the data, as the wrapped denoiser knows it, else 1."""
-        return getattr(self.denoise, "sigma_data", 1.0)
+        return sigma_data_of(self.denoise)
 
     @abc.abstractmethod
     def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:

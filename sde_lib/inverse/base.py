@@ -25,7 +25,7 @@ from ..arrays import as_state, check_time, precision
 from ..base import NO_SIGNAL, SDE, check_process
 from ..estimate import Estimate, Number
 from ..evaluations import evaluate, record_evaluations
-from ..protocols import Denoise
+from ..protocols import Denoise, sigma_data_of
 from .measurement import Measurement, check_measurement, check_std
 from .parts import PARTS, map_in_parts
 from .tangent import Tangent
@@ -87,7 +87,7 @@ class PosteriorDenoiser(eqx.Module):
     @property
     def sigma_data(self) -> Any:
         """The standard deviation of the data that the denoiser of the prior knows, 1 if none."""
-        return getattr(self.denoise, "sigma_data", 1.0)
+        return sigma_data_of(self.denoise)
 
     def __call__(self, x: Array, t: ArrayLike, cond: Any) -> Estimate:
         """Return the estimate at `x` (batch, ...) and time `t`, given the measurements `cond`.

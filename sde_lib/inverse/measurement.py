@@ -12,7 +12,7 @@ from jaxtyping import Key
 
 from ..checks import check_numbers
 from ..estimate import Estimate
-from ..protocols import Denoise
+from ..protocols import Denoise, sigma_data_of
 
 
 class Measurement(NamedTuple):
@@ -74,7 +74,7 @@ class PriorDenoiser(eqx.Module):
     @property
     def sigma_data(self) -> Any:
         """The standard deviation of the data that the denoiser of the prior knows, 1 if none."""
-        return getattr(self.denoise, "sigma_data", 1.0)
+        return sigma_data_of(self.denoise)
 
 
 def check_measurement(cond: Any) -> None:

@@ -4,7 +4,6 @@ The hash is the network's name, by which reference moments know it: a distance t
 other features is refused.
 """
 
-import io
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from flax import nnx
 from ...errors import RunError
 from ...storage.identity import digest
 from ...storage.jobs import save_arrays
+from ...storage.reading import read_arrays
 from .feature_network import FeatureNetwork, FeatureSettings, check_settings, shape_of
 
 REMEDY = "train it anew with python -m experiments.train_features"
@@ -64,19 +64,19 @@ def load_network(path: Path) -> SavedNetwork:
     Raises:
         RunError: the file cannot be read, is damaged, or of another kind.
     """
+    if not path.exists():
+        raise RunError(f"there is no {path}; {REMEDY}")
+    arrays = read_arrays(path)
+    if arrays is None:
+        raise RunError(f"{path} is no feature network, or damaged (it is torn); {REMEDY}")
     try:
-        content = io.BytesIO(path.read_bytes())  # which, unlike a file, needs no closing
-        with np.load(content, allow_pickle=False) as saved:
-            arrays = {name: saved[name] for name in saved.files}
         text = str(arrays.pop(FACTS))
         claimed = str(arrays.pop(HASH))
         facts = json.loads(text)
         settings = FeatureSettings(**facts["settings"])
         settings = settings._replace(shape=shape_of(settings.shape))
         check_settings(settings)
-    except FileNotFoundError as error:
-        raise RunError(f"there is no {path}; {REMEDY}") from error
-    except Exception as error:  # there is no list of what a damaged file makes the readers raise
+    except Exception as error:  # there is no list of what strange facts make the readers raise
         reason = str(error) or type(error).__name__
         raise RunError(f"{path} is no feature network, or damaged ({reason}); {REMEDY}") from error
     if _hash(text, arrays) != claimed:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .moments import FeatureMoments, measure_moments, merge
+from ...data.joint_moments import FeatureMoments, measure_moments, merge
 
 
 class ExtrapolatedDistance(NamedTuple):

@@ -3,7 +3,8 @@ r"""The kernel distance (KID): an unbiased squared maximum mean discrepancy of f
 With the kernel :math:`k(x, y) = (x \cdot y / d + 1)^3` and samples :math:`x_1 \dots x_m` and
 :math:`y_1 \dots y_n`, it is (Binkowski et al. 2018, arXiv:1801.01401, section 4)
 
-.. math:: D = \operatorname*{mean}_{i \ne j} k(x_i, x_j) + \operatorname*{mean}_{i \ne j} k(y_i, y_j)
+.. math:: D = \operatorname*{mean}_{i \ne j} k(x_i, x_j)
+    + \operatorname*{mean}_{i \ne j} k(y_i, y_j)
     - 2 \operatorname*{mean}_{i, j} k(x_i, y_j).
 
 It is a U-statistic. In its Hoeffding decomposition all terms are uncorrelated, so that, with
@@ -39,7 +40,7 @@ BLOCK = 2**22  # values of the kernel at once: 32 MB
 
 
 class KernelDistance(NamedTuple):
-    """A squared maximum mean discrepancy; its estimate is below 0 half of the time where it is 0."""
+    """A squared maximum mean discrepancy; where it is 0 half of the estimates are below 0."""
 
     value: float  # without bias
     std_error: float  # of the value

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ...data.joint_moments import FeatureMoments
 from ...errors import RunError
 from ...storage.identity import digest
 from ...storage.jobs import save_arrays
 from ...storage.reading import read_arrays
-from .moments import FeatureMoments
 
 FIELDS = {"count", "mean", "covariance", "extractor", "preprocessing", "preprocessing_hash"}
 REMEDY = "measure the real images anew and write them with save_reference"

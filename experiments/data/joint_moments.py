@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...data.streaming import parts
+from .streaming import parts
 
 
 class FeatureMoments(NamedTuple):
