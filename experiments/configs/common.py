@@ -156,23 +156,23 @@ def base_config() -> ConfigDict:
 
 
 def train_on_cpu(config: ConfigDict, coarsest: int) -> None:
-    """Set a U-Net of 0.74 M parameters, and a training that fits two CPU cores.
+    """Set a U-Net of 1.3 M parameters, and a training that fits two CPU cores.
 
     It has three levels; `coarsest` is the height of the last of them, at which attention stands.
     """
+    # Steps of 64 images of 28 x 28 pixels on two quiet cores: 115 images a second; 202 with 16, 32,
+    # 64 channels (0.74 M parameters), 87 with 32, 64, 128 (3.0 M).
     config.net = {
         "name": "UNet",
-        # Measured on 28 x 28 pixels, batches of 64, two cores busy with other work: 46 images a
-        # second of CPU time; 11 with 32, 64, 64 channels, 1.3 M parameters.
-        "nf": 16,
-        "ch_mult": (1, 2, 4),
+        "nf": 32,
+        "ch_mult": (1, 2, 2),
         "num_res_blocks": 1,
         "attn_resolutions": (coarsest,),
     }
     config.objective.times = {"name": "LogNormal", "mean": -1.2, "std": 1.4}
-    config.optim.update({"lr": 1e-3, "warmup": 200, "decay_steps": 7000})
+    config.optim.update({"lr": 1e-3, "warmup": 200, "decay_steps": 6000})
     config.train.update(
-        {"steps": 7000, "batch_size": 64, "held_out_every": 2000, "checkpoint_every": 500}
+        {"steps": 6000, "batch_size": 64, "held_out_every": 2000, "checkpoint_every": 500}
     )
     # Chosen on digits, not on these images.
     config.samplers.pc.update({"predictor": {"name": "DDIM"}, "grid": "centred", "steps": 50})

@@ -6,7 +6,7 @@
 Without the Debian package --config.data.path=FOLDER names the folder of the four IDX files.
 Variants: vp, ve, subvp, cosine, rectified, edm; with ",cond" conditional on the class, with
 ",likelihood" trained on the likelihood weighting by importance sampling of the times. By default a
-U-Net of 0.74 M parameters for two CPU cores, with levels of 28, 14 and 7 pixels. With ",gpu" the
+U-Net of 1.3 M parameters for two CPU cores, with levels of 28, 14 and 7 pixels. With ",gpu" the
 61.8 M of CIFAR-10's DDPM++ in bfloat16, for one large GPU: its four levels need 32 pixels, so that
 the network puts a border of 2 around the images and cuts it off; all likelihoods are those of the
 784 pixels.
