@@ -100,6 +100,8 @@ MODES = {
             *LIKELIHOOD,
             "eval.samplers",
             "eval.number",
+            "eval.features",
+            "eval.reference",
             "eval.latency",
             "sampling.seed",
             "sampling.batch_size",

@@ -13,8 +13,11 @@ from ml_collections import ConfigDict
 from .. import data
 from ..errors import RunError
 from ..measures import latency, metrics
+from ..measures.images.extractor import Extractor
+from ..measures.images.scores import score_table
 from ..measures.own_metrics import Metric, check_metrics, report_lines, values_of
 from ..run.build import make_dataset
+from ..run.conditions import named_conditions
 from ..run.loading import Loaded
 from ..run.messages import say, say_next
 from ..storage.identity import identity
@@ -22,12 +25,16 @@ from ..storage.lock import locked
 from ..storage.workdir import check_plain_name
 from ..storage.writing import write_json
 from .dequantise import restore_dequantiser
+from .image_evaluation import FeatureComparison, compare_features, memorised_pixels
 from .likelihood import measure_likelihood, sentence
 from .sample import ROOM, check_can_draw, draw_many
 
 
 def evaluate(
-    loaded: Loaded, workdir: Path, metrics: Mapping[str, Metric] | None = None
+    loaded: Loaded,
+    workdir: Path,
+    metrics: Mapping[str, Metric] | None = None,
+    extractor: Extractor | None = None,
 ) -> dict[str, Any]:
     """Run `--mode=evaluate`; return what is written.
 
@@ -35,13 +42,14 @@ def evaluate(
         loaded: the run.
         workdir: its directory.
         metrics: functions of the caller's own by name, see `own_metrics`.
+        extractor: what images are compared in beside pixels; None: as `config.eval.features` says.
 
     Raises:
         RunError: a split has too few images, a metric failed, or samples are not finite.
     """
     check_metrics(metrics or {})
     with locked(workdir, "evaluate", room=ROOM):
-        report = _evaluate(loaded, workdir, metrics)
+        report = _evaluate(loaded, workdir, metrics, extractor)
         write_json(workdir / "evaluation.json", report)
     say("\n".join([as_markdown(report), *report_lines(report)]))
     where = f"; the samples are in {workdir / 'samples'}" if report["samplers"] else ""
@@ -51,7 +59,10 @@ def evaluate(
 
 
 def _evaluate(
-    loaded: Loaded, workdir: Path, metrics: Mapping[str, Metric] | None
+    loaded: Loaded,
+    workdir: Path,
+    metrics: Mapping[str, Metric] | None,
+    extractor: Extractor | None,
 ) -> dict[str, Any]:
     config = loaded.run.config
     for name in config.eval.samplers:
@@ -59,63 +70,90 @@ def _evaluate(
     if config.eval.samplers:
         check_can_draw(loaded)
     dataset = make_dataset(config)
-    images = _real_images(dataset, config) if config.eval.samplers else None
+    real = _real_data(loaded, workdir, dataset, extractor) if config.eval.samplers else None
     redraw = restore_dequantiser(loaded, workdir) if config.eval.dequantise else None
     bits = measure_likelihood(loaded, dataset, redraw=redraw)
     report = identity(loaded) | {"likelihood": bits, "samplers": {}}
-    if images:
-        report["floor"] = floor(images.training, images.held_out)
-        if metrics:
-            report["floor"]["metrics"] = values_of(
-                metrics, images.held_out, {"training": images.training}
-            )
+    if real:
+        report["floor"] = _floor(real, config, metrics)
         for name in config.eval.samplers:
-            report["samplers"][name] = _scores(loaded, workdir, name, images, metrics)
+            report["samplers"][name] = _scores(loaded, workdir, name, real, metrics)
+    if real and real.features:
+        report["features"] = {
+            "extractor": real.features.extractor.name,
+            "preprocessing": real.features.extractor.preprocessing,
+        }
     if config.eval.latency:
         report["latency"] = latency.measure_latency(loaded)
     return report
 
 
-class _RealImages(NamedTuple):
-    """What samples are compared with, in raw values."""
+class _RealData(NamedTuple):
+    """What samples are compared with."""
 
-    training: np.ndarray
-    held_out: np.ndarray
+    dataset: data.DataSet
+    training: np.ndarray  # raw values
+    held_out: np.ndarray  # raw values
+    features: FeatureComparison | None
 
 
-def _real_images(dataset: data.DataSet, config: ConfigDict) -> _RealImages:
+def _real_data(
+    loaded: Loaded, workdir: Path, dataset: data.DataSet, extractor: Extractor | None
+) -> _RealData:
     """Return what samples are compared with; raise a RunError if there is too little of anything."""
+    config = loaded.run.config
     if config.eval.number < 2:
         raise RunError(
             "samplers are compared by two or more samples, but config.eval.number is "
             f"{config.eval.number}; raise it"
         )
-    return _RealImages(
+    return _RealData(
+        dataset=dataset,
         training=real_images(dataset, config.eval.train_split, least=4),  # the floor halves it
         held_out=real_images(dataset, config.eval.split),
+        features=compare_features(config, workdir, dataset, extractor),
     )
+
+
+def _floor(
+    real: _RealData, config: ConfigDict, metrics: Mapping[str, Metric] | None
+) -> dict[str, Any]:
+    """Return what real data score beside real data."""
+    scores = floor(real.training, real.held_out)
+    if real.features:
+        scores["features"] = real.features.floor(config.eval.number)
+    if metrics:
+        scores["metrics"] = values_of(metrics, real.held_out, {"training": real.training})
+    return scores
 
 
 def _scores(
     loaded: Loaded,
     workdir: Path,
     name: str,
-    images: _RealImages,
+    real: _RealData,
     metrics: Mapping[str, Metric] | None,
 ) -> dict[str, Any]:
     """Draw samples with one sampler; return what they cost and how they compare with real data."""
-    number = loaded.run.config.eval.number
-    job = draw_many(loaded, name, number, workdir / "samples" / name)
+    config = loaded.run.config
+    folder = workdir / "samples" / name
+    job = draw_many(loaded, name, config.eval.number, folder)
     fake = loaded.run.facts.codec.decode(job.x)
     scores = {
         "guidance": job.guidance,
         "nfe": job.nfe,
         "seconds": job.seconds,
         "compile_seconds": job.compile_seconds,
-        **compare(fake, images.training, images.held_out),
+        **compare(fake, real.training, real.held_out),
     }
+    if fake.ndim == 4:
+        split = config.eval.train_split
+        scores["memorised"] = memorised_pixels(fake, real.dataset, split, folder)
+    if real.features:
+        labels = named_conditions(loaded.run, np.arange(len(fake))).get("label")
+        scores["features"] = real.features.scores(fake, labels)
     if metrics:
-        against = {"training": images.training, "held-out": images.held_out}
+        against = {"training": real.training, "held-out": real.held_out}
         scores["metrics"] = values_of(metrics, fake, against)
     return scores
 
@@ -169,7 +207,7 @@ def as_markdown(report: dict[str, Any]) -> str:
     line = sentence(report["likelihood"])
     text = line
     if report["samplers"]:
-        text = "\n".join([line, "", *_score_lines(report)])
+        text = "\n".join([line, "", *_score_lines(report), *_feature_lines(report)])
     if "latency" in report:
         text += "\n\nlatency of an image\n\n" + latency.as_markdown(report["latency"])
     return text
@@ -197,6 +235,15 @@ def _score_lines(report: dict[str, Any]) -> list[str]:
         seconds = f"{row['seconds']:.1f}" if row["seconds"] != "" else ""
         lines.append(f"| {name} | {row['nfe']} | {seconds} | {accuracies} | {distances} |")
     return lines
+
+
+def _feature_lines(report: dict[str, Any]) -> list[str]:
+    """Return what was measured in features, as a Markdown table; nothing where nothing was."""
+    if "features" not in report:
+        return []
+    rows = {name: row["features"] for name, row in report["samplers"].items()}
+    rows["real data"] = report["floor"]["features"]
+    return ["", f"in features of {report['features']['extractor']}:", "", *score_table(rows)]
 
 
 def real_images(

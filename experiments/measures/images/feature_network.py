@@ -32,7 +32,7 @@ class ImageFeatures(NamedTuple):
     """What a network says of images."""
 
     features: np.ndarray  # (n, features) float32
-    probabilities: np.ndarray  # (n, num_classes) float32
+    probabilities: np.ndarray | None  # (n, num_classes) float32; None: it knows no classes
 
 
 class FeatureNetwork(nnx.Module):

@@ -18,10 +18,12 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from ... import data
 from ...storage.writing import write_bytes
 from ..neighbours import k_nearest
 
 THRESHOLD = 1 / 3  # Gu et al. 2023
+BLOCK = 2**24  # numbers of training images in memory at once
 
 
 class Memorisation(NamedTuple):
@@ -64,6 +66,64 @@ def nearest_training(samples: np.ndarray, training: np.ndarray) -> Memorisation:
         second=neighbours.distance[:, 1],
         index=neighbours.index[:, 0],
     )
+
+
+def nearest_in_split(samples: np.ndarray, dataset: data.DataSet, split: str) -> Memorisation:
+    """Return the two nearest images of a split to each sample, which is read block by block.
+
+    Args:
+        samples: raw values (n, ...).
+        dataset: the data set.
+        split: its split, with two or more examples.
+
+    Raises:
+        ValueError: as `nearest_training`.
+    """
+    size = len(dataset.source(split))
+    if size < 2:
+        raise ValueError(f"need two or more training images, split {split!r} has {size}")
+    found = []
+    for block in data.blocks(dataset, split, values=BLOCK):
+        # What is left over may be a single image.
+        neighbours = k_nearest(samples, block.x, k=min(2, len(block.x)))
+        found.append((neighbours.distance, block.rows[neighbours.index]))
+    distance = np.concatenate([distances for distances, _ in found], axis=1)
+    index = np.concatenate([indices for _, indices in found], axis=1)
+    order = distance.argsort(axis=1, kind="stable")
+    rows = np.arange(len(samples))
+    return Memorisation(
+        distance=distance[rows, order[:, 0]],
+        second=distance[rows, order[:, 1]],
+        index=index[rows, order[:, 0]],
+    )
+
+
+def draw_nearest_in_split(
+    path: Path,
+    samples: np.ndarray,
+    dataset: data.DataSet,
+    split: str,
+    memorisation: Memorisation,
+    count: int = 8,
+) -> None:
+    """Draw what `draw_nearest` draws, with raw samples and the images of a split.
+
+    The measurement is of these samples, by `nearest_in_split`.
+    """
+    chosen = np.argsort(memorisation.ratio, kind="stable")[:count]
+    images = [block.x for block in data.blocks(dataset, split, memorisation.index[chosen])]
+    codec = dataset.codec
+
+    def grey_levels(raw: np.ndarray) -> np.ndarray:
+        return np.rint(codec.brightness(codec.expected(raw))).astype(np.uint8)
+
+    shown = Memorisation(
+        distance=memorisation.distance[chosen],
+        second=memorisation.second[chosen],
+        index=np.arange(len(chosen)),
+    )
+    nearest = grey_levels(np.concatenate(images))
+    draw_nearest(path, grey_levels(samples[chosen]), nearest, shown, count)
 
 
 def draw_nearest(

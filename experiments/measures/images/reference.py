@@ -1,14 +1,14 @@
-"""Moments of the features of real images in a file, with what they were measured with.
+"""Features of real images in a file, or their moments alone, with what they were measured with.
 
-A distance to the moments of other features, or of images prepared in another way, is a number
-without a meaning that looks like one. So a file says which network gave the features and how the
-images were prepared, and is refused where either differs.
+A distance to other features, or to those of images prepared in another way, is a number without a
+meaning that looks like one. So a file says which network gave the features and how the images were
+prepared, and is refused where either differs.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,13 +19,25 @@ from ...storage.jobs import save_arrays
 from ...storage.reading import read_arrays
 
 FIELDS = {"count", "mean", "covariance", "extractor", "preprocessing", "preprocessing_hash"}
+FEATURES = "features"  # a field that may be absent
 REMEDY = "measure the real images anew and write them with save_reference"
 
 
+class Reference(NamedTuple):
+    """What is kept of the features of real images."""
+
+    moments: FeatureMoments  # of all of them
+    features: np.ndarray | None = None  # (n, d) float32, of all or some; None: they were not kept
+
+
 def save_reference(
-    path: Path, moments: FeatureMoments, extractor: str, preprocessing: Mapping[str, Any]
+    path: Path,
+    moments: FeatureMoments,
+    extractor: str,
+    preprocessing: Mapping[str, Any],
+    features: np.ndarray | None = None,
 ) -> None:
-    """Write the moments of real images to an .npz file, in one piece.
+    """Write the moments of real images, and features, to an .npz file, in one piece.
 
     Args:
         path: the file.
@@ -33,11 +45,13 @@ def save_reference(
         extractor: the name of the network that gave the features, with its weights' hash.
         preprocessing: how images become what the network sees, as plain JSON, such as
             {"shape": [28, 28, 1], "range": [-1, 1], "resize": None}.
+        features: (n, d), of all of these images or of some; None: the moments alone.
 
     Raises:
         ValueError: there are fewer than two features, or the preprocessing is no plain JSON.
     """
     text = _canonical(preprocessing)
+    kept = {} if features is None else {FEATURES: np.asarray(features, np.float32)}
     save_arrays(
         path,
         count=np.int64(moments.count),
@@ -46,11 +60,12 @@ def save_reference(
         extractor=np.array(extractor),
         preprocessing=np.array(text),
         preprocessing_hash=np.array(digest(text.encode())),
+        **kept,
     )
 
 
-def load_reference(path: Path, extractor: str, preprocessing: Mapping[str, Any]) -> FeatureMoments:
-    """Return the moments in a file that were measured with this network and this preprocessing.
+def load_reference(path: Path, extractor: str, preprocessing: Mapping[str, Any]) -> Reference:
+    """Return what is in a file that was measured with this network and this preprocessing.
 
     Args:
         path: a file of `save_reference`.
@@ -62,9 +77,9 @@ def load_reference(path: Path, extractor: str, preprocessing: Mapping[str, Any])
     """
     if not path.exists():
         raise RunError(f"there is no {path}; {REMEDY}")
-    saved = read_arrays(path, FIELDS)
+    saved = read_arrays(path)
     if saved is None or (problem := _problem(saved)):
-        reason = "it is torn or lacks a part" if saved is None else problem
+        reason = "it is torn" if saved is None else problem
         raise RunError(f"{path} is damaged, or no reference of save_reference ({reason}); {REMEDY}")
     if str(saved["extractor"]) != extractor:
         raise RunError(
@@ -78,9 +93,9 @@ def load_reference(path: Path, extractor: str, preprocessing: Mapping[str, Any])
             f"the samples like them, or {REMEDY}"
         )
     count = int(saved["count"])
-    return FeatureMoments(
-        count=count, mean=saved["mean"], scatter=saved["covariance"] * (count - 1)
-    )
+    scatter = saved["covariance"] * (count - 1)
+    moments = FeatureMoments(count=count, mean=saved["mean"], scatter=scatter)
+    return Reference(moments=moments, features=saved.get(FEATURES))
 
 
 def _canonical(preprocessing: Mapping[str, Any]) -> str:
@@ -95,6 +110,8 @@ def _canonical(preprocessing: Mapping[str, Any]) -> str:
 
 def _problem(saved: dict[str, np.ndarray]) -> str | None:
     """Return what is wrong with the parts of a file, None if nothing is."""
+    if saved.keys() - {FEATURES} != FIELDS:
+        return f"it lacks a part or has a strange one: {sorted(saved)}"
     mean, covariance = saved["mean"], saved["covariance"]
     if mean.dtype != np.float64 or covariance.dtype != np.float64 or mean.ndim != 1:
         return "mean and covariance are no float64 arrays"
@@ -109,4 +126,10 @@ def _problem(saved: dict[str, np.ndarray]) -> str | None:
         return "the covariance is not symmetric"
     if digest(str(saved["preprocessing"]).encode()) != str(saved["preprocessing_hash"]):
         return "the hash of the preprocessing is that of another one"
+    features = saved.get(FEATURES)
+    if features is not None:
+        if features.ndim != 2 or features.dtype != np.float32 or features.shape[1] != len(mean):
+            return f"its features are {features.dtype} of shape {features.shape}"
+        if not np.isfinite(features).all():
+            return "some features are not finite"
     return None

@@ -9,8 +9,11 @@ from experiments import data
 from experiments.data.base import DataSet, Source
 from experiments.errors import RunError
 from experiments.measures import latency, metrics
+from experiments.measures.images.extractor import Extractor
+from experiments.measures.images.feature_network import ImageFeatures
 from experiments.modes import evaluate
 from experiments.modes.likelihood import measure_likelihood, sentence
+from experiments.modes.sample import SampleJob
 from experiments.run.build import DataFacts, build, make_dataset
 from experiments.run.loading import Loaded, load
 from sde_lib import VP, Denoiser, Estimate, Gaussian
@@ -286,3 +289,63 @@ def test_load_gives_the_averaged_weights_and_what_it_takes_to_use_them(
     assert np.abs(got - with_weights(jax.tree.map(jnp.asarray, state.params))).max() > 1e-4
     assert isinstance(loaded.denoiser, Denoiser) and loaded.sde == VP() and loaded.step == 20
     assert loaded.config.net.width == 8 and loaded.config.facts.num_classes == 8
+
+
+class Squares(DataSet):
+    """Images of 8 x 8 grey levels, each a bright square of a size that is its class."""
+
+    shape, levels, num_classes, splits = (8, 8, 1), 256, 2, ("train", "test")
+
+    def source(self, split):
+        number = {"train": 60, "test": 40}[split]
+        return Source(number, lambda i: (squares(i + 1000 * (split == "test"), i % 2), i % 2))
+
+
+def squares(seed, label):
+    image = np.random.default_rng(seed).integers(0, 50, (8, 8, 1), np.uint8)
+    image[: 3 + 3 * label, :3] += 200
+    return image
+
+
+def corner(images):
+    """Return the features and classes of an extractor that knows squares."""
+    large = images[:, 4, 1, 0] > 100
+    features = images[:, :4, :2, 0].reshape(len(images), -1).astype(np.float32)
+    return ImageFeatures(features, np.stack([1.0 - large, large], axis=1) * 0.9 + 0.05)
+
+
+def test_images_are_compared_in_features_and_with_every_training_image(
+    tiny_config, tmp_path, monkeypatch, capsys
+):
+    config = tiny_config()
+    config.data = {"name": "Squares"}
+    config.eval.update({"number": 30, "samplers": ("ddim",)})
+    facts = DataFacts((8, 8, 1), 256, 2, 0.5)
+    config.train.conditional = True
+    config.net = {"name": "UNet", "nf": 4, "ch_mult": (1,), "num_res_blocks": 1}
+    loaded = Loaded(VP(), None, config, build(config, facts, abstract=True), 3)
+    fake = np.stack([squares(5000 + i, (i + (i == 7)) % 2) for i in range(30)])
+    fake[4] = Squares().source("train")[10]["x"]
+    x = loaded.run.facts.codec.expected(fake)
+    job = SampleJob(x=x, nfe=5, seconds=1.0, compile_seconds=0.0)
+    monkeypatch.setattr(evaluate, "draw_many", lambda *_: job)
+    monkeypatch.setattr(evaluate, "make_dataset", lambda _: Squares())
+    monkeypatch.setattr(evaluate, "measure_likelihood", lambda *_, **__: {})
+    monkeypatch.setattr(evaluate, "sentence", lambda *_: "")
+    monkeypatch.setattr(evaluate, "identity", lambda _: {})
+    monkeypatch.setattr(evaluate, "check_can_draw", lambda _: None)
+    extractor = Extractor("corner", {}, corner, classes_of="Squares")
+    report = evaluate.evaluate(loaded, tmp_path, extractor=extractor)
+    row = report["samplers"]["ddim"]
+    assert row["memorised"]["copies"] == 1 and row["memorised"]["value"] == 1 / 30
+    assert row["features"]["accuracy"]["value"] == 29 / 30  # but for the seventh
+    assert row["features"]["images"] == report["floor"]["features"]["images"] == 30
+    assert report["floor"]["features"]["accuracy"]["value"] == 1
+    assert report["features"] == {"extractor": "corner", "preprocessing": {}}
+    assert (tmp_path / "samples" / "ddim" / "nearest.png").read_bytes()[:4] == b"\x89PNG"
+    printed = capsys.readouterr().out
+    assert "in features of corner:" in printed and "| real data | 30 |" in printed
+    config.unlock()
+    loaded.run.config.unlock().eval.number = 19
+    with pytest.raises(RunError, match="eval.number gives 19 images, .* 20 or more"):
+        evaluate.evaluate(loaded, tmp_path, extractor=extractor)

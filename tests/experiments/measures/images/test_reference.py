@@ -25,9 +25,24 @@ def rewrite(path, **changes):
 def test_moments_come_back_as_they_were(saved):
     path, moments = saved
     loaded = load_reference(path, "network 12ab", dict(reversed(PREPARED.items())))
-    assert loaded.count == 30
-    np.testing.assert_array_equal(loaded.mean, moments.mean)
-    np.testing.assert_allclose(loaded.covariance, moments.covariance, rtol=1e-15)
+    assert loaded.moments.count == 30
+    np.testing.assert_array_equal(loaded.moments.mean, moments.mean)
+    np.testing.assert_allclose(loaded.moments.covariance, moments.covariance, rtol=1e-15)
+    assert loaded.features is None
+
+
+def test_features_may_be_kept_beside_the_moments(saved):
+    path, moments = saved
+    features = np.random.default_rng(1).standard_normal((7, 4)).astype(np.float32)
+    save_reference(path, moments, "network 12ab", PREPARED, features)
+    loaded = load_reference(path, "network 12ab", PREPARED)
+    np.testing.assert_array_equal(loaded.features, features)
+    rewrite(path, features=features[:, :3])
+    with pytest.raises(RunError, match=r"its features are float32 of shape \(7, 3\)"):
+        load_reference(path, "network 12ab", PREPARED)
+    rewrite(path, features=np.where(features > 0, features, np.nan))
+    with pytest.raises(RunError, match="some features are not finite"):
+        load_reference(path, "network 12ab", PREPARED)
 
 
 def test_another_network_or_preprocessing_is_refused(saved):
@@ -40,6 +55,7 @@ def test_another_network_or_preprocessing_is_refused(saved):
 
 DAMAGES = {
     "lacks a part": {"covariance": None},
+    "a strange one": {"other": np.zeros(3)},
     "not finite": {"mean": np.full(4, np.nan)},
     "not symmetric": {"covariance": np.triu(np.ones((4, 4)))},
     "of shape": {"covariance": np.eye(3)},
@@ -71,8 +87,8 @@ def test_a_flipped_bit_is_refused_or_without_effect(saved):
         except RunError:
             refused += 1
         else:
-            np.testing.assert_array_equal(loaded.mean, moments.mean)
-            np.testing.assert_allclose(loaded.covariance, moments.covariance, rtol=1e-15)
+            np.testing.assert_array_equal(loaded.moments.mean, moments.mean)
+            np.testing.assert_allclose(loaded.moments.covariance, moments.covariance, rtol=1e-15)
     assert refused > 40
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(RunError, match="torn"):
