@@ -1,0 +1,82 @@
+"""The baselines are densities: causal, normalised, and right where the answer is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.benchmarks import baselines
+from experiments.benchmarks.causal_model import (
+    CausalModel,
+    CausalSettings,
+    measure_causal,
+    train_causal,
+)
+from experiments.data.base import DataSet, Source
+
+SETTINGS = CausalSettings(shape=(5, 6, 2), levels=4, reach=2, width=8, layers=1)
+
+
+class Noise(DataSet):
+    """Images of independent, uniform grey levels; or of the level of their first pixel."""
+
+    shape, num_classes, splits = (3, 4, 1), 0, ("train", "validation", "test")
+
+    def __init__(self, levels, constant=False):
+        self.levels = levels
+        self.x = {}
+        for seed, split in enumerate(self.splits):
+            x = np.random.default_rng(seed).integers(0, levels or 2, (1500, *self.shape), np.uint8)
+            self.x[split] = np.broadcast_to(x[:, :1, :1], x.shape) if constant else x
+
+    def source(self, split):
+        return Source(len(self.x[split]), lambda i: (self.x[split][i], 0))
+
+
+def test_a_value_depends_on_those_before_it_alone():
+    model = CausalModel(SETTINGS, rngs=nnx.Rngs(0))
+    levels = jax.random.randint(jax.random.key(0), SETTINGS.shape, 0, 4)
+
+    def logits(x):
+        return model(x[None])[0].sum(-1)
+
+    jacobian = jax.jacobian(lambda x: logits(x))(levels.astype(jnp.float32))
+    size = levels.size
+    jacobian = np.asarray(jacobian).reshape(size, size)
+    assert not np.triu(jacobian).any()  # not on itself either
+    assert np.abs(np.tril(jacobian, -1)).sum(1)[1:].all()  # on one before, from the second on
+
+
+def test_it_reaches_as_far_as_it_says():
+    model = CausalModel(SETTINGS, rngs=nnx.Rngs(0))
+    levels = jnp.zeros((1, *SETTINGS.shape), jnp.int32)
+    changed = levels.at[0, 0, 0].set(3)
+    difference = np.abs(model(changed) - model(levels))[0].sum((-1, -2)) > 0
+    expected = np.zeros((5, 6), bool)
+    expected[:3, :3] = True  # two rows down, two columns to the right
+    np.testing.assert_array_equal(difference, expected)
+
+
+def test_noise_costs_the_logarithm_of_its_levels_and_a_known_pixel_nothing():
+    uniform = Noise(8)
+    bits = measure_causal(train_causal(uniform, "train", 60), uniform, "test")
+    assert bits.shape == (1500,) and 2.98 < bits.mean() < 3.1
+    constant = Noise(4, constant=True)
+    bits = measure_causal(train_causal(constant, "train", 300), constant, "test")
+    assert 2 / 12 - 0.01 < bits.mean() < 2 / 12 + 0.1  # the first of twelve pixels is unknown
+
+
+def test_a_gaussian_of_dequantised_noise_costs_its_entropy():
+    splits = ("train", "validation", "test")
+    result = baselines.mixture_bits(Noise(64), splits, limit=1500)
+    entropy = 0.5 * np.log2(2 * np.pi * np.e * 64**2 / 12)
+    assert result["components"] == 1
+    assert result["bits_per_dim"] == pytest.approx(entropy, abs=0.03)
+    assert result["images"] == 1500 and 0 < result["std_error"] < 0.01
+
+
+def test_vectors_have_no_pixels_before_them():
+    dataset = Noise(None)
+    with pytest.raises(ValueError, match="need images of grey levels, got None levels"):
+        train_causal(dataset, "train", 1)
