@@ -43,6 +43,7 @@ AT_LEAST = {
     "inverse.samples": 1,
     "inverse.number": 1,
     "eval.batch_size": 1,
+    "eval.examples": 0,
     "eval.number": 1,
     "eval.probes": 0,
     "eval.bound_draws": 0,

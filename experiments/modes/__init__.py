@@ -13,6 +13,7 @@ LIKELIHOOD = (
     "eval.split",
     "eval.train_split",
     "eval.batch_size",
+    "eval.examples",
     "eval.probes",
     "eval.trace",
     "eval.bound_draws",

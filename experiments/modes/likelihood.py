@@ -5,6 +5,7 @@ with one row an image, and `summary.json`. All are in bits per dimension, of the
 levels (`data.codec`).
 """
 
+import itertools
 import json
 import sys
 import time
@@ -103,8 +104,11 @@ def _batch_values(
     """Return the values of every batch of the split; those that are in `folder` are read there."""
     run = loaded.run
     settings = run.config.eval
-    number = len(dataset.source(settings.split))
-    size = min(settings.batch_size, number)
+    available = len(dataset.source(settings.split))
+    size = min(settings.batch_size, available)
+    number = available
+    if settings.examples:
+        number = min(available, -(-settings.examples // size) * size)
     moments = moments_of(dataset, settings.train_split)
     if folder is not None:
         claim(folder, _note(loaded, dataset, size, moments, redraw))
@@ -113,7 +117,7 @@ def _batch_values(
     all_values = []
     with progress(number, "likelihood", unit="image") as bar:
         batches = data.batches(dataset, settings.split, size, seed=run.config.seed, train=False)
-        for i, batch in enumerate(batches):
+        for i, batch in enumerate(itertools.islice(batches, -(-number // size))):
             path = None if folder is None else folder / f"batch_{i * size:07d}.npz"
             values = _earlier_values(path, len(batch["x"]), settings.bound_draws)
             if values is None:

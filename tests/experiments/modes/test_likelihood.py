@@ -52,6 +52,20 @@ def test_a_split_is_measured_once_stored_and_gone_on_with(loaded, trained, capsy
     )
 
 
+def test_the_first_examples_in_whole_batches_are_those_of_the_split(loaded, trained, capsys):
+    loaded.run.config.eval.examples = 25
+    some = likelihood(loaded, trained)
+    assert some["images"] == 48
+    values = np.load(trained / "likelihood" / "test" / "values.npz")["bits_per_dim"]
+    loaded.run.config.eval.examples = 0
+    every = likelihood(loaded, trained)
+    assert every["images"] == 64 and "damaged" not in capsys.readouterr().err
+    again = np.load(trained / "likelihood" / "test" / "values.npz")["bits_per_dim"]
+    np.testing.assert_array_equal(again[:48], values)
+    loaded.run.config.eval.examples = 1000
+    assert likelihood(loaded, trained)["images"] == 64
+
+
 def test_the_bound_is_above_the_code_length_of_the_same_model_or_near_it(loaded, trained):
     summary = likelihood(loaded, trained)
     # another model's, but of the same network
