@@ -25,9 +25,10 @@ class InceptionScore(NamedTuple):
 def inception_score(probabilities, splits: int = 10) -> InceptionScore:
     """Return the inception score of class probabilities (n, classes).
 
-    Every part is every `splits`-th image, so that images that lie in order of their classes do no
-    harm. The score grows with the number of images in a part, n / `splits`: compare equal ones. The
-    spread is that of one part, not the standard error of the mean.
+    The parts are drawn at random, the same ones at every call, so that it does no harm if the
+    images lie in order of their classes, or show every class in turn. The score grows with the
+    number of images in a part, n / `splits`: compare equal ones. The spread is that of one part,
+    not the standard error of the mean.
 
     Raises:
         ValueError: the rows are no probabilities, or there are fewer than two images for each part.
@@ -46,7 +47,8 @@ def inception_score(probabilities, splits: int = 10) -> InceptionScore:
             "splits"
         )
     probabilities = probabilities / sums[:, None]
-    scores = [_score(probabilities[first::splits]) for first in range(splits)]
+    order = np.random.default_rng(0).permutation(len(probabilities))
+    scores = [_score(probabilities[order[first::splits]]) for first in range(splits)]
     return InceptionScore(value=float(np.mean(scores)), spread=float(np.std(scores)), splits=splits)
 
 

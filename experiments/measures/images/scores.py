@@ -143,11 +143,11 @@ def _cell(title: str, score: Any) -> str:
         return f"{score:.3f}"
     if title == "FD, n to infinity":
         known = "infinite" in score
-        return f"{score['infinite']:.2f} ± {score['infinite_std_error']:.2f}" if known else ""
+        return f"{score['infinite']:.3f} ± {score['infinite_std_error']:.3f}" if known else ""
     if title == "1000 KID":
         return f"{1000 * score['value']:.2f} ± {1000 * score['std_error']:.2f}"
     if title == "score":
         return f"{score['value']:.2f}"
     if "std_error" in score:
         return f"{score['value']:.4f} ± {score['std_error']:.4f}"
-    return f"{score['value']:.2f}"
+    return f"{score['value']:.3f}"
