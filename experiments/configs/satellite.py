@@ -29,8 +29,8 @@ def get_config(variant: str = "vp"):
         train_on_gpu(config)
     else:
         train_on_cpu(config, coarsest=8)
-        config.optim.decay_steps = 3500
-        config.train.steps = 3500
+        config.optim.decay_steps = 2400
+        config.train.steps = 2400
     if "likelihood" in words:
         weight_by_likelihood(config)
     config.train.update({"flip": True, "conditional": "cond" in words})

@@ -345,7 +345,9 @@ def test_images_are_compared_in_features_and_with_every_training_image(
     assert (tmp_path / "samples" / "ddim" / "nearest.png").read_bytes()[:4] == b"\x89PNG"
     printed = capsys.readouterr().out
     assert "in features of corner:" in printed and "| real data | 30 |" in printed
-    config.unlock()
+    other = extractor._replace(classes_of="Circles")
+    report = evaluate.evaluate(loaded, tmp_path, extractor=other)
+    assert "accuracy" not in report["samplers"]["ddim"]["features"]
     loaded.run.config.unlock().eval.number = 19
     with pytest.raises(RunError, match="eval.number gives 19 images, .* 20 or more"):
         evaluate.evaluate(loaded, tmp_path, extractor=extractor)
