@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .command.help import help_text
-from .command.parse import Command, parse
+from .command.parse import Command, command_line, parse
 from .errors import RunError
 from .modes import MODES, function_of
 from .storage.workdir import run_directory
@@ -53,7 +53,7 @@ def execute(command: Command) -> None:
     if command.dry_run:
         dry_run(config)
     elif command.mode == "train":
-        function_of("train")(config, workdir)
+        function_of("train")(config, workdir, command=command_line(command))
     else:
         for note in notes:
             print(note, file=sys.stderr)
