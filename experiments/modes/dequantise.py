@@ -64,10 +64,10 @@ class Dequantiser:
         settings = loaded.run.config.dequantise
         if facts.levels is None:
             raise RunError("the data are continuous: there is nothing to dequantise")
+        self.settings = {"width": width or settings.width, "layers": layers or settings.layers}
         net = DequantisingFlow(
             facts.shape,
-            width=width or settings.width,
-            layers=layers or settings.layers,
+            **self.settings,
             rngs=models.rngs_of(loaded.run.config.seed),
         )
         self.levels = facts.levels

@@ -1,7 +1,7 @@
 """Training: from a configuration and a run directory to checkpoints.
 
-A run directory holds `config.json` (resolved), `checkpoints/`, `metrics.jsonl`, `tensorboard/` and
-`samples/`. Started again with the same configuration, training goes on from the newest checkpoint
+A run directory holds `config.json` (resolved), `checkpoints/`, `metrics.jsonl`, `tensorboard/`,
+`samples/`, `training.json` and `card.md`. Started again with the same configuration, training goes on from the newest checkpoint
 and ends in bitwise the parameters of a run that was never stopped.
 """
 
