@@ -125,10 +125,16 @@ def training(workdir: Path) -> list[str]:
         ("examples a step", batch),
         ("optimiser", f"{config['optim']['name']}, learning rate {config['optim']['lr']:g}"),
         ("moving average of the weights", number(config["ema"])),
-        ("wall time", UNKNOWN if seconds is None else f"{seconds:,.0f} s ({duration(seconds)})"),
+        ("wall time", UNKNOWN if seconds is None else _time(seconds)),
     ]
     rows += _loss_rows(workdir, step)
     return table(("training", ""), rows) + ["", *_hardware(workdir)]
+
+
+def _time(seconds: float) -> str:
+    """Return a time in seconds and, where it is long, as a reader says it."""
+    text = f"{seconds:,.0f} s"
+    return text if seconds < 60 else f"{text} ({duration(seconds)})"
 
 
 def parameters(workdir: Path) -> int | None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..run.opening import CONVERTED
 from ..storage.checkpoint_folder import folder_of, latest, weights_hash
 from ..storage.reading import read_object
 from ..storage.saved_config import read_config
@@ -40,8 +41,23 @@ def of_which_weights(workdir: Path, result: dict[str, Any]) -> str:
     step = result.get("checkpoint")
     if step is None:
         return "of weights that the file does not name"
-    newest = latest(workdir)
     text = f"of the weights of step {step:,}"
-    if newest is None or result.get("weights") == weights_hash(folder_of(workdir, newest)):
+    if result.get("weights") in _newest_weights(workdir):
         return text
     return f"{text}, which are **not the newest ones**"
+
+
+def _newest_weights(workdir: Path) -> set[str]:
+    """Return what identifies the newest weights.
+
+    Those of an exported run are known by the hash that they had there, too.
+    """
+    newest = latest(workdir)
+    if newest is None:
+        return set()
+    names = {weights_hash(folder_of(workdir, newest))}
+    if (workdir / CONVERTED).exists():
+        note = read_object(workdir / CONVERTED, "remove it if training went on")
+        if note.get("step") == newest and "weights" in note:
+            names.add(note["weights"])
+    return names

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import RunError
 from ..run.messages import say
+from ..storage.saved_config import CONFIG
 from ..storage.writing import write_text
 from . import about, limits, results
 
@@ -34,7 +35,12 @@ SECTIONS: tuple[tuple[str, Callable[[Path], list[str]]], ...] = (
 
 
 def update_card(workdir: Path) -> None:
-    """Write the model card of a run anew; a failure is said, and costs the run nothing."""
+    """Write the model card of a run anew; a failure is said, and costs the run nothing.
+
+    A folder without a configuration, because only results are written to it, gets no card.
+    """
+    if not (workdir / CONFIG).exists():
+        return
     try:
         write_text(workdir / CARD, make_card(workdir))
     except Exception as error:  # nothing that a card comes up with may end a mode

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from ..card.page import update_card
 from ..errors import RunError
@@ -22,6 +23,7 @@ from ..storage.jobs import NOTE
 from ..storage.workdir import check_plain_name, run_directory
 from ..storage.writing import check_free, write_bytes, write_json
 from .formats import Converted
+from .reading import reading
 from .run import WRITTEN, write_run
 
 
@@ -47,14 +49,8 @@ def open_exported(source: str | Path, workdir: str | Path, *, trust: bool = Fals
     results = [name for name in exported.parts if _is_result(name)]
     check_free(workdir, (*WRITTEN, FOLDER, *results))
     config = exported_config(exported, trust=trust)
-    run = build(config, abstract=True)
-    template = run.split.params
-    network = filled(template, unpack(exported, named_arrays(template)))
-    params = (
-        run.parameters() | network
-    )  # with the weights of the noise levels, where they are learned
-    converted = Converted(config=config, params=params, ema=params, step=exported.step)
-    run = write_run(converted, workdir)
+    with reading(source, "run that can be built"):
+        run = write_run(_converted(exported, config), workdir)
     write_json(workdir / CONVERTED, {"step": exported.step, "weights": exported.weights})
     for name in results:
         write_bytes(workdir / name, exported.parts[name])
@@ -62,6 +58,16 @@ def open_exported(source: str | Path, workdir: str | Path, *, trust: bool = Fals
         _write_dequantiser(exported, restore_run(run, workdir), workdir / FOLDER)
     update_card(workdir)
     return run
+
+
+def _converted(exported: Exported, config: ConfigDict) -> Converted:
+    """Return an exported run as converters return theirs."""
+    run = build(config, abstract=True)
+    template = run.split.params
+    network = filled(template, unpack(exported, named_arrays(template)))
+    # with the weights of the noise levels, where they are learned
+    params = run.parameters() | network
+    return Converted(config=config, params=params, ema=params, step=exported.step)
 
 
 def _write_dequantiser(exported: Exported, loaded: Loaded, folder: Path) -> None:

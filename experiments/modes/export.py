@@ -24,6 +24,7 @@ from ..run.opening import plain_config
 from ..storage.checkpoint import latest
 from ..storage.exported import as_json, is_exported, pack, write_exported
 from ..storage.lock import locked
+from ..storage.saved import needs_trust
 from ..storage.training_record import METRICS, TRAINING
 from .dequantise import FOLDER, restore_dequantiser
 from .sample import ROOM
@@ -58,10 +59,11 @@ def export(loaded: Loaded, workdir: Path) -> None:
         update_card(workdir)
         parts = _parts(loaded, workdir)
         write_exported(path, loaded.step, loaded.weights, parts)
+    trust = ", trust=True" if needs_trust(workdir) else ""
     size = path.stat().st_size / 2**20
     say(
         f"step {loaded.step} of the run is in {path}, {size:.1f} MiB; "
-        f"experiments.load({str(path)!r}) opens it anywhere. To go on with all modes: "
+        f"experiments.load({str(path)!r}{trust}) opens it anywhere. To go on with all modes: "
         f"python -m experiments.convert --from={quoted(path)} --workdir=runs/..."
     )
 

@@ -64,12 +64,12 @@ def read_exported(path: Path) -> Exported:
     try:
         parts = _parts(path)
         manifest = json.loads(parts.pop(MANIFEST))
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, RecursionError) as error:
+    except (RunError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # there is no list of what damaged files make the reader raise
         raise RunError(
             f"{path} is no exported run, or it is damaged ({error}); {REMEDY}"
         ) from error
-    except (NotImplementedError, RuntimeError) as error:  # encrypted, or compressed in a rare way
-        raise RunError(f"{path} cannot be read ({error}); {REMEDY}") from error
     _check_manifest(path, manifest)
     hashes = {name: _hash(content) for name, content in parts.items()}
     expected = manifest["parts"]

@@ -58,7 +58,7 @@ def test_training_leaves_a_card_that_says_what_was_trained(trained_once):
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
     assert training["parameters"] == [f"{count:,}"] and training["steps"] == ["20 of 20"]
     seconds = json.loads((trained_once / "metrics.jsonl").read_text().splitlines()[-1])
-    assert training["wall time"][0].startswith(f"{seconds['train/seconds']:,.0f} s (")
+    assert training["wall time"][0].startswith(f"{seconds['train/seconds']:,.0f} s")
     assert training["0"][0].endswith("cpu devices") and f"jax {jax.__version__}" in training["0"][2]
     settings = cells(card, "Configuration")
     assert settings["`net.width`"] == ["`8`", ""]
@@ -265,6 +265,7 @@ def test_seconds_go_on_where_a_run_goes_on(trained, tiny_config):
     config.train.steps = 22
     train(config, trained)
     assert 5000 < seconds_at(trained, 22) < 5600
+    assert cells(make_card(trained), "Network and training")["wall time"][0].endswith(" s (1.4 h)")
     # of what is not known nothing is said, then or later
     (other / "metrics.jsonl").unlink()
     train(config, other)
@@ -310,3 +311,8 @@ def test_the_processor_is_named_where_the_system_says_it(tmp_path):
     (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: A B: C\nmodel name : D\n")
     assert processor(tmp_path / "cpuinfo") == "A B: C"
     assert isinstance(processor(tmp_path / "nothing"), str)
+
+
+def test_a_folder_that_is_no_run_gets_no_card(tmp_path):
+    update_card(tmp_path)
+    assert not list(tmp_path.iterdir())
