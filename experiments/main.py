@@ -16,6 +16,7 @@ if __name__ == "__main__":
     end_at_once()
 
 import contextlib
+import shlex
 import sys
 import tempfile
 import traceback
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from .command.help import help_text
-from .command.parse import Command, parse
+from .command.parse import Command, command_line, parse
 from .errors import RunError
 from .modes import MODES, function_of
 from .storage.workdir import run_directory
@@ -53,7 +54,7 @@ def execute(command: Command) -> None:
     if command.dry_run:
         dry_run(config)
     elif command.mode == "train":
-        function_of("train")(config, workdir)
+        function_of("train")(config, workdir, command=command_line(command))
     else:
         for note in notes:
             print(note, file=sys.stderr)
@@ -87,7 +88,8 @@ def _work_with_a_run(command: Command, config: Any, workdir: Any, other_data: bo
     from .run.loading import restore_run
 
     run = build(config, abstract=True)
-    check_denoises(run, command.mode, workdir)
+    if not MODES[command.mode].takes_classifiers:
+        check_denoises(run, command.mode, workdir)
     if MODES[command.mode].needs_data:
         check_data(run, make_dataset(config), other=other_data)
     loaded = with_fits(restore_run(run, workdir), workdir)
@@ -130,7 +132,8 @@ def _workdir(command: Command) -> Path | None:
         if place.exists() and not place.is_dir():
             raise RunError(
                 f"--workdir={workdir}: {place} is a file; name a folder, which is made if it is "
-                "missing"
+                "missing (an exported run becomes one by python -m experiments.convert "
+                f"--from={shlex.quote(str(place))} --workdir=runs/...)"
             )
     return run_directory(workdir)
 

@@ -9,6 +9,7 @@ script may append to the arguments of another.
 """
 
 import difflib
+import shlex
 from typing import NamedTuple
 
 from ..errors import RunError
@@ -78,6 +79,15 @@ def parse(arguments: list[str]) -> Command:
         hint = f"did you mean {close[0]}? " if close else ""
         raise RunError(f"there is no --mode={mode}; {hint}choose one of {', '.join(MODES)}")
     return Command(**given, overrides=tuple(overrides))
+
+
+def command_line(command: Command) -> str:
+    """Return the command line that says a command, as a shell takes it."""
+    named = {"mode": command.mode, "workdir": command.workdir, "config": command.config}
+    arguments = [f"--{name}={value}" for name, value in named.items() if value is not None]
+    arguments += [str(override) for override in command.overrides]
+    arguments += ["--trust"] if command.trust else []
+    return " ".join(["python -m experiments.main", *map(shlex.quote, arguments)])
 
 
 def _override(name: str, value: str | None, waiting: list[str]) -> Override:

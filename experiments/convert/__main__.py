@@ -5,8 +5,10 @@
     python -m experiments.main --workdir=runs/ncsnpp --mode=sample
 
     python -m experiments.convert --workdir=runs/ncsnpp --to=folder
+    python -m experiments.convert --from=export.zip --workdir=runs/digits
 
-The last command writes a folder that diffusers' UNet2DModel.from_pretrained reads.
+The third command writes a folder that diffusers' UNet2DModel.from_pretrained reads. The last one makes a
+run directory of the file that --mode=export made of another; it has no --format.
 
 Formats: score_sde_pytorch (.pth, or an .npz of its state dict), score_sde (msgpack), diffusers
 (.safetensors of a UNet2DModel, with its config.json beside it), edm (.pkl of a network snapshot).
@@ -21,7 +23,7 @@ import jax
 from ..errors import RunError
 from ..run.devices import set_up_jax
 from ..run.signals import end_at_once
-from . import FORMATS, convert, export
+from . import FORMATS, convert, export, open_exported
 
 
 def main() -> None:
@@ -31,13 +33,16 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("--from", dest="source", help="the foreign file")
+    parser.add_argument(
+        "--from", dest="source", help="the foreign file, or that of an exported run"
+    )
     parser.add_argument("--to", help="folder to write a UNet2DModel of diffusers to")
     parser.add_argument("--format", choices=list(FORMATS))
     parser.add_argument("--config", help="configuration of the network")
     parser.add_argument("--workdir", required=True, help="run directory to make")
+    parser.add_argument("--trust", action="store_true", help="import classes that export.zip names")
     arguments = parser.parse_args()
-    if bool(arguments.to) == bool(arguments.source and arguments.format):
+    if bool(arguments.to) == bool(arguments.source):
         parser.error("give either --from and --format, or --to")
     set_up_jax()
     try:
@@ -45,7 +50,10 @@ def main() -> None:
             export(arguments.workdir, arguments.to)
             print(f"a UNet2DModel in {arguments.to}")
             return
-        run = convert(arguments.source, arguments.format, arguments.workdir, arguments.config)
+        if arguments.format:
+            run = convert(arguments.source, arguments.format, arguments.workdir, arguments.config)
+        else:
+            run = open_exported(arguments.source, arguments.workdir, trust=arguments.trust)
     except (RunError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -68,6 +68,8 @@ class DataSet(abc.ABC):
     num_classes: int
     splits: tuple[str, ...]
     cond_shape: tuple[int, ...] | None = None  # of the condition beside an example; None: no such
+    licence: str = "not stated"  # under which the data may be used; model cards show it
+    origin: str = "not stated"  # where the data come from
 
     @property
     def codec(self) -> Codec:

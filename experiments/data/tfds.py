@@ -48,6 +48,7 @@ class TFDS(DataSet):
     """
 
     levels = 256
+    licence = "see the data set's page"
 
     def __init__(
         self,
@@ -66,6 +67,8 @@ class TFDS(DataSet):
         self._builder: Any = find_prepared(dataset, self._directory)
         self._crop = crop
         self._size = image_size
+        self.licence = self._builder.info.redistribution_info.license or self.licence
+        self.origin = f"<{self._builder.info.homepage}>, in the form of TensorFlow Datasets"
         features = self._builder.info.features
         self._key = _image_key(dataset, features)
         self._encoded = isinstance(features[self._key], tfds.features.Image)

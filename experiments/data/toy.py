@@ -92,6 +92,8 @@ class Toy(DataSet):
     shape = (2,)
     levels = None
     splits = ("train", "validation", "test")
+    licence = "none needed"
+    origin = "drawn from a formula of this package"
 
     def __init__(self, *, density: str, size: int = 20_000, seed: int = 0):
         if not isinstance(density, str) or density not in DENSITIES:

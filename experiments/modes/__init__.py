@@ -29,6 +29,7 @@ class Mode(NamedTuple):
     reads: tuple[str, ...]  # sections, such as "fit", and single settings, such as "eval.split"
     samplers: Callable[[Any], tuple[str, ...]] = lambda config: ()  # those that it walks with
     needs_data: bool = False
+    takes_classifiers: bool = False  # beside runs that trained a denoiser
 
     def takes(self, path: str, config: Any) -> bool:
         """Tell whether this mode reads the setting `path`, such as "train.steps"."""
@@ -78,6 +79,7 @@ MODES = {
         EVERYTHING,
         samplers=lambda config: tuple(config.samplers),
         needs_data=True,
+        takes_classifiers=True,
     ),
     "sample": Mode(
         "draw samples with one of the samplers",
@@ -144,6 +146,11 @@ MODES = {
     "fit": Mode(
         "learn a sampler of few evaluations for this network",
         ("fit", "sampling.seed", "sampling.label", "sampling.condition", "devices"),
+    ),
+    "export": Mode(
+        "write the run into one file, which experiments.load opens anywhere",
+        (),
+        takes_classifiers=True,
     ),
 }
 

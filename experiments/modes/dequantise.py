@@ -27,6 +27,7 @@ from samplers.bound import LOG_SNR_MIN
 from sde_lib import LogUniform, draw_quantiles
 
 from .. import data
+from ..card.page import update_card
 from ..errors import RunError
 from ..run.build import Run, make_dataset
 from ..run.conditions import conditions_of
@@ -63,10 +64,10 @@ class Dequantiser:
         settings = loaded.run.config.dequantise
         if facts.levels is None:
             raise RunError("the data are continuous: there is nothing to dequantise")
+        self.settings = {"width": width or settings.width, "layers": layers or settings.layers}
         net = DequantisingFlow(
             facts.shape,
-            width=width or settings.width,
-            layers=layers or settings.layers,
+            **self.settings,
             rngs=models.rngs_of(loaded.run.config.seed),
         )
         self.levels = facts.levels
@@ -123,6 +124,7 @@ def dequantise(loaded: Loaded, workdir: Path) -> None:
     """
     with locked(workdir, "dequantise"):
         _train_flow(loaded, workdir / FOLDER)
+    update_card(workdir)
 
 
 def _train_flow(loaded: Loaded, folder: Path) -> None:

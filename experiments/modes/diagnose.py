@@ -17,6 +17,7 @@ from jax import Array
 from sde_lib import LogUniform
 
 from .. import data
+from ..card.page import update_card
 from ..errors import RunError
 from ..measures import metrics
 from ..measures.health import at_level, fokker_planck, linear_denoiser, ratio
@@ -49,7 +50,9 @@ def diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
         RunError: a split has too few examples for what is compared with it.
     """
     with locked(workdir, "diagnose", room=ROOM):
-        return _diagnose(loaded, workdir)
+        report = _diagnose(loaded, workdir)
+    update_card(workdir)
+    return report
 
 
 def _diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:

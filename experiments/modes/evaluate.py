@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from .. import data
+from ..card.page import update_card
 from ..errors import RunError
 from ..measures import latency, metrics
 from ..measures.images.extractor import Extractor
@@ -51,6 +52,7 @@ def evaluate(
     with locked(workdir, "evaluate", room=ROOM):
         report = _evaluate(loaded, workdir, metrics, extractor)
         write_json(workdir / "evaluation.json", report)
+    update_card(workdir)
     say("\n".join([as_markdown(report), *report_lines(report)]))
     where = f"; the samples are in {workdir / 'samples'}" if report["samplers"] else ""
     say(f"see {workdir / 'evaluation.json'}{where}")

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from samplers import draw_prior, fit_solver
 
+from ..card.page import update_card
 from ..errors import RunError
 from ..run.conditions import sampled_conditions
 from ..run.devices import fitting_mesh, replicate, share
@@ -61,6 +62,7 @@ def fit(loaded: Loaded, workdir: Path) -> None:
         }
         setting = {"name": "FewSteps", **numbers}
         write_json(path, {"setting": setting, "made_for": made_for, "quality": quality})
+    update_card(workdir)
     say(
         f"{name}: {settings.nfe} evaluations, median distance to the accurate ends "
         f"{quality['start']:.4g} -> {quality['distance']:.4g} on held-out noises, {seconds:.0f} s; "

@@ -21,6 +21,7 @@ from samplers.base import sample_keys
 from samplers.bound import check_draws
 
 from .. import data
+from ..card.page import update_card
 from ..errors import RunError
 from ..run.build import Run, make_dataset
 from ..run.conditions import conditions_of
@@ -43,6 +44,7 @@ def likelihood(loaded: Loaded, workdir: Path) -> dict[str, Any]:
     with locked(workdir, f"likelihood {settings.split}", room=ROOM):
         redraw = restore_dequantiser(loaded, workdir) if settings.dequantise else None
         summary = measure_likelihood(loaded, make_dataset(loaded.run.config), folder, redraw)
+    update_card(workdir)
     say(sentence(summary))
     say(f"see {folder / 'summary.json'}; every example has a row in {folder / 'values.npz'}")
     tighter = loaded.run.facts.levels is not None and redraw is None

@@ -21,6 +21,7 @@ import numpy as np
 
 from sde_lib.inverse import measure
 
+from ..card.page import update_card
 from ..data.base import read_checked
 from ..data.codec import GreyLevels
 from ..data.streaming import evenly_spaced
@@ -61,6 +62,7 @@ def restore(loaded: Loaded, workdir: Path) -> None:
         folder = workdir / "restored" / method
         restored, seconds = _draw_all(loaded, job.task, folder)
         _show(loaded, job, restored, seconds, folder)
+    update_card(workdir)
 
 
 def make_job(loaded: Loaded) -> Job:

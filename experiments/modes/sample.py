@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from samplers import Samples, draw_prior
 from sde_lib import Denoise, check_name
 
+from ..card.page import update_card
 from ..errors import RunError
 from ..run.build import Run
 from ..run.conditions import conditions_digest, named_conditions, sampled_conditions
@@ -191,6 +192,7 @@ def sample(loaded: Loaded, workdir: Path) -> None:
             )
         job = draw_many(loaded, name, config.sampling.number, workdir / "samples" / name)
         _show(loaded, job, states, workdir / "samples" / name)
+    update_card(workdir)
 
 
 def _show(loaded: Loaded, job: SampleJob, states: np.ndarray | None, folder: Path) -> None:

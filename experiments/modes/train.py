@@ -1,7 +1,7 @@
 """Training: from a configuration and a run directory to checkpoints.
 
-A run directory holds `config.json` (resolved), `checkpoints/`, `metrics.jsonl`, `tensorboard/` and
-`samples/`. Started again with the same configuration, training goes on from the newest checkpoint
+A run directory holds `config.json` (resolved), `checkpoints/`, `metrics.jsonl`, `tensorboard/`,
+`samples/`, `training.json` and `card.md`. Started again with the same configuration, training goes on from the newest checkpoint
 and ends in bitwise the parameters of a run that was never stopped.
 """
 
@@ -20,11 +20,13 @@ from tqdm import tqdm
 from models.embedding import with_no_label
 
 from .. import data
+from ..card.page import update_card
 from ..errors import RunError
 from ..run.adaptive import AdaptiveTimes
 from ..run.build import Run
 from ..run.callbacks import Callback, Snapshot, Stop, call, check_callbacks
 from ..run.devices import describe, make_mesh, replicated, share
+from ..run.environment import environment
 from ..run.log import Log
 from ..run.losses import make_held_out, make_loss, make_losses
 from ..run.messages import Pace, progress, quoted, say, say_next
@@ -35,6 +37,7 @@ from ..storage import pictures
 from ..storage.checkpoint import Checkpoints, last_good, latest, restore, template_of
 from ..storage.lock import locked
 from ..storage.saved_config import CONFIG, decisive
+from ..storage.training_record import TrainingClock, record_start, seconds_at
 from ..storage.workdir import run_directory
 from ..storage.writing import write_json
 from .sample import draw
@@ -42,7 +45,12 @@ from .sample import draw
 _norm = jax.jit(optax.tree.norm)
 
 
-def train(config: ConfigDict, workdir: str | Path, callbacks: Sequence[Callback] = ()) -> None:
+def train(
+    config: ConfigDict,
+    workdir: str | Path,
+    callbacks: Sequence[Callback] = (),
+    command: str = "",
+) -> None:
     """Train, from the newest checkpoint in `workdir` if there is one.
 
     Args:
@@ -50,6 +58,7 @@ def train(config: ConfigDict, workdir: str | Path, callbacks: Sequence[Callback]
         workdir: the run directory, made if it is missing.
         callbacks: called with (step, metrics, snapshot) whenever numbers are logged, see
             `callbacks`.
+        command: the command line that asks for it, which the model card shows.
 
     Raises:
         RunError: the loss is no longer finite, a checkpoint cannot be written or read, a callback
@@ -58,7 +67,8 @@ def train(config: ConfigDict, workdir: str | Path, callbacks: Sequence[Callback]
     workdir = run_directory(workdir)
     callbacks = check_callbacks(callbacks)
     with locked(workdir, "train"):
-        _train(config, workdir, callbacks)
+        _train(config, workdir, callbacks, command)
+    update_card(workdir)
 
 
 class _Training(NamedTuple):
@@ -81,7 +91,7 @@ class _End(NamedTuple):
     signal: str | None  # its name
 
 
-def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback]) -> None:
+def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback], command: str) -> None:
     run, dataset = open_run(config, workdir)
     settings = run.config.train
     mesh = make_mesh(settings.batch_size, run.config.devices)
@@ -109,8 +119,24 @@ def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback]) -> 
     if start >= settings.steps:
         say(f"{workdir} has made its {start} steps; raise --config.train.steps to go on")
         return
+    with _stopping_well(workdir):
+        record_start(
+            workdir,
+            data=_facts_of(dataset, run.config),
+            start={"step": start, "command": command, **environment(mesh)},
+        )
     say(f"training on {describe(mesh)}")
     _say_how_it_ended(training, _loop(training, state))
+
+
+def _facts_of(dataset: data.DataSet, config: ConfigDict) -> dict[str, Any]:
+    """Return what a model card says of a data set, as plain JSON."""
+    splits = (config.train.split, config.train.held_out, config.eval.split)
+    return {
+        "licence": dataset.licence,
+        "origin": dataset.origin,
+        "examples": {name: len(dataset.source(name)) for name in splits if name},
+    }
 
 
 def _first_state(training: _Training) -> TrainState:
@@ -136,6 +162,7 @@ def _loop(training: _Training, state: TrainState) -> _End:
     run = training.run
     settings = run.config.train
     start = step = int(state.step)
+    clock = TrainingClock(seconds_at(training.workdir, start))
     train_step = make_train_step(make_loss(run), run.tx, run.config.ema, settings.accumulate)
     window = []  # the metrics of the steps since they were last logged
     stop = None
@@ -161,6 +188,7 @@ def _loop(training: _Training, state: TrainState) -> _End:
                 values = _check_finite(window, state.params, step, checkpoints)
                 if held_out:
                     values |= held_out(state.ema)
+                values |= clock.entry()
                 log.scalars(step, values)
                 _show_progress(bar, step, values)
                 window = []

@@ -13,6 +13,7 @@ from ..storage.saved import read_saved
 from ..storage.saved_config import CONFIG, check_belongs
 from ..storage.workdir import run_directory
 from .build import Run, build
+from .exported import load_exported
 
 if TYPE_CHECKING:
     import optax
@@ -35,22 +36,25 @@ class Loaded(NamedTuple):
 
 
 def load(workdir: str | Path, step: int | None = None, *, trust: bool = False) -> Loaded:
-    """Open a run directory: the SDE, the denoiser with averaged (EMA) weights, the configuration.
+    """Open a run: the SDE, the denoiser with averaged (EMA) weights, the configuration.
 
     A run that trained a classifier has a `classifier` in place of the denoiser, whose `log_prob` is
     what `sde_lib.ClassifierGuidance` takes.
 
     Args:
-        workdir: the run directory.
-        step: of the checkpoint; None: the newest.
+        workdir: the run directory, or the file that `--mode=export` made of one.
+        step: of the checkpoint; None: the newest, of a file the one that it holds.
         trust: import the classes of one's own that the run names by their path,
             "package.module:Class". Importing executes them, so a directory that somebody sent is
             never allowed to do so by itself.
 
     Raises:
-        RunError: no run directory, a configuration that is damaged, not that of the weights or
+        RunError: no run directory or exported run, a configuration that is damaged, not that of the weights or
             names foreign code without `trust`, or no complete and undamaged checkpoint.
     """
+    file = Path(workdir).expanduser()
+    if file.is_file():
+        return load_exported(file, step, trust=trust)
     workdir = run_directory(workdir)
     config = read_saved(workdir, trust=trust)
     check_belongs(workdir, config, step)

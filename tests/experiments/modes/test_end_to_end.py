@@ -122,9 +122,11 @@ def with_config(loaded, **sections):
 
 
 def run(mode, loaded, workdir, capsys):
-    """Run a mode; what it says last is the command that comes next."""
+    """Run a mode; what it says last is the command that comes next, and the model card comes back."""
     capsys.readouterr()
+    (workdir / "card.md").unlink()
     result = MODES[mode](loaded, workdir)
+    assert "cannot be read" not in (workdir / "card.md").read_text()
     word, *command = shlex.split(capsys.readouterr().out.splitlines()[-1])
     assert word == "next:" and command[:3] == ["python", "-m", "experiments.main"]
     assert command[3] == f"--workdir={workdir}" and command[4].removeprefix("--mode=") in MODES

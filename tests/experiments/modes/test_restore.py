@@ -98,6 +98,7 @@ def test_every_kind_of_method_restores_a_run_of_vectors(method, trained, in_proc
     with Image.open(folder / "restored.png") as picture:
         assert min(picture.size) >= 300
     assert "chi-square" in done.out and str(folder / "samples.npz") in done.out
+    assert f"| `{method}` | `Mask`, noise 0.05 | 3 x 2 |" in (trained / "card.md").read_text()
 
 
 def test_examples_of_images_are_measured_restored_and_compared(image_prior, tmp_path):
