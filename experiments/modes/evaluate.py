@@ -106,7 +106,7 @@ def _scores(
     """Draw samples with one sampler; return what they cost and how they compare with real data."""
     number = loaded.run.config.eval.number
     job = draw_many(loaded, name, number, workdir / "samples" / name)
-    fake = loaded.run.facts.codec.decode(job.x)
+    fake = job.x
     scores = {
         "guidance": job.guidance,
         "nfe": job.nfe,

@@ -1,14 +1,15 @@
-"""Drawing samples from a run: any number, in batches.
+"""Drawing samples from a run: any number, in the memory of a batch.
 
-Each sample is decided by its index, so that a stopped job goes on.
+Each sample is decided by its index, so that a stopped job goes on where it stopped.
 
-`samples/<sampler>/` receives one file a batch, then `samples.npz`, `grid.png` and `summary.json`,
-and, with `config.sampling.keep` states of the walk, `walk.npz` and `walk.gif`.
+`samples/<sampler>/` receives one file a batch (see `storage.parts`), then `samples.npz` or the
+folder `png`, `grid.png` and `summary.json`, and, with `config.sampling.keep` states of the walk,
+`walk.npz` and `walk.gif`.
 """
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,21 +21,26 @@ from samplers import Samples, draw_prior
 from sde_lib import Denoise, check_name
 
 from ..errors import RunError
+from ..run.blocks import block_size, devices_for, rounds, whole_blocks
 from ..run.build import Run
 from ..run.conditions import conditions_digest, named_conditions, sampled_conditions
 from ..run.devices import fitting_mesh, replicate, share
 from ..run.guidance import guided
 from ..run.loading import Loaded
-from ..run.messages import progress, say, say_next
+from ..run.messages import progress, say, say_next, skip
 from ..run.walks import make_walk
 from ..storage import pictures
+from ..storage.gathered import check_format, save_pngs, save_stream
 from ..storage.identity import identity
-from ..storage.jobs import claim, save_arrays, stored_batch
+from ..storage.jobs import claim, save_arrays
 from ..storage.lock import locked
+from ..storage.parts import Part, Parts, path_of, save_part, stored_part
 from ..storage.workdir import check_plain_name
 from ..storage.writing import write_json
 
 ROOM = 1 << 20  # bytes that a mode wants to be free before it computes for long
+SHOWN_IMAGES = 64  # in the picture of samples
+SHOWN_POINTS = 10_000
 
 
 class SampleBatch(NamedTuple):
@@ -47,17 +53,30 @@ class SampleBatch(NamedTuple):
 class SampleJob(NamedTuple):
     """All samples of a job, and what they cost."""
 
-    x: np.ndarray  # (number, ...) in model range
+    parts: Parts  # the samples, in raw values
     nfe: int
     seconds: float  # spent on them, compilation included
     compile_seconds: float  # of these, the first batch beyond a typical one; 0 with a single batch
     guidance: dict[str, Any] = {}  # what identifies it; {}: none
 
+    @property
+    def x(self) -> np.ndarray:
+        """All samples (number, ...) in raw values, which need memory for all."""
+        return self.parts.whole()
+
 
 def draw(
-    run: Run, denoise: Denoise, setting: Any, index: np.ndarray, report: Callable | None = None
+    run: Run,
+    denoise: Denoise,
+    setting: Any,
+    index: np.ndarray,
+    report: Callable | None = None,
+    devices: int | None = None,
 ) -> SampleBatch:
     """Return the samples `index` (batch,) of the run's sampling seed.
+
+    Images of grey levels are computed in whole blocks, see `run.blocks`; they are the same to the
+    last bit whatever `index` holds beside them.
 
     Args:
         run: the run.
@@ -65,9 +84,24 @@ def draw(
         setting: an entry of `config.samplers`.
         index: the numbers of the samples.
         report: called with (steps made, steps in all) while the samples are drawn.
+        devices: on how many of them; None: on all that have a share. Other numbers of them take
+            other programs, which have to be compiled.
     """
-    samples = _draw(run, denoise, setting, index, 0, report)
-    return SampleBatch(x=np.asarray(samples.x), nfe=int(samples.nfe))
+    index = np.asarray(index)
+    block = block_size(run)
+    if not block:
+        samples = _draw(run, denoise, setting, index, report=report)
+        return SampleBatch(x=np.asarray(samples.x), nfe=int(samples.nfe))
+    devices = devices or devices_for(run, whole_blocks(len(index), block))
+    x = np.empty((len(index), *run.facts.shape), np.float32)
+    nfe = 0
+    for computed in rounds(index, block, devices):
+        samples = _draw(run, denoise, setting, computed, devices=devices, report=report)
+        wanted = np.isin(index, computed)
+        place = {number: i for i, number in enumerate(computed)}
+        x[wanted] = np.asarray(samples.x)[[place[number] for number in index[wanted]]]
+        nfe = max(nfe, int(samples.nfe))
+    return SampleBatch(x=x, nfe=nfe)
 
 
 def draw_walk(run: Run, denoise: Denoise, setting: Any, index: np.ndarray, keep: int) -> np.ndarray:
@@ -75,8 +109,8 @@ def draw_walk(run: Run, denoise: Denoise, setting: Any, index: np.ndarray, keep:
 
     `keep` is a positive number, or -1 for all states.
     """
-    samples = _draw(run, denoise, setting, index, None if keep < 0 else keep, None)
-    return np.asarray(samples.path)
+    states = None if keep < 0 else keep
+    return np.asarray(_draw(run, denoise, setting, index, keep=states).path)
 
 
 def _draw(
@@ -84,13 +118,18 @@ def _draw(
     denoise: Denoise,
     setting: Any,
     index: np.ndarray,
-    keep: int | None,
-    report: Callable | None,
+    *,
+    devices: int | None = None,
+    keep: int | None = 0,
+    report: Callable | None = None,
 ) -> Samples:
-    """Return samples and the last `keep` states of their walks (None: all)."""
+    """Return samples and the last `keep` states of their walks (None: all).
+
+    They are drawn on as many devices as can share them, of `devices` (None: those of the run).
+    """
     walk = make_walk(setting, run.sde, run.config.denoiser.sigma_data)
     key = jax.random.key(run.config.sampling.seed)
-    mesh = fitting_mesh(len(index), run.config.devices)
+    mesh = fitting_mesh(len(index), devices or run.config.devices)
     numbers: Any = share(mesh, np.asarray(index, np.int32))
     denoise = replicate(mesh, denoise)
     x = draw_prior(key, run.sde, (len(index), *run.facts.shape), numbers)
@@ -111,72 +150,144 @@ def check_can_draw(loaded: Loaded) -> None:
 def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob:
     """Draw samples 0..number-1 with the sampler `config.samplers.<name>`, guided as the run says.
 
-    Every finished batch is written into `folder`, and those that are there are not drawn again.
+    They are kept in `folder` as they are finished, and those that are there are not drawn again.
 
     Raises:
-        RunError: samples that are not finite, or another process that draws into `folder`.
+        RunError: samples that are not finite, another process that draws into `folder`, or no room
+            for them.
     """
     run = loaded.run
     config = run.config
     check_name("sampler", name, config.samplers)
-    size = min(config.sampling.batch_size, number)
+    size = _part_size(run)
     denoise, guidance = guided(loaded)
     note = identity(loaded) | {
         "setting": json.loads(config.samplers[name].to_json_best_effort()),
         "batch_size": size,
+        "block": block_size(run),
         "seed": config.sampling.seed,
         "label": config.sampling.label,
         "condition": conditions_digest(run),
         "guidance": guidance,
     }
     unit = "image" if len(run.facts.shape) == 3 else "sample"
-    seconds = []
-    parts = []
+    drawn = []
     with locked(folder.parent, folder.name), progress(number, f"sample {name}", unit=unit) as bar:
         claim(folder, note)
         for first in range(0, number, size):
-
-            def report(step, steps, first=first):
-                bar.update(min(first + size * step // steps, number) - bar.n)
-
-            path = folder / f"batch_{first:07d}.npz"
-            batch = stored_batch(path, (size, *run.facts.shape))
-            if batch is None:
-                batch = _draw_batch(run, denoise, name, first + np.arange(size), report)
-                save_arrays(path, **batch)
-            parts.append(batch["x"])
-            seconds.append(float(batch["seconds"]))
-            bar.update(min(first + size, number) - bar.n)
-    compile_seconds = 0.0
-    if len(seconds) > 1:
-        compile_seconds = max(0.0, seconds[0] - float(np.median(seconds[1:])))
+            part = _finished_part(run, denoise, name, folder, first, number, bar)
+            drawn.append(_Cost(len(part.x), part.nfe, part.seconds))
     return SampleJob(
-        x=np.concatenate(parts)[:number],
-        nfe=int(batch["nfe"]),
-        seconds=sum(seconds),
-        compile_seconds=compile_seconds,
+        parts=Parts(folder=folder, number=number, size=size),
+        nfe=max(cost.nfe for cost in drawn),
+        seconds=sum(cost.seconds for cost in drawn),
+        compile_seconds=_compile_seconds(drawn),
         guidance=guidance,
     )
 
 
-def _draw_batch(
-    run: Run, denoise: Denoise, name: str, index: np.ndarray, report: Callable
-) -> dict[str, np.ndarray]:
-    """Draw the samples `index`; return them with their number of evaluations and their seconds."""
+class _Cost(NamedTuple):
+    """What a part cost."""
+
+    samples: int
+    nfe: int
+    seconds: float
+
+
+def _compile_seconds(drawn: list[_Cost]) -> float:
+    """Return by how many seconds the first part exceeds what is typical; 0 for a single part."""
+    if len(drawn) < 2:
+        return 0.0
+    typical = float(np.median([cost.seconds / cost.samples for cost in drawn[1:]]))
+    return max(0.0, drawn[0].seconds - typical * drawn[0].samples)
+
+
+def _part_size(run: Run) -> int:
+    """Return how many samples a part holds: a batch, of whole blocks where there are blocks."""
+    block = block_size(run) or 1
+    return block * whole_blocks(run.config.sampling.batch_size, block)
+
+
+def _finished_part(
+    run: Run, denoise: Denoise, name: str, folder: Path, first: int, number: int, bar: Any
+) -> Part:
+    """Return the part from sample `first` on; draw and keep those before `number` that it lacks."""
+    whole = min(_part_size(run), number)
+    needed = min(whole, number - first)
+    path = path_of(folder, first)
+    nothing = run.facts.codec.decode(np.zeros((0, *run.facts.shape), np.float32))
+    part = stored_part(path, like=nothing)
+    skip(bar, min(len(part.x), needed))
+    while len(part.x) < needed:
+        devices = devices_for(run, whole)
+        index = first + _next_places(run, len(part.x), whole, devices)
+        report = _Report(bar, done=bar.n, count=len(index), number=number)
+        part = part.with_more(_draw_part(run, denoise, name, index, report, devices))
+        _keep(path, part, kept=int(index[0]))
+        bar.update(min(first + len(part.x), number) - bar.n)
+    return part
+
+
+class _Report(NamedTuple):
+    """Moves a bar while `count` samples are drawn, of which those before `number` count."""
+
+    bar: Any
+    done: int
+    count: int
+    number: int
+
+    def __call__(self, step: int, steps: int) -> None:
+        now = self.done + self.count * step // steps
+        self.bar.update(min(now, self.number) - self.bar.n)
+
+
+def _next_places(run: Run, done: int, whole: int, devices: int) -> np.ndarray:
+    """Return the places in a part whose samples are drawn next: a block on each device.
+
+    Without blocks they are all that the part can hold, though a job may need fewer of its last
+    part, for which another program would have to be compiled.
+
+    Args:
+        run: the run.
+        done: how many samples of the part are there.
+        whole: how many it holds in the end.
+        devices: on how many devices they are drawn.
+    """
+    block = block_size(run)
+    if not block:
+        return np.arange(done, whole)
+    stop = (done // block + devices) * block
+    return np.arange(done, min(stop, whole))
+
+
+def _keep(path: Path, part: Part, kept: int) -> None:
+    """Write a part; `kept`: the number of the first sample that was not there."""
+    try:
+        save_part(path, part)
+    except OSError as error:
+        raise RunError(
+            f"cannot write samples ({error}); those before number {kept} are kept: make room, or "
+            "get the right to write there, and start the same command again"
+        ) from error
+
+
+def _draw_part(run: Run, denoise: Denoise, name: str, index: np.ndarray, report: Callable) -> Part:
+    """Draw the samples `index`, in raw values."""
     start = time.perf_counter()
-    x, nfe = draw(run, denoise, run.config.samplers[name], index, report)
+    x, nfe = draw(run, denoise, run.config.samplers[name], index, report, devices)
     if not np.isfinite(x).all():
         raise RunError(
             f"{name!r} gave samples that are not finite, from number {index[0]} on; "
             "try more steps or a smaller snr"
         )
-    return {"x": x, "nfe": np.asarray(nfe), "seconds": np.asarray(time.perf_counter() - start)}
+    return Part(x=run.facts.codec.decode(x), nfe=nfe, seconds=time.perf_counter() - start)
 
 
 def sample(loaded: Loaded, workdir: Path) -> None:
     """Run `--mode=sample`: draw `config.sampling.number` samples and show them."""
     config = loaded.run.config
     name = check_plain_name("the name of a sampler", config.sampling.sampler)
+    check_format(config.sampling.format, loaded.run.facts)
     with locked(workdir, f"sample {name}", room=ROOM):
         states = None
         if config.sampling.keep:
@@ -194,14 +305,12 @@ def sample(loaded: Loaded, workdir: Path) -> None:
 
 
 def _show(loaded: Loaded, job: SampleJob, states: np.ndarray | None, folder: Path) -> None:
-    """Write samples, and the states of their walk if there are any, as arrays and as pictures."""
+    """Gather samples, and show them and the states of their walk if there are any."""
     config = loaded.run.config
     codec = loaded.run.facts.codec
     name = config.sampling.sampler
     number = config.sampling.number
-    arrays = {"x": codec.decode(job.x)}
-    arrays |= named_conditions(loaded.run, np.arange(number))
-    save_arrays(folder / "samples.npz", **arrays)
+    place = _gather(loaded.run, job.parts, folder)
     summary = {
         "sampler": name,
         "guidance": job.guidance,
@@ -213,18 +322,42 @@ def _show(loaded: Loaded, job: SampleJob, states: np.ndarray | None, folder: Pat
     if states is not None:
         save_arrays(folder / "walk.npz", x=states)
     try:
-        shown = job.x[:64] if job.x.ndim == 4 else job.x
-        pictures.save_png(folder / "grid.png", pictures.picture(shown, codec))
+        images = len(loaded.run.facts.shape) == 3
+        shown = job.parts.first(SHOWN_IMAGES if images else SHOWN_POINTS)
+        pictures.save_png(folder / "grid.png", pictures.picture(codec.expected(shown), codec))
         if states is not None:
             pictures.save_gif(folder / "walk.gif", states, codec)
     except Exception as error:  # whatever a library of pictures raises: the samples are kept
         say(f"no picture of the samples ({type(error).__name__}: {error}); the numbers are kept")
     say(
         f"{number} samples by {name}: {job.nfe} network evaluations each, "
-        f"{job.seconds:.1f} s; see {folder / 'grid.png'}, the numbers are in "
-        f"{folder / 'samples.npz'}"
+        f"{job.seconds:.1f} s; see {folder / 'grid.png'}, {place}"
     )
     say_next(folder.parents[1], "evaluate")
+
+
+def _gather(run: Run, parts: Parts, folder: Path) -> str:
+    """Write the samples in the format that the configuration names; say where they are."""
+    conditions = {
+        name: _conditions(run, parts, name) for name in named_conditions(run, np.arange(1))
+    }
+    if run.config.sampling.format == "npz":
+        save_stream(folder / "samples.npz", parts.number, {"x": parts} | conditions)
+        return f"the numbers are in {folder / 'samples.npz'}"
+    if conditions:
+        save_stream(folder / "conditions.npz", parts.number, conditions)
+    if run.config.sampling.format == "parts":
+        return f"the numbers are in {folder}/batch_*.npz"
+    with progress(parts.number, "write png", unit="image") as bar:
+        for done in save_pngs(folder / "png", parts, run.facts.levels or 256):
+            bar.update(done - bar.n)
+    return f"the images are in {folder / 'png'}"
+
+
+def _conditions(run: Run, parts: Parts, name: str) -> Iterator[np.ndarray]:
+    """Yield the label or the condition of each sample, part after part."""
+    for index in parts.ranges():
+        yield named_conditions(run, index)[name]
 
 
 def with_settings(loaded: Loaded, config: ConfigDict | None, sections: tuple[str, ...]) -> Loaded:

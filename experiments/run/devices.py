@@ -105,7 +105,7 @@ def make_mesh(batch_size: int, devices: int = 0) -> Mesh:
     """
     if not devices and jax.default_backend() == "cpu":
         return fitting_mesh(batch_size)
-    devices = _count(devices)
+    devices = count_devices(devices)
     if batch_size % devices:
         raise ValueError(
             f"a batch of {batch_size} cannot be shared by {devices} devices; choose a multiple of "
@@ -119,10 +119,10 @@ def fitting_mesh(batch_size: int, devices: int = 0) -> Mesh:
 
     It is for batches whose size no setting decides.
     """
-    return _mesh(max(n for n in range(1, _count(devices) + 1) if batch_size % n == 0))
+    return _mesh(max(n for n in range(1, count_devices(devices) + 1) if batch_size % n == 0))
 
 
-def _count(devices: int) -> int:
+def count_devices(devices: int) -> int:
     """Return how many devices `config.devices` stands for; raise a ValueError if JAX has fewer."""
     available = jax.local_device_count()
     if devices > available:
