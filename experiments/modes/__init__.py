@@ -124,7 +124,6 @@ MODES = {
             "eval.split",
             "eval.train_split",
             "sampling.seed",
-            "sampling.block",
             "sampling.sampler",
             "sampling.label",
             "sampling.condition",

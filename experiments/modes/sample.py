@@ -21,7 +21,7 @@ from samplers import Samples, draw_prior
 from sde_lib import Denoise, check_name
 
 from ..errors import RunError
-from ..run.blocks import block_size, devices_for, rounds, whole_blocks
+from ..run.blocks import BlockProgram, block_size, devices_for, whole_blocks
 from ..run.build import Run
 from ..run.conditions import conditions_digest, named_conditions, sampled_conditions
 from ..run.devices import fitting_mesh, replicate, share
@@ -66,17 +66,11 @@ class SampleJob(NamedTuple):
 
 
 def draw(
-    run: Run,
-    denoise: Denoise,
-    setting: Any,
-    index: np.ndarray,
-    report: Callable | None = None,
-    devices: int | None = None,
+    run: Run, denoise: Denoise, setting: Any, index: np.ndarray, report: Callable | None = None
 ) -> SampleBatch:
-    """Return the samples `index` (batch,) of the run's sampling seed.
+    """Return the samples `index` (batch,) of the run's sampling seed, all computed together.
 
-    Images of grey levels are computed in whole blocks, see `run.blocks`; they are the same to the
-    last bit whatever `index` holds beside them.
+    In another batch they are the same but for rounding; see `drawing`.
 
     Args:
         run: the run.
@@ -84,24 +78,30 @@ def draw(
         setting: an entry of `config.samplers`.
         index: the numbers of the samples.
         report: called with (steps made, steps in all) while the samples are drawn.
-        devices: on how many of them; None: on all that have a share. Other numbers of them take
-            other programs, which have to be compiled.
     """
-    index = np.asarray(index)
-    block = block_size(run)
-    if not block:
-        samples = _draw(run, denoise, setting, index, report=report)
-        return SampleBatch(x=np.asarray(samples.x), nfe=int(samples.nfe))
-    devices = devices or devices_for(run, whole_blocks(len(index), block))
-    x = np.empty((len(index), *run.facts.shape), np.float32)
-    nfe = 0
-    for computed in rounds(index, block, devices):
-        samples = _draw(run, denoise, setting, computed, devices=devices, report=report)
-        wanted = np.isin(index, computed)
-        place = {number: i for i, number in enumerate(computed)}
-        x[wanted] = np.asarray(samples.x)[[place[number] for number in index[wanted]]]
-        nfe = max(nfe, int(samples.nfe))
-    return SampleBatch(x=x, nfe=nfe)
+    samples = _draw(run, denoise, setting, index, 0, report)
+    return SampleBatch(x=np.asarray(samples.x), nfe=int(samples.nfe))
+
+
+def drawing(
+    run: Run, denoise: Denoise, setting: Any, devices: int = 1
+) -> Callable[..., SampleBatch]:
+    """Return the function (index, report) -> samples `index` that a job draws with.
+
+    Images of grey levels are computed in blocks (see `run.blocks`), so that each is the same to the
+    last bit whatever is drawn beside it, and `report` is not called. Anything else is drawn as
+    `draw` does.
+
+    Args:
+        run: the run.
+        denoise: the denoise function to walk with, such as that of `guidance.guided`.
+        setting: an entry of `config.samplers`.
+        devices: on how many of them blocks are computed.
+    """
+    if not block_size(run):
+        return lambda index, report=None: draw(run, denoise, setting, index, report)
+    program = BlockProgram(run, denoise, setting, devices)
+    return lambda index, report=None: SampleBatch(*program(index))
 
 
 def draw_walk(run: Run, denoise: Denoise, setting: Any, index: np.ndarray, keep: int) -> np.ndarray:
@@ -109,8 +109,8 @@ def draw_walk(run: Run, denoise: Denoise, setting: Any, index: np.ndarray, keep:
 
     `keep` is a positive number, or -1 for all states.
     """
-    states = None if keep < 0 else keep
-    return np.asarray(_draw(run, denoise, setting, index, keep=states).path)
+    samples = _draw(run, denoise, setting, index, None if keep < 0 else keep, None)
+    return np.asarray(samples.path)
 
 
 def _draw(
@@ -118,18 +118,13 @@ def _draw(
     denoise: Denoise,
     setting: Any,
     index: np.ndarray,
-    *,
-    devices: int | None = None,
-    keep: int | None = 0,
-    report: Callable | None = None,
+    keep: int | None,
+    report: Callable | None,
 ) -> Samples:
-    """Return samples and the last `keep` states of their walks (None: all).
-
-    They are drawn on as many devices as can share them, of `devices` (None: those of the run).
-    """
+    """Return samples and the last `keep` states of their walks (None: all)."""
     walk = make_walk(setting, run.sde, run.config.denoiser.sigma_data)
     key = jax.random.key(run.config.sampling.seed)
-    mesh = fitting_mesh(len(index), devices or run.config.devices)
+    mesh = fitting_mesh(len(index), run.config.devices)
     numbers: Any = share(mesh, np.asarray(index, np.int32))
     denoise = replicate(mesh, denoise)
     x = draw_prior(key, run.sde, (len(index), *run.facts.shape), numbers)
@@ -171,17 +166,20 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob
         "guidance": guidance,
     }
     unit = "image" if len(run.facts.shape) == 3 else "sample"
-    drawn = []
+    costs = []
+    devices = devices_for(run, min(size, number))
+    draws = drawing(run, denoise, config.samplers[name], devices)
     with locked(folder.parent, folder.name), progress(number, f"sample {name}", unit=unit) as bar:
         claim(folder, note)
         for first in range(0, number, size):
-            part = _finished_part(run, denoise, name, folder, first, number, bar)
-            drawn.append(_Cost(len(part.x), part.nfe, part.seconds))
+            job = _PartJob(run, name, draws, devices, path_of(folder, first), first, number)
+            part = _finished_part(job, bar)
+            costs.append(_Cost(len(part.x), part.nfe, part.seconds))
     return SampleJob(
         parts=Parts(folder=folder, number=number, size=size),
-        nfe=max(cost.nfe for cost in drawn),
-        seconds=sum(cost.seconds for cost in drawn),
-        compile_seconds=_compile_seconds(drawn),
+        nfe=max(cost.nfe for cost in costs),
+        seconds=sum(cost.seconds for cost in costs),
+        compile_seconds=_compile_seconds(costs),
         guidance=guidance,
     )
 
@@ -194,12 +192,12 @@ class _Cost(NamedTuple):
     seconds: float
 
 
-def _compile_seconds(drawn: list[_Cost]) -> float:
+def _compile_seconds(costs: list[_Cost]) -> float:
     """Return by how many seconds the first part exceeds what is typical; 0 for a single part."""
-    if len(drawn) < 2:
+    if len(costs) < 2:
         return 0.0
-    typical = float(np.median([cost.seconds / cost.samples for cost in drawn[1:]]))
-    return max(0.0, drawn[0].seconds - typical * drawn[0].samples)
+    typical = float(np.median([cost.seconds / cost.samples for cost in costs[1:]]))
+    return max(0.0, costs[0].seconds - typical * costs[0].samples)
 
 
 def _part_size(run: Run) -> int:
@@ -208,23 +206,32 @@ def _part_size(run: Run) -> int:
     return block * whole_blocks(run.config.sampling.batch_size, block)
 
 
-def _finished_part(
-    run: Run, denoise: Denoise, name: str, folder: Path, first: int, number: int, bar: Any
-) -> Part:
-    """Return the part from sample `first` on; draw and keep those before `number` that it lacks."""
-    whole = min(_part_size(run), number)
-    needed = min(whole, number - first)
-    path = path_of(folder, first)
-    nothing = run.facts.codec.decode(np.zeros((0, *run.facts.shape), np.float32))
-    part = stored_part(path, like=nothing)
+class _PartJob(NamedTuple):
+    """What has to be known to finish a part."""
+
+    run: Run
+    sampler: str
+    drawing: Callable[..., SampleBatch]
+    devices: int  # that draw a block each
+    path: Path
+    first: int  # sample of the part
+    number: int  # of the samples of all parts
+
+
+def _finished_part(job: _PartJob, bar: Any) -> Part:
+    """Return a part with all its samples before `number`; draw and keep those that it lacks."""
+    whole = min(_part_size(job.run), job.number)
+    needed = min(whole, job.number - job.first)
+    facts = job.run.facts
+    nothing = facts.codec.decode(np.zeros((0, *facts.shape), np.float32))
+    part = stored_part(job.path, like=nothing)
     skip(bar, min(len(part.x), needed))
     while len(part.x) < needed:
-        devices = devices_for(run, whole)
-        index = first + _next_places(run, len(part.x), whole, devices)
-        report = _Report(bar, done=bar.n, count=len(index), number=number)
-        part = part.with_more(_draw_part(run, denoise, name, index, report, devices))
-        _keep(path, part, kept=int(index[0]))
-        bar.update(min(first + len(part.x), number) - bar.n)
+        index = job.first + _next_places(job, len(part.x), whole)
+        report = _Report(bar, done=bar.n, count=len(index), number=job.number)
+        part = part.with_more(_draw_more(job, index, report))
+        _keep(job.path, part, kept=int(index[0]))
+        bar.update(min(job.first + len(part.x), job.number) - bar.n)
     return part
 
 
@@ -241,22 +248,21 @@ class _Report(NamedTuple):
         self.bar.update(min(now, self.number) - self.bar.n)
 
 
-def _next_places(run: Run, done: int, whole: int, devices: int) -> np.ndarray:
+def _next_places(job: _PartJob, done: int, whole: int) -> np.ndarray:
     """Return the places in a part whose samples are drawn next: a block on each device.
 
     Without blocks they are all that the part can hold, though a job may need fewer of its last
     part, for which another program would have to be compiled.
 
     Args:
-        run: the run.
+        job: the part.
         done: how many samples of the part are there.
         whole: how many it holds in the end.
-        devices: on how many devices they are drawn.
     """
-    block = block_size(run)
+    block = block_size(job.run)
     if not block:
         return np.arange(done, whole)
-    stop = (done // block + devices) * block
+    stop = (done // block + job.devices) * block
     return np.arange(done, min(stop, whole))
 
 
@@ -271,16 +277,16 @@ def _keep(path: Path, part: Part, kept: int) -> None:
         ) from error
 
 
-def _draw_part(run: Run, denoise: Denoise, name: str, index: np.ndarray, report: Callable) -> Part:
+def _draw_more(job: _PartJob, index: np.ndarray, report: Callable) -> Part:
     """Draw the samples `index`, in raw values."""
     start = time.perf_counter()
-    x, nfe = draw(run, denoise, run.config.samplers[name], index, report, devices)
+    x, nfe = job.drawing(index, report)
     if not np.isfinite(x).all():
         raise RunError(
-            f"{name!r} gave samples that are not finite, from number {index[0]} on; "
+            f"{job.sampler!r} gave samples that are not finite, from number {index[0]} on; "
             "try more steps or a smaller snr"
         )
-    return Part(x=run.facts.codec.decode(x), nfe=nfe, seconds=time.perf_counter() - start)
+    return Part(x=job.run.facts.codec.decode(x), nfe=nfe, seconds=time.perf_counter() - start)
 
 
 def sample(loaded: Loaded, workdir: Path) -> None:

@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ def check_format(name: str, facts: "DataFacts") -> None:
         )
 
 
-def save_stream(path: Path, number: int, arrays: dict[str, Iterable[np.ndarray]]) -> None:
+def save_stream(path: Path, number: int, arrays: Mapping[str, Iterable[np.ndarray]]) -> None:
     """Write arrays as .npz, a block of each at a time.
 
     Args:

@@ -8,6 +8,7 @@ written anew when more are drawn.
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,8 @@ class Part(NamedTuple):
         )
 
 
-class Parts(NamedTuple):
+@dataclass(frozen=True)
+class Parts:
     """The samples 0..number-1 of a job, which are read a part at a time."""
 
     folder: Path
@@ -58,7 +60,7 @@ class Parts(NamedTuple):
     def first(self, count: int) -> np.ndarray:
         """Return the first `count` samples, or all if there are fewer."""
         count = min(count, self.number)
-        return np.concatenate(list(self._replace(number=count)))
+        return np.concatenate(list(replace(self, number=count)))
 
     def whole(self) -> np.ndarray:
         """Return all samples (number, ...), which need memory for all."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from experiments.errors import RunError
 from experiments.modes import sample as module
-from experiments.modes.sample import SampleBatch, draw, draw_many, sample, with_settings
+from experiments.modes.sample import SampleBatch, draw_many, drawing, sample, with_settings
 from experiments.run.blocks import rounds
 from experiments.run.loading import Loaded
 from experiments.run.opening import FREE
@@ -50,12 +50,15 @@ def cheap(images, monkeypatch):
     """The same run, whose image i is all of grey level i % 256, drawn without a network."""
     calls = []
 
-    def cheap_draw(run, denoise, setting, index, report=None, devices=None):
-        calls.append(list(index))
-        raw = np.broadcast_to((index % 256)[:, None, None, None], (len(index), *run.facts.shape))
-        return SampleBatch(x=run.facts.codec.expected(raw).astype(np.float32), nfe=5)
+    def cheap_drawing(run, denoise, setting, devices):
+        def draws(index, report):
+            calls.append(list(index))
+            raw = np.tile((index % 256)[:, None, None, None], run.facts.shape)
+            return SampleBatch(x=run.facts.codec.expected(raw).astype(np.float32), nfe=5)
 
-    monkeypatch.setattr(module, "draw", cheap_draw)
+        return draws
+
+    monkeypatch.setattr(module, "drawing", cheap_drawing)
     return images, calls
 
 
@@ -67,14 +70,13 @@ def test_the_numbers_of_a_round_are_whole_blocks():
 
 def test_an_image_is_bitwise_the_same_in_any_batch_on_any_devices_and_alone(images, tmp_path):
     setting = images.config.samplers.ddim
-    expected = draw(changed(images, devices=1).run, images.denoiser, setting, np.arange(20)).x
+    expected = drawing(images.run, images.denoiser, setting, 1)(np.arange(20)).x
     assert len(np.unique(expected)) > 600  # there is something to round
     for devices in (2, 3):
-        run = changed(images, devices=devices).run
-        got = draw(run, images.denoiser, setting, np.arange(20)).x
-        np.testing.assert_array_equal(got, expected)
-    alone = draw(images.run, images.denoiser, setting, np.array([17, 6])).x
-    np.testing.assert_array_equal(alone, expected[[17, 6]])
+        draws = drawing(images.run, images.denoiser, setting, devices)
+        np.testing.assert_array_equal(draws(np.arange(20)).x, expected)
+        alone = draws(np.array([17, 6])).x
+        np.testing.assert_array_equal(alone, expected[[17, 6]])
     levels = images.run.facts.codec.decode(expected)
     for size, devices in ((1, 1), (7, 3), (64, 2)):
         other = changed(images, batch_size=size, devices=devices)
@@ -104,15 +106,20 @@ def test_a_part_is_kept_after_every_call_and_a_larger_number_goes_on(cheap, tmp_
 def test_a_job_that_stops_anywhere_goes_on_at_that_image(cheap, tmp_path, monkeypatch):
     loaded, calls = cheap
     loaded = changed(loaded, batch_size=16, devices=1)
-    drawn = module.draw
+    cheap_drawing = module.drawing
 
-    def stops(run, denoise, setting, index, *rest):
-        if index[0] == 24:
-            raise KeyboardInterrupt
-        return drawn(run, denoise, setting, index, *rest)
+    def stopping_drawing(*arguments):
+        draws = cheap_drawing(*arguments)
+
+        def stops(index, report):
+            if index[0] == 24:
+                raise KeyboardInterrupt
+            return draws(index, report)
+
+        return stops
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "draw", stops)
+        patch.setattr(module, "drawing", stopping_drawing)
         with pytest.raises(KeyboardInterrupt):
             draw_many(loaded, "ddim", 40, tmp_path / "job")
     calls.clear()
