@@ -78,7 +78,7 @@ def show(report: dict, workdir: Path) -> Path:
         )
         first_batch, *_ = sorted((workdir / "samples" / name).glob("batch_*.npz"))
         with np.load(first_batch) as saved:
-            panels[title] = dataset.codec.decode(saved["x"][:49])
+            panels[title] = saved["x"][:49]
     figure = Figure(figsize=(3.2 * len(panels), 3.7), layout="constrained")
     axes = figure.subplots(1, len(panels))
     for axis, (title, x) in zip(axes, panels.items(), strict=True):

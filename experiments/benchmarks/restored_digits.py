@@ -38,8 +38,9 @@ from ..run.devices import set_up_jax
 from ..run.loading import Loaded, load
 from ..run.operators import Measured, make_operator
 from ..run.restoration import Restored, restore
+from ..storage.labelled_rows import labelled
 from ..storage.pictures import save_png, to_uint8
-from ..storage.restored_picture import in_frame, labelled
+from ..storage.restored_picture import in_frame
 from ..storage.writing import write_json
 
 OPERATORS: dict[str, dict[str, Any]] = {

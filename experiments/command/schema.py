@@ -33,6 +33,7 @@ AT_LEAST = {
     "train.keep_period": 0,
     "sampling.number": 1,
     "sampling.batch_size": 1,
+    "sampling.block": 0,
     "sampling.seed": 0,
     "sampling.label": -1,
     "sampling.keep": -1,

@@ -34,5 +34,5 @@ def get_config(variant: str = "vp"):
     )
     config.samplers.pc.steps = 1000
     config.eval.update({"number": 50_000})
-    config.sampling.batch_size = 256
+    config.sampling.update({"batch_size": 256, "block": 128})
     return config

@@ -111,8 +111,10 @@ def base_config() -> ConfigDict:
             },
             "sampling": {
                 "sampler": "best",  # an entry of config.samplers
-                "number": 64,  # how many samples
-                "batch_size": 64,  # samples a batch
+                "number": 64,  # how many samples; a larger number goes on from those that are there
+                "batch_size": 64,  # samples a batch, which one file holds
+                "block": 8,  # images that a device computes together, so that no batch size changes a grey level; 0: a batch
+                "format": "npz",  # how samples are gathered: npz: one file; png: a folder of images; parts: not, they stay in batches
                 "seed": 0,  # of all draws with a trained network
                 "label": -1,  # the class to draw; -1: all in turn
                 "condition": "",  # .npy or .npz file of conditions that are no classes: one, or one for each sample in turn
@@ -203,7 +205,7 @@ def train_on_gpu(config: ConfigDict) -> None:
         }
     )
     config.eval.update({"number": 10_000})
-    config.sampling.batch_size = 500
+    config.sampling.update({"batch_size": 500, "block": 125})
 
 
 def weight_by_likelihood(config: ConfigDict) -> None:

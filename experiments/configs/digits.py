@@ -70,5 +70,5 @@ def get_config(variant: str = "vp"):
     config.samplers.ddim.steps = 30
     config.samplers.ode.update({"rtol": 1e-2, "atol": 1e-2})
     config.eval.update({"batch_size": 150, "probes": 2, "rtol": 3e-3, "number": 1500})
-    config.sampling.batch_size = 500
+    config.sampling.update({"batch_size": 500, "block": 50})
     return config

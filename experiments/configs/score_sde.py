@@ -212,7 +212,8 @@ def _shared(data: str, pixels: int, batch: int):
         }
     )
     config.objective.weighting = "noise"
-    config.sampling.update({"sampler": "published", "batch_size": 64 if pixels < 1024 else 8})
+    size = 64 if pixels < 1024 else 8
+    config.sampling.update({"sampler": "published", "batch_size": size, "block": size})
     config.eval.update(
         {"split": "test" if cifar else "validation", "number": 50_000, "samplers": ("published",)}
     )

@@ -108,6 +108,7 @@ MODES = {
             "eval.latency",
             "sampling.seed",
             "sampling.batch_size",
+            "sampling.block",
             "sampling.label",
             "sampling.condition",
             "guidance",

@@ -1,6 +1,6 @@
 """Evaluating a run: bits per dimension of held-out data, and how samples compare with real data.
 
-Writes `evaluation.json` and prints it.
+Writes `evaluation.json` and prints it; `evaluation.png` shows images of each sampler.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,14 @@ from ..storage.lock import locked
 from ..storage.workdir import check_plain_name
 from ..storage.writing import write_json
 from .dequantise import restore_dequantiser
-from .image_evaluation import FeatureComparison, compare_features, memorised_pixels
+from .image_evaluation import (
+    PICTURE,
+    SHOWN,
+    FeatureComparison,
+    compare_features,
+    draw_rows,
+    memorised_pixels,
+)
 from .likelihood import measure_likelihood, sentence
 from .sample import ROOM, check_can_draw, draw_many
 
@@ -78,8 +85,20 @@ def _evaluate(
     report = identity(loaded) | {"likelihood": bits, "samplers": {}}
     if real:
         report["floor"] = _floor(real, config, metrics)
+        shown = {}
         for name in config.eval.samplers:
-            report["samplers"][name] = _scores(loaded, workdir, name, real, metrics)
+            job = draw_many(loaded, name, config.eval.number, workdir / "samples" / name)
+            fake = job.x
+            cost = {
+                "guidance": job.guidance,
+                "nfe": job.nfe,
+                "seconds": job.seconds,
+                "compile_seconds": job.compile_seconds,
+            }
+            scores = _scores(loaded, workdir / "samples" / name, fake, real, metrics)
+            report["samplers"][name] = cost | scores
+            shown[f"{name}, NFE {job.nfe}"] = fake[:SHOWN]
+        draw_rows(workdir / PICTURE, shown | {"real": real.held_out[:SHOWN]}, dataset.codec)
     if real and real.features:
         report["features"] = {
             "extractor": real.features.extractor.name,
@@ -131,25 +150,15 @@ def _floor(
 
 def _scores(
     loaded: Loaded,
-    workdir: Path,
-    name: str,
+    folder: Path,
+    fake: np.ndarray,
     real: _RealData,
     metrics: Mapping[str, Metric] | None,
 ) -> dict[str, Any]:
-    """Draw samples with one sampler; return what they cost and how they compare with real data."""
-    config = loaded.run.config
-    folder = workdir / "samples" / name
-    job = draw_many(loaded, name, config.eval.number, folder)
-    fake = loaded.run.facts.codec.decode(job.x)
-    scores = {
-        "guidance": job.guidance,
-        "nfe": job.nfe,
-        "seconds": job.seconds,
-        "compile_seconds": job.compile_seconds,
-        **compare(fake, real.training, real.held_out),
-    }
+    """Return how the raw samples in a folder compare with real data."""
+    scores = compare(fake, real.training, real.held_out)
     if fake.ndim == 4:
-        split = config.eval.train_split
+        split = loaded.run.config.eval.train_split
         scores["memorised"] = memorised_pixels(fake, real.dataset, split, folder)
     if real.features:
         labels = named_conditions(loaded.run, np.arange(len(fake))).get("label")

@@ -17,10 +17,14 @@ from ..measures.images.memorisation import (
 from ..measures.images.real_features import features_of, real_features
 from ..measures.images.scores import SMALLEST, RealFeatures, image_scores, real_scores, share
 from ..run.messages import say
+from ..storage.labelled_rows import labelled
+from ..storage.pictures import save_png, to_uint8
 
 REFERENCE = "reference"  # the folder of a run that keeps features of real images
 COMPARED = 1000  # samples that are compared with every training image, pixel by pixel
-PICTURE = "nearest.png"
+NEAREST = "nearest.png"
+PICTURE = "evaluation.png"
+SHOWN = 20  # images of each sampler in the picture
 PART = 1024  # images in memory as floats
 
 
@@ -93,7 +97,7 @@ def memorised_pixels(
     some = fake[:COMPARED]
     nearest = nearest_in_split(some, dataset, split)
     try:
-        draw_nearest_in_split(folder / PICTURE, some, dataset, split, nearest)
+        draw_nearest_in_split(folder / NEAREST, some, dataset, split, nearest)
     except Exception as error:  # whatever a library of pictures raises: the numbers are kept
         say(f"no picture of the nearest training images ({type(error).__name__}: {error})")
     return {
@@ -102,3 +106,14 @@ def memorised_pixels(
         "threshold": THRESHOLD,
         **share(nearest.ratio < THRESHOLD),
     }
+
+
+def draw_rows(path: Path, rows: dict[str, np.ndarray], codec: data.Codec) -> None:
+    """Draw rows of raw images (number, ...) with their names; nothing if they are no images."""
+    if any(images.ndim != 4 for images in rows.values()):
+        return
+    try:
+        shown = {name: to_uint8(codec.expected(raw), codec) for name, raw in rows.items()}
+        save_png(path, labelled(shown))
+    except Exception as error:  # whatever a library of pictures raises: the numbers are kept
+        say(f"no picture of the samplers ({type(error).__name__}: {error})")

@@ -19,6 +19,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .compile_cache import remove_torn
 
+AXIS = "batch"  # of a mesh
+
 # Numbers of parameters in glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
@@ -105,7 +107,7 @@ def make_mesh(batch_size: int, devices: int = 0) -> Mesh:
     """
     if not devices and jax.default_backend() == "cpu":
         return fitting_mesh(batch_size)
-    devices = _count(devices)
+    devices = count_devices(devices)
     if batch_size % devices:
         raise ValueError(
             f"a batch of {batch_size} cannot be shared by {devices} devices; choose a multiple of "
@@ -119,10 +121,10 @@ def fitting_mesh(batch_size: int, devices: int = 0) -> Mesh:
 
     It is for batches whose size no setting decides.
     """
-    return _mesh(max(n for n in range(1, _count(devices) + 1) if batch_size % n == 0))
+    return _mesh(max(n for n in range(1, count_devices(devices) + 1) if batch_size % n == 0))
 
 
-def _count(devices: int) -> int:
+def count_devices(devices: int) -> int:
     """Return how many devices `config.devices` stands for; raise a ValueError if JAX has fewer."""
     available = jax.local_device_count()
     if devices > available:
@@ -136,7 +138,7 @@ def _count(devices: int) -> int:
 
 def _mesh(devices: int) -> Mesh:
     return jax.make_mesh(
-        (devices,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices]
+        (devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices]
     )
 
 
@@ -168,6 +170,6 @@ def share(mesh: Mesh, batch: Any) -> Any:
 
     An array whose length they do not divide is replicated.
     """
-    split = NamedSharding(mesh, PartitionSpec("batch"))
+    split = NamedSharding(mesh, PartitionSpec(AXIS))
     whole = replicated(mesh)
     return jax.tree.map(lambda a: jax.device_put(a, whole if len(a) % mesh.size else split), batch)

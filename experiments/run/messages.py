@@ -70,6 +70,14 @@ def progress(total: int, description: str, initial: int = 0, unit: str = "step")
     return tqdm(total=total, desc=description, initial=initial, unit=unit, **settings)
 
 
+def skip(bar: tqdm, count: int) -> None:
+    """Move a bar by what was done before, which says nothing about the rate."""
+    bar.n += count
+    bar.initial += count
+    bar.last_print_n += count
+    bar.refresh()
+
+
 class Pace:
     """Says how long compiling took, and after the first hundred steps when the run will be done."""
 

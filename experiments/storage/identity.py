@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..run.loading import Loaded
 
 _COMPUTING = (
+    "run/blocks.py",
     "run/build.py",
     "run/conditions.py",
     "run/devices.py",

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from samplers.inverse.conditioning import least_change
 
 from ..data.codec import Codec
-from .pictures import drawn, picture, to_uint8
+from .labelled_rows import labelled
+from .pictures import picture, to_uint8
 
 if TYPE_CHECKING:
     from ..run.operators import Measured
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 SHOWN = 12  # observations at most
 SAMPLES = 4  # of each at most
-PIXELS = 96  # a column of the picture, about
-GAP = 1 / 8  # between images, over their size
 
 
 def restored_picture(
@@ -73,27 +70,3 @@ def to_uint8_of_unit(values: np.ndarray) -> np.ndarray:
     if grey.shape[-1] == 3:
         return grey
     return np.repeat(grey[..., :1], 3, axis=-1)
-
-
-def labelled(rows: dict[str, np.ndarray]) -> np.ndarray:
-    """Return rows of RGB uint8 images (number, height, width, 3), each with its name beside it."""
-    number, height, width, _ = next(iter(rows.values())).shape
-    zoom = max(1, PIXELS // max(height, width))
-    gap = max(1, round(GAP * zoom * width))
-    down, right = zoom * height + gap, zoom * width + gap
-    canvas = np.full((len(rows) * down + gap, number * right + gap, 3), 255, np.uint8)
-    for row, images in enumerate(rows.values()):
-        for column, image in enumerate(images):
-            top, left = gap + row * down, gap + column * right
-            large = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
-            canvas[top : top + zoom * height, left : left + zoom * width] = large
-
-    def draw(axes: Axes) -> None:
-        axes.imshow(canvas, interpolation="nearest")
-        middles = gap + np.arange(len(rows)) * down + zoom * height / 2
-        axes.set(xticks=[], yticks=middles, yticklabels=list(rows))
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-
-    size = (canvas.shape[1] / 100 + 2.0, canvas.shape[0] / 100 + 0.2)
-    return drawn(draw, Figure(figsize=size, dpi=100, layout="constrained"))

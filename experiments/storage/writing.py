@@ -7,8 +7,9 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..errors import RunError
 
@@ -23,13 +24,29 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     An OSError names `path`.
     """
+    with writing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def writing(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
+    """Open a file beside `path` to write to, which is moved over it when all is written.
+
+    An OSError names `path`.
+
+    Args:
+        path: the file.
+        durable: wait until it is on the disk, so that it survives a loss of power. Thousands of
+            small files that can be made again do without.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         with open(beside, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error

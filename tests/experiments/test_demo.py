@@ -61,10 +61,10 @@ def test_the_picture_shows_real_digits_beside_those_of_each_sampler(monkeypatch,
     monkeypatch.setattr(demo.pictures, "grid", lambda x: panels.append(x) or x[0])
     folder = tmp_path / "samples" / "pc"
     folder.mkdir(parents=True)
-    white = np.full((60, 8, 8, 1), 1.0, np.float32)
-    white[49:] = -1  # not shown
+    white = np.full((60, 8, 8, 1), 16, np.uint8)
+    white[49:] = 0  # not shown
     np.savez(folder / "batch_0000000.npz", x=white)
-    np.savez(folder / "batch_0000060.npz", x=-white)
+    np.savez(folder / "batch_0000060.npz", x=16 - white)
     row = {"nfe": 61, "one_nn_train": {"value": 0.527}, "seconds": 44.0}
     bits = {"bits_per_dim": 1.938, "std_error": 0.016}
     path = demo.show({"samplers": {"pc": row}, "likelihood": bits}, tmp_path)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import data
 from experiments.data.base import DataSet, Source
@@ -13,7 +14,6 @@ from experiments.measures.images.extractor import Extractor
 from experiments.measures.images.feature_network import ImageFeatures
 from experiments.modes import evaluate
 from experiments.modes.likelihood import measure_likelihood, sentence
-from experiments.modes.sample import SampleJob
 from experiments.run.build import DataFacts, build, make_dataset
 from experiments.run.loading import Loaded, load
 from sde_lib import VP, Denoiser, Estimate, Gaussian
@@ -307,6 +307,15 @@ def squares(seed, label):
     return image
 
 
+class Drawn:
+    """A job of sampling that has given these raw samples."""
+
+    guidance, nfe, seconds, compile_seconds = {}, 5, 1.0, 0.0
+
+    def __init__(self, x):
+        self.x = x
+
+
 def corner(images):
     """Return the features and classes of an extractor that knows squares."""
     large = images[:, 4, 1, 0] > 100
@@ -326,8 +335,7 @@ def test_images_are_compared_in_features_and_with_every_training_image(
     loaded = Loaded(VP(), None, config, build(config, facts, abstract=True), 3)
     fake = np.stack([squares(5000 + i, (i + (i == 7)) % 2) for i in range(30)])
     fake[4] = Squares().source("train")[10]["x"]
-    x = loaded.run.facts.codec.expected(fake)
-    job = SampleJob(x=x, nfe=5, seconds=1.0, compile_seconds=0.0)
+    job = Drawn(fake)
     monkeypatch.setattr(evaluate, "draw_many", lambda *_: job)
     monkeypatch.setattr(evaluate, "make_dataset", lambda _: Squares())
     monkeypatch.setattr(evaluate, "measure_likelihood", lambda *_, **__: {})
@@ -343,6 +351,7 @@ def test_images_are_compared_in_features_and_with_every_training_image(
     assert report["floor"]["features"]["accuracy"]["value"] == 1
     assert report["features"] == {"extractor": "corner", "preprocessing": {}}
     assert (tmp_path / "samples" / "ddim" / "nearest.png").read_bytes()[:4] == b"\x89PNG"
+    assert Image.open(tmp_path / "evaluation.png").size[0] > 20 * 96
     printed = capsys.readouterr().out
     assert "in features of corner:" in printed and "| real data | 30 |" in printed
     other = extractor._replace(classes_of="Circles")

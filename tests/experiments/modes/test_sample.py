@@ -25,6 +25,7 @@ from experiments.run.conditions import named_conditions
 from experiments.run.devices import fitting_mesh, make_mesh
 from experiments.run.loading import Loaded, load
 from experiments.run.opening import FREE
+from experiments.storage.parts import Part, Parts, path_of, save_part
 from samplers import grids
 from sde_lib import check_denoise
 
@@ -255,14 +256,16 @@ def test_a_picture_that_fails_costs_no_samples(trained, monkeypatch, capsys):
     def fails(*arguments):
         raise IndexError("no such axis")
 
-    drawing = SampleJob(np.ones((4, 2)), 5, 0.1, 0.0)
+    x = np.ones((20, 2), np.float32)
+    save_part(path_of(trained, 0), Part(x=x, nfe=5, seconds=0.1))
+    drawing = SampleJob(Parts(trained, number=20, size=20), 5, 0.1, 0.0)
     monkeypatch.setattr("experiments.modes.sample.draw_many", lambda *arguments: drawing)
     monkeypatch.setattr("experiments.storage.pictures.picture", fails)
     sample(load(trained), trained)
     assert "no picture of the samples (IndexError: no such axis)" in capsys.readouterr().out
     (folder,) = (trained / "samples").iterdir()
     with np.load(folder / "samples.npz") as saved:
-        np.testing.assert_array_equal(saved["x"], drawing.x)
+        np.testing.assert_array_equal(saved["x"], x)
     assert json.loads((folder / "summary.json").read_text())["samples"] == 20
 
 
