@@ -92,6 +92,7 @@ def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback]) -> 
         seed=run.config.seed,
         train=True,
         flip=settings.flip,
+        balance=settings.balance,
     )
     training = _Training(
         run=run,
