@@ -136,9 +136,8 @@ class Conditioning(nnx.Module):
             ContextEmbedding, kernel_init=kernel_init, activation=activation, rngs=rngs
         )
         self.context = embed_context(context, out_features) if context else None
-        self.augmentation = None
-        if augmentation:
-            self.augmentation = linear(augmentation, out_features, use_bias=False)
+        unbiased = partial(linear, use_bias=False)
+        self.augmentation = unbiased(augmentation, out_features) if augmentation else None
 
     def __call__(
         self,
