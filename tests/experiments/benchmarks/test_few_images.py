@@ -86,8 +86,9 @@ def test_table_and_picture_show_every_entry(judge):
     assert all(line.count("|") == lines[0].count("|") for line in lines)
     assert "2.600 ± 0.100" in lines[3]
     figure = picture(summary, judge)
-    curves = [line for line in figure.axes[0].lines if list(line.get_ydata()) == [2.6, 2.1]]
-    assert curves and list(curves[0].get_xdata()) == [100, 300]
+    curves = [line for line in figure.axes[0].lines if np.array_equal(line.get_ydata(), [2.6, 2.1])]
+    assert curves
+    np.testing.assert_array_equal(curves[0].get_xdata(), [100, 300])
 
 
 def test_rows_that_are_there_are_not_made_again(tmp_path, monkeypatch):
