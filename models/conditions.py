@@ -11,6 +11,11 @@ A network that takes one kind of condition is called with its array:
 
 A network that takes several kinds is called with a dictionary of these arrays, under "label",
 "context" and "image"; what it leaves out is no condition. None is no condition of any kind.
+
+A network that is trained on augmented data can be told what was done to each example: the numbers
+that describe it, floats (batch, numbers), under "augmentation" in the dictionary. Zeros, or none,
+are an example as it is. This kind never comes as a bare array, so that whoever draws samples need
+not know of it.
 """
 
 from collections.abc import Mapping
@@ -30,6 +35,7 @@ class Conditions(NamedTuple):
     label: Array | None = None
     context: Array | None = None
     image: Array | None = None
+    augmentation: Array | None = None
 
 
 class ConditionSizes(NamedTuple):
@@ -38,11 +44,14 @@ class ConditionSizes(NamedTuple):
     label: int = 0  # number of classes
     context: int = 0  # features of a vector
     image: int = 0  # channels
+    augmentation: int = 0  # numbers that describe one
 
     def check(self) -> None:
         """Raise a ValueError unless each of them can be a size."""
         check_classes(self.label)
-        check_at_least(0, context=self.context, cond_channels=self.image)
+        check_at_least(
+            0, context=self.context, cond_channels=self.image, augmentation=self.augmentation
+        )
 
     def read(self, cond: Any, x: Array) -> Conditions:
         """Return the conditions that a network is called with, after checking them.
@@ -62,23 +71,29 @@ class ConditionSizes(NamedTuple):
             _check_context(given.context, len(x), self.context)
         if given.image is not None:
             _check_floats("an image", given.image, [(*x.shape[:-1], self.image)])
+        if given.augmentation is not None:
+            shape = (len(x), self.augmentation)
+            _check_floats("an augmentation", given.augmentation, [shape])
         return given
 
     def _by_kind(self, cond: Any) -> Conditions:
         """Return conditions by their kind, unchecked."""
         if cond is None:
             return Conditions()
-        kinds = [kind for kind, size in self._asdict().items() if size]
-        if not kinds:
+        named = [kind for kind, size in self._asdict().items() if size]
+        if not named:
             check_labels(cond, (), 0)
         if isinstance(cond, Mapping):
-            if unknown := sorted(set(cond) - set(kinds)):
+            if unknown := sorted(set(cond) - set(named)):
                 raise ValueError(
                     f"conditions {', '.join(unknown)} were given to a network that takes "
-                    f"{' and '.join(kinds)}; leave them out, or build it with num_classes, context "
-                    "or cond_channels above 0"
+                    f"{' and '.join(named)}; leave them out, or build it with num_classes, "
+                    "context, cond_channels or augmentation above 0"
                 )
             return Conditions(**cond)
+        kinds = [kind for kind in named if kind != "augmentation"]
+        if not kinds:
+            check_labels(cond, (), 0)
         if len(kinds) > 1:
             raise ValueError(
                 f"this network takes {' and '.join(kinds)}, got one {type(cond).__name__}; pass a "

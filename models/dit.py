@@ -116,6 +116,8 @@ class DiT(nnx.Module):
         num_classes: number of classes; 0 for a network without labels.
         context: features of a context, a vector or a set of vectors; 0 for a network without.
         cond_channels: channels of an image that is a condition; 0 for a network without.
+        augmentation: numbers that describe an augmentation; 0 for a network that is not told of
+            any.
         embedding: how the noise input is embedded, a name of `EMBEDDINGS`.
         attention: "plain", or "cudnn" for the fused kernel of NVIDIA GPUs, which needs dtype
             "bfloat16"; see `Attention`.
@@ -141,6 +143,7 @@ class DiT(nnx.Module):
         num_classes: int = 0,
         context: int = 0,
         cond_channels: int = 0,
+        augmentation: int = 0,
         embedding: str = "log_noise",
         attention: str = "plain",
         dtype: str = "float32",
@@ -157,7 +160,10 @@ class DiT(nnx.Module):
         self.shape = tuple(shape)
         self.num_classes = num_classes
         self.condition_sizes = ConditionSizes(
-            label=num_classes, context=context, image=cond_channels
+            label=num_classes,
+            context=context,
+            image=cond_channels,
+            augmentation=augmentation,
         )
         self.condition_sizes.check()
         self.patch = patch
@@ -170,6 +176,7 @@ class DiT(nnx.Module):
             kernel_init=nnx.initializers.normal(0.02),
             label_into="embedding",
             context=context,
+            augmentation=augmentation,
             rngs=rngs,
         )
         values = patch * patch * shape[2]  # in a square
@@ -207,7 +214,8 @@ class DiT(nnx.Module):
         """
         check_state(x, c_noise, self.shape)
         given = self.condition_sizes.read(cond, x)
-        emb = nnx.silu(self.conditioning(c_noise, given.label, given.context))
+        emb = self.conditioning(c_noise, given.label, given.context, given.augmentation)
+        emb = nnx.silu(emb)
         x = with_image(x, given.image, self.condition_sizes.image)
         h = self.dense_in(patches(x, self.patch))
         rows, columns = (n // self.patch for n in self.shape[:2])

@@ -1,4 +1,4 @@
-r"""How the noise input, and perhaps a class label or a context, enter a network.
+r"""How the noise input, and perhaps a label, a context or an augmentation, enter a network.
 
 The noise input :math:`c`, one number a sample, becomes sines and cosines of fixed angular
 frequencies,
@@ -12,7 +12,9 @@ arXiv:2006.10739) were drawn once, :math:`\omega_k = 2 \pi w_k`. Published netwo
 
 A label adds a learned vector: to the hidden layer, so that label and noise level interact there, or
 to the embedding behind it, as in ADM and diffusers. One extra row stands for "no label". The
-embedding of a context (`models.context`) is added in the same place.
+embedding of a context (`models.context`) is added in the same place, and so is a linear map without
+bias of the numbers that describe an augmentation (Karras et al. 2022, arXiv:2206.00364, appendix
+F.2): it adds nothing for zeros.
 """
 
 from collections.abc import Callable
@@ -73,7 +75,7 @@ def sigma_of(c_noise: Array, sigmas: tuple[float, ...] | None) -> Array:
 
 
 class Conditioning(nnx.Module):
-    """Map noise input, label and context to the vector that every block sees.
+    """Map noise input, label, context and augmentation to the vector that every block sees.
 
     Args:
         features: number of sinusoids; a Fourier embedding has twice as many.
@@ -84,8 +86,9 @@ class Conditioning(nnx.Module):
         rngs: the random keys of the parameters.
         activation: between the two linear maps.
         fourier_scale: standard deviation of the random frequencies of a Fourier embedding.
-        label_into: what a label and a context are added to, a name of LABEL_INTO.
+        label_into: what label, context and augmentation are added to, a name of LABEL_INTO.
         context: features of a context; 0 for a network without.
+        augmentation: numbers that describe an augmentation; 0 for a network without.
 
     Raises:
         ValueError: an unknown name, or a number that is out of range.
@@ -104,6 +107,7 @@ class Conditioning(nnx.Module):
         fourier_scale: float = 16.0,
         label_into: str = "hidden",
         context: int = 0,
+        augmentation: int = 0,
     ):
         check_choice("embedding", embedding, EMBEDDINGS)
         check_choice("label_into", label_into, LABEL_INTO)
@@ -132,8 +136,16 @@ class Conditioning(nnx.Module):
             ContextEmbedding, kernel_init=kernel_init, activation=activation, rngs=rngs
         )
         self.context = embed_context(context, out_features) if context else None
+        unbiased = partial(linear, use_bias=False)
+        self.augmentation = unbiased(augmentation, out_features) if augmentation else None
 
-    def __call__(self, c_noise: Array, label: Array | None, context: Array | None = None) -> Array:
+    def __call__(
+        self,
+        c_noise: Array,
+        label: Array | None,
+        context: Array | None = None,
+        augmentation: Array | None = None,
+    ) -> Array:
         """Return the embedding (batch, out_features).
 
         A label out of range gives NaN, which is loud where a traced value cannot raise.
@@ -142,6 +154,7 @@ class Conditioning(nnx.Module):
             c_noise: noise inputs (batch,).
             label: labels (batch,) in 0..num_classes, or None for "no label".
             context: (batch, features) or (batch, members, features), see `ContextEmbedding`.
+            augmentation: (batch, numbers); None is the same as zeros.
         """
         hidden = self.dense0(self.sinusoids(c_noise))
         conditions = []
@@ -149,6 +162,8 @@ class Conditioning(nnx.Module):
             conditions.append(self.label(self._row(c_noise, label)))
         if self.context is not None:
             conditions.append(self.context(context, len(c_noise)))
+        if self.augmentation is not None and augmentation is not None:
+            conditions.append(self.augmentation(augmentation))
         if self.label_into == "hidden":
             return self.dense1(self.activation(sum(conditions, hidden)))
         return sum(conditions, self.dense1(self.activation(hidden)))

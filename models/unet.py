@@ -56,7 +56,8 @@ class UNet(nnx.Module):
     Height and width, with what `pad` adds, must be divisible by 2^(len(ch_mult) - 1). With
     `num_classes` > 0 the network takes labels 0..num_classes, of which the last means "no label";
     with `context` > 0 vectors of that many features, or sets of them; with `cond_channels` > 0
-    images, which are appended to the channels of its input; see `models.conditions`.
+    images, which are appended to the channels of its input; with `augmentation` > 0 that many
+    numbers, which describe an augmentation; see `models.conditions`.
 
     Args:
         shape: (height, width, channels) of an image.
@@ -70,6 +71,8 @@ class UNet(nnx.Module):
         num_classes: number of classes; 0 for a network without labels.
         context: features of a context, a vector or a set of vectors; 0 for a network without.
         cond_channels: channels of an image that is a condition; 0 for a network without.
+        augmentation: numbers that describe an augmentation; 0 for a network that is not told of
+            any.
         embedding: how the noise input is embedded, a name of `EMBEDDINGS`; "none" leaves it out
             (unconditional DDPM).
         nonlinearity: a name of `ACTIVATIONS`.
@@ -110,6 +113,7 @@ class UNet(nnx.Module):
         num_classes: int = 0,
         context: int = 0,
         cond_channels: int = 0,
+        augmentation: int = 0,
         embedding: str = "log_noise",
         nonlinearity: str = "silu",
         scale_by_sigma: bool = False,
@@ -143,14 +147,17 @@ class UNet(nnx.Module):
         check_at_least(1, num_res_blocks=num_res_blocks)
         check_dropout(dropout)
         check_division(scale_by_sigma, sigmas)
-        check_embedding(embedding, num_classes, context)
+        check_embedding(embedding, num_classes, context, augmentation)
         heights = tuple(padded[0] >> level for level in levels)
         check_attention((*attn_resolutions, *(groups.attention.up_resolutions or ())), heights)
 
         self.shape = tuple(shape)
         self.num_classes = num_classes
         self.condition_sizes = ConditionSizes(
-            label=num_classes, context=context, image=cond_channels
+            label=num_classes,
+            context=context,
+            image=cond_channels,
+            augmentation=augmentation,
         )
         self.condition_sizes.check()
         self.centered = centered
@@ -223,7 +230,8 @@ class UNet(nnx.Module):
         given = self.condition_sizes.read(cond, x)
         emb = None
         if self.conditioning is not None:
-            emb = self.style.act(self.conditioning(c_noise, given.label, given.context))
+            emb = self.conditioning(c_noise, given.label, given.context, given.augmentation)
+            emb = self.style.act(emb)
         call = partial(run, remat=self.remat)
         x = x if self.centered else 2 * x - 1
         image = bordered(x, self.pad)
@@ -307,13 +315,14 @@ def middle_style_of(groups: Groups, style: Style) -> Style:
 def conditioning_of(
     plan: Plan, embedding: str, sizes: ConditionSizes, rngs: nnx.Rngs
 ) -> Conditioning:
-    """Return the embedding of noise input, label and context."""
+    """Return the embedding of noise input, label, context and augmentation."""
     return Conditioning(
         plan.nf,
         plan.emb_features,
         embedding=embedding,
         num_classes=sizes.label,
         context=sizes.context,
+        augmentation=sizes.augmentation,
         fourier_scale=plan.groups.conditioning.fourier_scale,
         label_into=plan.groups.conditioning.label_into,
         kernel_init=kernel_init(),
@@ -332,10 +341,11 @@ def check_division(scale_by_sigma: bool, sigmas: Sequence[float] | None) -> None
         )
 
 
-def check_embedding(embedding: str, num_classes: int, context: int) -> None:
-    """Raise a ValueError if a network that embeds nothing shall take labels or contexts."""
-    if embedding == "none" and (num_classes or context):
+def check_embedding(embedding: str, num_classes: int, context: int, augmentation: int) -> None:
+    """Raise a ValueError if a network that embeds nothing shall be given something to embed."""
+    if embedding == "none" and (num_classes or context or augmentation):
         raise ValueError(
-            "a network without embedding takes no labels and no contexts; "
-            "name an embedding, or build it with num_classes=0 and context=0"
+            "a network without embedding takes no labels and no contexts, and is told of no "
+            "augmentation; name an embedding, or build it with num_classes=0, context=0 and "
+            "augmentation=0"
         )

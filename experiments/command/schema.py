@@ -71,6 +71,7 @@ AT_MOST = {
 RANGES = {
     "ema": (0.0, 1.0, "[)"),
     "train.label_dropout": (0.0, 1.0, "[]"),
+    "train.augment": (0.0, 1.0, "[]"),
     "denoiser.sigma_data": (0.0, math.inf, "[)"),
     "dequantise.lr": (0.0, math.inf, "()"),
     "fit.rate": (0.0, math.inf, "()"),

@@ -80,6 +80,8 @@ def base_config() -> ConfigDict:
                 "split": "train",  # the split to train on
                 "held_out": "validation",  # the split whose loss is logged beside; "": none
                 "flip": False,  # mirror each image left to right with probability one half
+                "augment": 0.0,  # probability of each geometric augmentation, which the network is told; 0: none
+                "balance": False,  # draw every class equally often, however many examples it has
                 "conditional": False,  # give the network the class of each example, or the condition that the data have
                 "label_dropout": 0.1,  # probability that it is given neither, so that it learns both
                 "log_every": 50,  # updates between entries of the log

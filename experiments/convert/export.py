@@ -27,6 +27,7 @@ from .diffusers_weights import LABEL, diffusers_rules
 from .safetensors import write_safetensors
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+AUGMENTATION = ("conditioning", "augmentation", "kernel")
 # Settings that change how a network is trained or computed, not what.
 FREE = (
     "dropout",
@@ -66,6 +67,7 @@ def to_diffusers(
     if net["name"] != "UNet":
         raise RunError(f"a UNet2DModel can be our UNet, not {net['name']}")
     own = rules.flatten(params)
+    own.pop(AUGMENTATION, None)  # which adds nothing to what is drawn
     rows = own.get(LABEL, np.zeros((1, 0)))  # of labels, and of "no label"
     classes, no_label = len(rows) - 1, not np.isnan(rows[-1]).all() and len(rows) > 1
     net = {**net, "num_classes": classes}

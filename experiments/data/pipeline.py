@@ -1,11 +1,11 @@
 """From a data set to batches: a pure function of (seed, position), read ahead by grain.
 
 Training examples follow one another in an endless stream: in epoch e the examples in the order of
-the permutation drawn from (seed, e). Held-out examples come in their own order. The noise of the
-example at position p of the stream is block p of a counter-based generator (Philox; Salmon et al.
-2011) with key (seed, stream), whatever the batch size. A batch thus depends on the number of
-batches before it and on nothing else: that number is all that ``get_state`` returns, and a resumed
-run is bitwise the one never stopped.
+the permutation drawn from (seed, e), or every class in turn (`balanced`). Held-out examples come in
+their own order. The noise of the example at position p of the stream is block p of a counter-based
+generator (Philox; Salmon et al. 2011) with key (seed, stream), whatever the batch size. A batch
+thus depends on the number of batches before it and on nothing else: that number is all that
+``get_state`` returns, and a resumed run is bitwise the one never stopped.
 """
 
 import functools
@@ -15,6 +15,7 @@ import sys
 import grain
 import numpy as np
 
+from .balanced import balanced_rows
 from .base import DataSet, check_facts, read_checked, read_conditions
 from .settings import LARGEST_SEED, check_whole
 
@@ -24,7 +25,14 @@ READ_AHEAD = grain.ReadOptions(num_threads=min(4, os.cpu_count() or 1), prefetch
 
 
 def batches(
-    dataset: DataSet, split: str, batch_size: int, *, seed: int, train: bool, flip: bool = False
+    dataset: DataSet,
+    split: str,
+    batch_size: int,
+    *,
+    seed: int,
+    train: bool,
+    flip: bool = False,
+    balance: bool = False,
 ) -> grain.DatasetIterator:
     """Iterate over the batches of a split.
 
@@ -41,13 +49,15 @@ def batches(
         last batch shorter.
       flip: mirror each image, and an image that is its condition, left to right with probability
         one half (training only).
+      balance: draw every class equally often, however many examples it has (training only). The
+        labels of the split are read once, before the first batch.
 
     Returns:
       An iterator whose ``get_state()`` (plain JSON) and ``set_state(state)`` resume it bitwise.
 
     Raises:
-      ValueError: unknown split, a batch larger than the training split, flips where they make no
-        sense; on reading, an example that has the wrong shape or values.
+      ValueError: unknown split, a batch larger than the training split, flips or balance where they
+        make no sense; on reading, an example that has the wrong shape or values.
     """
     check_facts(dataset)
     batch_size = check_whole("batch_size", batch_size, 1)
@@ -61,12 +71,21 @@ def batches(
             f"flip mirrors training images (H, W, C); got train={train} and examples of shape "
             f"{dataset.shape}"
         )
+    if balance and not (train and dataset.num_classes):
+        raise ValueError(
+            f"balance draws the classes of training data equally often; got train={train} and data "
+            f"of {dataset.num_classes} classes"
+        )
 
     @functools.lru_cache(maxsize=2)  # a batch touches at most two epochs
     def order(epoch: int) -> np.ndarray:
         return np.random.default_rng([seed, epoch]).permutation(size)
 
+    balanced_row = balanced_rows(dataset, split, seed)
+
     def row(position: int) -> int:
+        if balance:
+            return balanced_row(position)
         epoch, offset = divmod(position, size)
         return int(order(epoch)[offset]) if train else position
 

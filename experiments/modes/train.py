@@ -102,6 +102,7 @@ def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback], com
         seed=run.config.seed,
         train=True,
         flip=settings.flip,
+        balance=settings.balance,
     )
     training = _Training(
         run=run,

@@ -202,6 +202,7 @@ def build(config: ConfigDict, facts: DataFacts | None = None, *, abstract: bool 
         )
     if config.objective.name == CLASSIFIER:
         _check_classifies(config, facts)
+    _check_augments(config, facts)
     tx = make_optimizer(**config.optim)
     with naming("config.net"):
         split = models.split(nnx.eval_shape(lambda: _make_net(config, facts)))
@@ -231,12 +232,22 @@ def _check_classifies(config: ConfigDict, facts: DataFacts) -> None:
         )
     for setting, given in {
         "train.conditional": config.train.conditional,
+        "train.augment": config.train.augment,
         "objective.uncertainty": config.objective.uncertainty,
     }.items():
         if given:
             raise ValueError(
                 f"config.{setting} is set, but a classifier has no such thing; unset it"
             )
+
+
+def _check_augments(config: ConfigDict, facts: DataFacts) -> None:
+    """Raise a ValueError if data shall be augmented that are no images."""
+    if config.train.augment and len(facts.shape) != 3:
+        raise ValueError(
+            f"config.train.augment is {config.train.augment}, but only images (height, width, "
+            f"channels) can be augmented, and these data have shape {facts.shape}; set it to 0"
+        )
 
 
 def with_parameters(run: Run) -> Run:
@@ -254,7 +265,7 @@ def _make_net(config: ConfigDict, facts: DataFacts) -> nnx.Module:
     if config.objective.name == CLASSIFIER:
         settings = {"num_classes": facts.num_classes}
     else:
-        settings = network_settings(facts, config.train.conditional)
+        settings = network_settings(facts, config.train)
     return make(
         models,
         config.net,

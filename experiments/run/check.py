@@ -118,6 +118,7 @@ def check_data(
             seed=config.seed,
             train=True,
             flip=settings.flip,
+            balance=settings.balance,
         )
 
 

@@ -17,6 +17,7 @@ import sde_lib
 
 from ..errors import RunError
 from .array_setting import read_array
+from .augmentation import AUGMENTATION, NUMBERS
 
 if TYPE_CHECKING:
     from .build import DataFacts, Run
@@ -29,10 +30,16 @@ def condition_kind(cond_shape: tuple[int, ...]) -> str:
     return "image" if len(cond_shape) == 3 else "context"
 
 
-def network_settings(facts: "DataFacts", conditional: bool) -> dict[str, int]:
-    """Return the settings that make a network take what the data have; 0 where they have none."""
+def network_settings(facts: "DataFacts", train: ConfigDict) -> dict[str, int]:
+    """Return the settings that make a network take what it is trained with; 0 where there is none.
+
+    Args:
+        facts: of the data.
+        train: the section `config.train`.
+    """
     settings = {"num_classes": 0, "context": 0, "cond_channels": 0}
-    if not conditional:
+    settings["augmentation"] = NUMBERS if train.augment else 0
+    if not train.conditional:
         return settings
     settings["num_classes"] = facts.num_classes
     if facts.cond_shape is not None:
@@ -46,15 +53,24 @@ def conditions_of(run: "Run", batch: dict, dropped: Array | None = None) -> Any:
 
     Args:
         run: the run.
-        batch: with "label" (batch,), and "cond" (batch, ...) where the data have conditions.
+        batch: with "label" (batch,), "cond" (batch, ...) where the data have conditions, and
+            "augmentation" (batch, numbers) where examples are augmented.
         dropped: truth values (batch,): those examples are given no condition. None: no example.
 
     Returns:
-        None if the run is not conditional.
+        None if the run is not conditional and nothing is augmented.
     """
-    if not run.config.train.conditional:
-        return None
+    given = _conditions_of_data(run, batch, dropped)
+    if AUGMENTATION in batch:  # a network is told of it by name only, and it is never dropped
+        return given | {AUGMENTATION: batch[AUGMENTATION]}
+    return given if len(given) > 1 else next(iter(given.values()), None)
+
+
+def _conditions_of_data(run: "Run", batch: dict, dropped: Array | None) -> dict[str, Any]:
+    """Return the conditions that a batch of data has, by kind; none if the run is not conditional."""
     given = {}
+    if not run.config.train.conditional:
+        return given
     if run.facts.num_classes:
         given["label"] = batch["label"]
         if dropped is not None:
@@ -65,7 +81,7 @@ def conditions_of(run: "Run", batch: dict, dropped: Array | None = None) -> Any:
         if dropped is not None:
             where = dropped.reshape(-1, *[1] * (batch[CONDITIONS].ndim - 1))
             given[kind] = jnp.where(where, jnp.nan, batch[CONDITIONS])
-    return given if len(given) > 1 else next(iter(given.values()))
+    return given
 
 
 def sampled_conditions(run: "Run", index: Any) -> Any:

@@ -22,8 +22,11 @@ from sde_lib import (
 )
 
 from .adaptive import WEIGHTS
+from .augmentation import augmented
 from .build import UNCERTAINTY, Run, make
 from .conditions import conditions_of
+
+OF_AUGMENTATION = 0xFFFFFFFF  # what the key of labels is folded with
 
 
 def make_losses(run: Run):
@@ -43,6 +46,9 @@ def make_losses(run: Run):
     ) -> jax.Array:
         for_noise, for_labels, dropout = keys
         t = times.quantile(run.sde, u)
+        if run.config.train.augment:
+            for_augmentation = jax.random.fold_in(for_labels, OF_AUGMENTATION)
+            batch = augmented(for_augmentation, batch, run.config.train.augment)
         dropped = jax.random.bernoulli(for_labels, run.config.train.label_dropout, t.shape)
         cond = conditions_of(run, batch, dropped)
         loss = loss_of(

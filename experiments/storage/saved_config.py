@@ -112,7 +112,12 @@ def decisive(config: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that the weights belong to, as plain JSON."""
     filled = json.loads(with_defaults(config).to_json_best_effort())
     sections = {section: filled[section] for section in DECISIVE}
-    return {**sections, "conditional": filled["train"]["conditional"]}
+    part = {**sections, "conditional": filled["train"]["conditional"]}
+    if filled["train"][
+        "augment"
+    ]:  # named only where it is on: older checkpoints know nothing of it
+        part["augment"] = filled["train"]["augment"]
+    return part
 
 
 def check_belongs(

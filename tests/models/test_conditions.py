@@ -126,6 +126,38 @@ def test_the_channels_of_an_image_stand_behind_those_of_the_data():
     assert with_image(x, None, 0) is x
 
 
+NUMBERS = 9
+AUGMENTATION = jnp.asarray(RNG.normal(size=(BATCH, NUMBERS)), jnp.float32)
+
+
+@each_of_images
+def test_an_augmentation_changes_the_output_and_zeros_are_bitwise_none(name):
+    net, x = network(name, augmentation=NUMBERS)
+    plain = net(x, None)
+    told = net(x, {"augmentation": AUGMENTATION})
+    assert differ(told, plain) and differ(told, net(x, {"augmentation": 2 * AUGMENTATION}))
+    for number in range(NUMBERS):  # each of them is heard
+        one = jnp.zeros((BATCH, NUMBERS)).at[:, number].set(1.0)
+        assert differ(net(x, {"augmentation": one}), plain), number
+    np.testing.assert_array_equal(net(x, {"augmentation": 0 * AUGMENTATION}), plain)
+    some = net(x, {"augmentation": AUGMENTATION.at[1].set(0.0)})
+    for sample, want in enumerate([told, plain, told]):
+        np.testing.assert_allclose(some[sample], want[sample], rtol=1e-4, atol=1e-4)
+
+
+@each_of_images
+def test_whoever_draws_samples_need_not_know_of_augmentations(name):
+    """A network of labels that is told of augmentations takes its labels as a bare array."""
+    net, x = network(name, augmentation=NUMBERS, num_classes=3)
+    label = jnp.arange(BATCH)
+    want = net(x, label)
+    np.testing.assert_array_equal(net(x, {"label": label}), want)
+    np.testing.assert_array_equal(
+        net(x, {"label": label, "augmentation": jnp.zeros((BATCH, NUMBERS))}), want
+    )
+    assert differ(net(x, {"label": label, "augmentation": AUGMENTATION}), want)
+
+
 def test_several_conditions_come_by_name_and_each_counts():
     net, x = network("DiT", num_classes=3, context=FEATURES, cond_channels=CHANNELS)
     every = {"label": jnp.arange(BATCH), "context": VECTORS, "image": IMAGES}
@@ -165,6 +197,17 @@ def test_several_conditions_come_by_name_and_each_counts():
         ({"image": 2}, IMAGES, r"expected floats of shape \(3, 8, 8, 2\)"),
         ({"image": 3}, {"label": jnp.arange(3)}, "label were given to a network that takes image"),
         ({}, VECTORS, "without classes"),
+        (
+            {"augmentation": 9},
+            {"augmentation": VECTORS},
+            r"an augmentation is float32\(3, 2\), expected floats of shape \(3, 9\)",
+        ),
+        ({"augmentation": 2}, VECTORS, "without classes"),
+        (
+            {"label": 2},
+            {"augmentation": VECTORS},
+            "conditions augmentation were given to a network that takes label; leave them out",
+        ),
     ],
 )
 def test_wrong_conditions_say_what_was_expected(sizes, cond, message):
@@ -174,7 +217,7 @@ def test_wrong_conditions_say_what_was_expected(sizes, cond, message):
 
 @pytest.mark.parametrize("name", X)
 def test_settings_below_zero_are_refused(name):
-    for setting in ("context", "cond_channels"):
+    for setting in ("context", "cond_channels", "augmentation"):
         cls = getattr(models, name)
         if takes(cls, setting):
             with pytest.raises(ValueError, match=f"{setting} >= 0, got -1"):
@@ -195,3 +238,28 @@ def test_a_network_without_conditions_has_the_parameters_that_it_had(name):
     np.testing.assert_array_equal(
         plain["conditioning"]["label"]["embedding"], more["conditioning"]["label"]["embedding"]
     )
+
+
+@each_of_images
+def test_the_map_of_an_augmentation_is_drawn_after_the_others_of_the_embedding(name):
+    cls = getattr(models, name)
+    settings = SMALLER[name] | {"num_classes": 2}
+
+    def conditioning(**more):
+        net = cls(X[name], **settings, **more, rngs=models.rngs_of(5))
+        return models.split(net).params["conditioning"]
+
+    plain = conditioning()
+    more = conditioning(augmentation=NUMBERS)
+    assert set(more) == set(plain) | {"augmentation"}
+    assert set(more["augmentation"]) == {"kernel"}
+    for part in plain:
+        for leaf, other in zip(
+            jax.tree.leaves(plain[part]), jax.tree.leaves(more[part]), strict=True
+        ):
+            np.testing.assert_array_equal(leaf, other)
+
+
+def test_a_network_that_embeds_nothing_is_told_of_no_augmentation():
+    with pytest.raises(ValueError, match="without embedding .* is told of no augmentation"):
+        models.UNet((8, 8, 1), embedding="none", augmentation=9, rngs=models.rngs_of(0))

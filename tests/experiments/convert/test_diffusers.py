@@ -94,6 +94,19 @@ def test_ours_goes_to_diffusers_and_comes_back_bitwise(net, classes, known, tmp_
     jax.tree.map(np.testing.assert_array_equal, twice, weights)
 
 
+def test_what_augmentations_pass_through_is_left_out():
+    """It adds nothing to what is drawn."""
+    plain = numbered(DDPM)
+    told = numbered(DDPM | {"augmentation": 9})
+    kernel = told["conditioning"].pop("augmentation")["kernel"]
+    assert kernel.shape[0] == 9
+    config, weights = to_diffusers(DDPM, SHAPE, plain)
+    plain["conditioning"]["augmentation"] = {"kernel": kernel}
+    again, same = to_diffusers(DDPM, SHAPE, plain)
+    assert again == config
+    jax.tree.map(np.testing.assert_array_equal, same, weights)
+
+
 def test_a_network_that_diffusers_has_not_is_refused_with_the_reason():
     for change, reason in [
         (
