@@ -119,7 +119,7 @@ def accuracy(network: FeatureNetwork, dataset: data.DataSet, split: str) -> floa
     count = 0
     for block in data.blocks(dataset, split):
         images = dataset.codec.expected(block.x)
-        classes = extract_features(network, images).probabilities.argmax(1)
+        classes = np.asarray(extract_features(network, images).probabilities).argmax(1)
         correct += int(np.sum(classes == block.label))
         count += len(block.label)
     return correct / count

@@ -119,6 +119,31 @@ def with_image(x: Array, image: Array | None, channels: int) -> Array:
     return jnp.concatenate([x, image], axis=-1)
 
 
+def with_last(x: Array, inputs: Array, last: Array | None, self_conditioning: bool) -> Array:
+    """Append to the inputs of a network its last estimate of the clean data; none is zeros.
+
+    Args:
+        x: the data (batch, ..., channels) that the estimate is like.
+        inputs: what the network is fed (batch, ..., any number of channels).
+        last: the estimate (batch, ..., channels), or None.
+        self_conditioning: whether the network takes one.
+
+    Raises:
+        ValueError: an estimate that the network does not take, or of another shape than the data.
+    """
+    if not self_conditioning:
+        if last is not None:
+            raise ValueError(
+                "a last estimate was given to a network that does not take one; "
+                "build it with self_conditioning=True, or leave it out"
+            )
+        return inputs
+    if last is None:
+        last = jnp.zeros_like(x)
+    _check_floats("a last estimate", last, [x.shape])
+    return jnp.concatenate([inputs, last.astype(inputs.dtype)], axis=-1)
+
+
 def check_labels(cond: Any, shape: tuple[int, ...], num_classes: int) -> None:
     """Raise a ValueError unless labels have this shape and are whole numbers in 0..num_classes."""
     if not num_classes:

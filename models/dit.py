@@ -23,7 +23,7 @@ from jax import Array
 
 from .attention import Attention, check_kernel
 from .computing import compute_type, run
-from .conditions import ConditionSizes, with_image
+from .conditions import ConditionSizes, with_image, with_last
 from .embedding import SINUSOIDS, Conditioning, check_state, waves
 from .settings import check_above, check_at_least, check_dropout
 
@@ -118,6 +118,7 @@ class DiT(nnx.Module):
         cond_channels: channels of an image that is a condition; 0 for a network without.
         augmentation: numbers that describe an augmentation; 0 for a network that is not told of
             any.
+        self_conditioning: take the last estimate of the clean data as further channels.
         embedding: how the noise input is embedded, a name of `EMBEDDINGS`.
         attention: "plain", or "cudnn" for the fused kernel of NVIDIA GPUs, which needs dtype
             "bfloat16"; see `Attention`.
@@ -144,6 +145,7 @@ class DiT(nnx.Module):
         context: int = 0,
         cond_channels: int = 0,
         augmentation: int = 0,
+        self_conditioning: bool = False,
         embedding: str = "log_noise",
         attention: str = "plain",
         dtype: str = "float32",
@@ -166,6 +168,7 @@ class DiT(nnx.Module):
             augmentation=augmentation,
         )
         self.condition_sizes.check()
+        self.self_conditioning = self_conditioning
         self.patch = patch
         self.remat = remat
         self.conditioning = Conditioning(
@@ -182,7 +185,7 @@ class DiT(nnx.Module):
         values = patch * patch * shape[2]  # in a square
         compute = compute_type(dtype)
         block = partial(DiTBlock, attention=attention, rngs=rngs)
-        values_in = patch * patch * (shape[2] + cond_channels)
+        values_in = values + patch * patch * cond_channels + values * self_conditioning
         self.dense_in = nnx.Linear(values_in, width, kernel_init=xavier, dtype=compute, rngs=rngs)
         self.blocks = nnx.List(
             [block(width, heads, mlp_ratio, dropout, compute) for _ in range(depth)]
@@ -196,6 +199,7 @@ class DiT(nnx.Module):
         x: Array,
         c_noise: Array,
         cond: Any = None,
+        last: Array | None = None,
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Array:
@@ -207,6 +211,7 @@ class DiT(nnx.Module):
             cond: labels (batch,), contexts (batch, features) or (batch, members, features), images
                 (batch, height, width, channels), a dictionary of several, or None; see
                 `models.conditions`.
+            last: with self-conditioning, the last estimate of the clean data, like x; None: zeros.
             rngs: with a key of "dropout", for a network in training that has dropout.
 
         Raises:
@@ -216,8 +221,9 @@ class DiT(nnx.Module):
         given = self.condition_sizes.read(cond, x)
         emb = self.conditioning(c_noise, given.label, given.context, given.augmentation)
         emb = nnx.silu(emb)
-        x = with_image(x, given.image, self.condition_sizes.image)
-        h = self.dense_in(patches(x, self.patch))
+        inputs = with_image(x, given.image, self.condition_sizes.image)
+        inputs = with_last(x, inputs, last, self.self_conditioning)
+        h = self.dense_in(patches(inputs, self.patch))
         rows, columns = (n // self.patch for n in self.shape[:2])
         h = h + positions(rows, columns, h.shape[-1]).astype(h.dtype)[None]
         for block in self.blocks:

@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from .conditions import ConditionSizes
+from .conditions import ConditionSizes, with_last
 from .embedding import Conditioning, check_state
 from .layers import BRANCH_END, kernel_init
 from .settings import check_at_least, check_dropout
@@ -73,6 +73,7 @@ class MLP(nnx.Module):
         dropout: fraction of the inner features of a block that training drops.
         num_classes: number of classes; 0 for a network without labels.
         context: features of a context, a vector or a set of vectors; 0 for a network without.
+        self_conditioning: take the last estimate of the clean data as further entries of its input.
         embedding: how the noise input is embedded, a name of `EMBEDDINGS`.
         rngs: the random keys of the parameters.
 
@@ -89,6 +90,7 @@ class MLP(nnx.Module):
         dropout: float = 0.0,
         num_classes: int = 0,
         context: int = 0,
+        self_conditioning: bool = False,
         embedding: str = "log_noise",
         rngs: nnx.Rngs,
     ):
@@ -103,6 +105,7 @@ class MLP(nnx.Module):
         self.num_classes = num_classes
         self.condition_sizes = ConditionSizes(label=num_classes, context=context)
         self.condition_sizes.check()
+        self.self_conditioning = self_conditioning
         self.conditioning = Conditioning(
             width,
             width,
@@ -112,7 +115,7 @@ class MLP(nnx.Module):
             context=context,
             rngs=rngs,
         )
-        size = features_in(shape[0])
+        size = features_in(shape[0]) + shape[0] * self_conditioning
         self.dense_in = nnx.Linear(size, width, kernel_init=kernel_init(), rngs=rngs)
         self.blocks = nnx.List([MLPBlock(width, dropout=dropout, rngs=rngs) for _ in range(depth)])
         self.dense_out = nnx.Linear(width, shape[0], kernel_init=BRANCH_END, rngs=rngs)
@@ -122,6 +125,7 @@ class MLP(nnx.Module):
         x: Array,
         c_noise: Array,
         cond: Any = None,
+        last: Array | None = None,
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Array:
@@ -132,6 +136,7 @@ class MLP(nnx.Module):
             c_noise: noise inputs (batch,).
             cond: labels (batch,), contexts (batch, features) or (batch, members, features), a
                 dictionary of both, or None; see `models.conditions`.
+            last: with self-conditioning, the last estimate of the clean data, like x; None: zeros.
             rngs: with a key of "dropout", for a network in training that has dropout.
 
         Raises:
@@ -140,7 +145,7 @@ class MLP(nnx.Module):
         check_state(x, c_noise, self.shape)
         given = self.condition_sizes.read(cond, x)
         emb = nnx.silu(self.conditioning(c_noise, given.label, given.context))
-        h = self.dense_in(with_waves(x))
+        h = self.dense_in(with_last(x, with_waves(x), last, self.self_conditioning))
         for block in self.blocks:
             h = block(h, emb, rngs)
         return self.dense_out(nnx.silu(h))

@@ -22,13 +22,16 @@ from flax import nnx
 from jax import Array
 
 from .computing import compute_type, run
-from .embedding import FOURIER, check_inputs
-from .resample import conv_of_upsampled, convolution, resampler, upsample
+from .conditions import ConditionSizes, with_image, with_last
+from .embedding import FOURIER, check_state
+from .mp_context import MPContextEmbedding
+from .mp_layers import MPConv, mp_cat, mp_silu, mp_sum, unit
+from .mp_layers import normalised as normalised
+from .resample import resampler, upsample
 from .settings import (
     check_at_least,
     check_attention,
     check_choice,
-    check_classes,
     check_dropout,
     check_image_shape,
     check_widths,
@@ -36,100 +39,6 @@ from .settings import (
 from .unet_paths import Level
 
 LIMIT = 256.0  # activations are clipped here, for narrow types
-
-
-def unit(x: Array, axes: Sequence[int] | int) -> Array:
-    """Scale `x` to root mean square 1 over `axes`, computed in float32."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    rms = jnp.sqrt(jnp.mean(wide**2, axes, keepdims=True) + 1e-20)  # its slope stays finite at zero
-    return (wide / (1e-4 + rms)).astype(x.dtype)
-
-
-def mp_silu(x: Array) -> Array:
-    """Return silu(x) / 0.596."""
-    return nnx.silu(x) / 0.596
-
-
-def mp_sum(a: Array, b: Array, t: float) -> Array:
-    """Return the sum of two states of unit magnitude and one shape, at unit magnitude (eq. 88).
-
-    `t` is the weight of b, and 1 - t that of a.
-    """
-    magnitude = np.float32(np.hypot(1 - t, t)).astype(a.dtype)
-    return ((1 - t) * a + t * b) / magnitude
-
-
-def mp_cat(a: Array, b: Array, t: float) -> Array:
-    """Concatenate two states, each contributing its share whatever its width (eq. 103).
-
-    `t` is the share of b, and 1 - t that of a.
-    """
-    width_a = a.shape[-1]
-    width_b = b.shape[-1]
-    total = np.sqrt((width_a + width_b) / ((1 - t) ** 2 + t**2))
-    weight_a = np.asarray(total / np.sqrt(width_a) * (1 - t), a.dtype)
-    weight_b = np.asarray(total / np.sqrt(width_b) * t, a.dtype)
-    return jnp.concatenate([weight_a * a, weight_b * b], axis=-1)
-
-
-def normalised(params: Any) -> Any:
-    """Return parameters with every weight of an `MPConv` at unit magnitude per output.
-
-    Training does so after each step.
-    """
-
-    def one(path, p):
-        if getattr(path[-1], "key", None) != "weight":
-            return p
-        return unit(p, tuple(range(p.ndim - 1)))
-
-    return jax.tree_util.tree_map_with_path(one, params)
-
-
-class MPConv(nnx.Module):
-    """A convolution or linear map without bias, whose weights count by their direction only.
-
-    See eq. 47 and 66.
-
-    Args:
-        features_in: channels of the state.
-        features_out: channels of the result.
-        size: height and width of the kernel; 0 makes a linear map.
-        dtype: type of the computation; None: that of weights and input.
-        rngs: the random keys of the parameters.
-    """
-
-    def __init__(
-        self,
-        features_in: int,
-        features_out: int,
-        size: int,
-        dtype: Any = None,
-        *,
-        rngs: nnx.Rngs,
-    ):
-        shape = (features_in, features_out)
-        if size:
-            shape = (size, size, features_in, features_out)
-        self.weight = nnx.Param(jax.random.normal(rngs.params(), shape))
-        self.dtype = dtype
-
-    def __call__(self, x: Array, gain: Array | float = 1.0, *, upsampled: bool = False) -> Array:
-        """Apply to `x`, or to `x` upsampled; `gain` multiplies the result.
-
-        A linear map takes (batch, features_in), a convolution (batch, height, width, features_in).
-        """
-        weight = self.weight[...]
-        w = unit(weight, tuple(range(weight.ndim - 1)))
-        w = w * (gain / np.float32(np.sqrt(weight[..., 0].size)))
-        dtype = self.dtype or jnp.result_type(x, w)
-        x = x.astype(dtype)
-        w = w.astype(dtype)
-        if w.ndim == 2:
-            return x @ w
-        if upsampled:
-            return conv_of_upsampled(x, w)
-        return convolution(x, w, "SAME")
 
 
 class MPBlock(nnx.Module):
@@ -215,7 +124,10 @@ class MPUNet(nnx.Module):
 
     Published for latents of (64, 64, 4): nf is 128, 192, 256, 320, 384 and 448 for XS, S, M, L, XL
     and XXL, and the other settings are the defaults. With `num_classes` > 0 the network takes
-    labels 0..num_classes, of which the last means "no label".
+    labels 0..num_classes, of which the last means "no label"; with `context` > 0 vectors of that
+    many features, or sets of them; with `cond_channels` > 0 images, which are appended to the
+    channels of its input; see `models.conditions`. Contexts and images should have a magnitude of
+    about 1, as everything here.
 
     Args:
         shape: (height, width, channels) of an image.
@@ -227,6 +139,9 @@ class MPUNet(nnx.Module):
         head_features: channels of a head of attention.
         dropout: fraction of the features that training drops in each block.
         num_classes: number of classes; 0 for a network without labels.
+        context: features of a context, a vector or a set of vectors; 0 for a network without.
+        cond_channels: channels of an image that is a condition; 0 for a network without.
+        self_conditioning: take the last estimate of the clean data as further channels.
         embedding: what the random frequencies see, a name of `FOURIER`; EDM2 gives log(sigma) / 4.
         dtype: type of convolutions and attention, "float32" or "bfloat16". The parameters and the
             embedding stay float32, and so does the output.
@@ -248,6 +163,9 @@ class MPUNet(nnx.Module):
         head_features: int = 64,
         dropout: float = 0.0,
         num_classes: int = 0,
+        context: int = 0,
+        cond_channels: int = 0,
+        self_conditioning: bool = False,
         embedding: str = "fourier_raw",
         dtype: str = "float32",
         remat: bool = False,
@@ -260,9 +178,13 @@ class MPUNet(nnx.Module):
         check_dropout(dropout)
         check_attention(attn_resolutions, heights)
         check_choice("embedding", embedding, FOURIER)
-        check_classes(num_classes)
         self.shape = tuple(shape)
         self.num_classes = num_classes
+        self.condition_sizes = ConditionSizes(
+            label=num_classes, context=context, image=cond_channels
+        )
+        self.condition_sizes.check()
+        self.self_conditioning = self_conditioning
         self.embedding = embedding
         self.remat = remat
         channels = shape[-1]
@@ -273,7 +195,9 @@ class MPUNet(nnx.Module):
         self.phases = nnx.Param(jax.random.uniform(rngs.params(), (nf,)))
         self.dense = MPConv(nf, emb_features, 0, rngs=rngs)
         self.label = MPConv(num_classes, emb_features, 0, rngs=rngs) if num_classes else None
-        self.conv_in = MPConv(channels + 1, widths[0], 3, compute, rngs=rngs)
+        self.context = MPContextEmbedding(context, emb_features, rngs=rngs) if context else None
+        channels_in = channels + cond_channels + channels * self_conditioning + 1
+        self.conv_in = MPConv(channels_in, widths[0], 3, compute, rngs=rngs)
         block = partial(
             MPBlock,
             emb_features=emb_features,
@@ -295,7 +219,8 @@ class MPUNet(nnx.Module):
         self,
         x: Array,
         c_noise: Array,
-        cond: Array | None = None,
+        cond: Any = None,
+        last: Array | None = None,
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Array:
@@ -304,17 +229,23 @@ class MPUNet(nnx.Module):
         Args:
             x: (batch, height, width, channels).
             c_noise: noise inputs (batch,).
-            cond: labels (batch,), or None.
+            cond: labels (batch,), contexts (batch, features) or (batch, members, features), images
+                (batch, height, width, channels), a dictionary of several, or None; see
+                `models.conditions`.
+            last: with self-conditioning, the last estimate of the clean data, like x; None: zeros.
             rngs: with a key of "dropout", for a network in training that has dropout.
 
         Raises:
             ValueError: an argument has another shape or type, or labels are out of range.
         """
-        check_inputs(x, c_noise, cond, self.shape, self.num_classes)
-        emb = self.embed(c_noise, cond)
+        check_state(x, c_noise, self.shape)
+        given = self.condition_sizes.read(cond, x)
+        emb = self.embed(c_noise, given.label, given.context)
         call = partial(run, remat=self.remat)
         ones = jnp.ones_like(x[..., :1])  # which stand for a bias
-        h = self.conv_in(jnp.concatenate([x, ones], axis=-1))
+        inputs = with_image(x, given.image, self.condition_sizes.image)
+        inputs = with_last(x, inputs, last, self.self_conditioning)
+        h = self.conv_in(jnp.concatenate([inputs, ones], axis=-1))
         skips = [h]
         for level in self.down:
             for block in level.blocks:
@@ -332,8 +263,8 @@ class MPUNet(nnx.Module):
                 h = call(level.resample, h, emb, rngs)
         return self.conv_out(h.astype(x.dtype), self.gain[...])
 
-    def embed(self, c: Array, cond: Array | None) -> Array:
-        """Return the embedding (batch, features) of noise inputs and labels, both (batch,).
+    def embed(self, c: Array, label: Array | None, context: Array | None = None) -> Array:
+        """Return the embedding (batch, features) of noise inputs, labels and contexts.
 
         A label out of range gives NaN, which is loud where a traced value cannot raise.
         """
@@ -343,11 +274,13 @@ class MPUNet(nnx.Module):
         emb = self.dense(np.float32(np.sqrt(2)) * jnp.cos(angle))
         if self.label is not None:
             n = self.num_classes
-            label = jnp.full(c.shape, n) if cond is None else cond
+            label = jnp.full(c.shape, n) if label is None else label
             chosen = np.float32(np.sqrt(n)) * jax.nn.one_hot(label, n)  # zeros for "no label"
             known = (label >= 0) & (label <= n)
             chosen = jnp.where(known[:, None], chosen, jnp.nan)
             emb = mp_sum(emb, self.label(chosen), 0.5)
+        if self.context is not None:
+            emb = mp_sum(emb, self.context(context, len(c)), 0.5)
         return mp_silu(emb)
 
 

@@ -17,6 +17,9 @@ NCSN has a :math:`\gamma, \alpha, \beta` for each noise level, and pools by mean
 noise level only by its output, which it divides by sigma; it normalises the residual network alone,
 and pools by maxima. sd has n - 1 in its denominator, and images are stretched corner to corner, as
 in the published PyTorch code (github.com/ermongroup/ncsnv2), whose weights these networks take.
+
+A context, which these networks were not published with, is embedded and adds to
+:math:`\gamma, \alpha, \beta` of every normalisation, nothing at first.
 """
 
 from collections.abc import Sequence
@@ -30,13 +33,22 @@ from flax import nnx
 from jax import Array
 
 from .computing import compute_type, run
-from .embedding import check_inputs, sigma_of
-from .layers import ACTIVATIONS, widened
+from .conditions import ConditionSizes, with_image, with_last
+from .context import ContextEmbedding
+from .embedding import check_state, sigma_of
+from .layers import ACTIVATIONS, kernel_init, widened
 from .resample import downsample
 from .settings import check_at_least, check_choice, check_sigmas, check_widths
 
 EPS = 1e-5
 POOL = {"window_shape": (5, 5), "strides": (1, 1), "padding": "SAME"}
+
+
+class Steering(NamedTuple):
+    """What normalisation depends on beside the state."""
+
+    level: Array  # (batch,) of noise
+    context: Array | None  # (batch, features) its embedding
 
 
 class Kind(NamedTuple):
@@ -45,16 +57,21 @@ class Kind(NamedTuple):
     activation: str  # a name of ACTIVATIONS
     levels: int  # of noise that normalisation distinguishes; 0: NCSNv2, which has one set for all
     dtype: Any = None  # of convolutions; None: that of parameters and input
+    context: int = 0  # features of the embedding of a context; 0: none
 
     def act(self, x: Array) -> Array:
         """Apply the activation, element by element."""
         return ACTIVATIONS[self.activation](x)
 
+    def norm(self, features: int, rngs: nnx.Rngs) -> "InstanceNormPlus":
+        """Return a normalisation."""
+        return InstanceNormPlus(features, self.levels, self.context, rngs=rngs)
+
     def norms(self, features: int, number: int, rngs: nnx.Rngs) -> list["InstanceNormPlus"]:
         """Return the normalisations of a refining block, of which NCSNv2 has none."""
         if not self.levels:
             return []
-        return [InstanceNormPlus(features, self.levels, rngs=rngs) for _ in range(number)]
+        return [self.norm(features, rngs) for _ in range(number)]
 
     def conv(
         self,
@@ -94,23 +111,31 @@ class InstanceNormPlus(nnx.Module):
     Args:
         features: number of channels.
         levels: number of noise levels that have a (gamma, alpha, beta) each; 0: one for all.
+        context: features of the embedding of a context, which adds to them; 0: none.
         rngs: the random keys of the parameters.
     """
 
-    def __init__(self, features: int, levels: int = 0, *, rngs: nnx.Rngs):
+    def __init__(self, features: int, levels: int = 0, context: int = 0, *, rngs: nnx.Rngs):
         self.levels = levels
         number = max(levels, 1)
         near_one = 1 + 0.02 * jax.random.normal(rngs.params(), (number, 2 * features))
         zeros = jnp.zeros((number, features))
         self.rows = nnx.Param(jnp.concatenate([near_one, zeros], axis=1))
+        self.steer = None
+        if context:
+            nothing = nnx.initializers.zeros
+            self.steer = nnx.Linear(context, 3 * features, kernel_init=nothing, rngs=rngs)
 
-    def __call__(self, x: Array, level: Array) -> Array:
-        """Normalise x (batch, height, width, features) at the noise levels `level` (batch,).
+    def __call__(self, x: Array, steering: Steering) -> Array:
+        """Normalise x (batch, height, width, features) as noise level and context say.
 
         A level that there is not gives NaN, which is loud where a traced value cannot raise.
         """
+        level = steering.level
         index = level if self.levels else jnp.zeros_like(level)
         rows = jnp.take(self.rows[...], index, axis=0, mode="fill")
+        if self.steer is not None and steering.context is not None:
+            rows = rows + self.steer(steering.context)
         gamma, alpha, beta = jnp.split(rows[:, None, None], 3, axis=-1)
         wide = widened(x)
         mean = wide.mean((1, 2), keepdims=True)
@@ -145,7 +170,7 @@ class Residual(nnx.Module):
         first: bool,
         rngs: nnx.Rngs,
     ):
-        norm = partial(InstanceNormPlus, features_in, kind.levels, rngs=rngs)
+        norm = partial(kind.norm, features_in, rngs)
         conv = partial(kind.conv, dilation=dilation, rngs=rngs)
         self.kind = kind
         self.halve = first and dilation == 1
@@ -156,11 +181,11 @@ class Residual(nnx.Module):
         size = 1 if self.halve else 3
         self.shortcut = conv(features_in, features_out, size) if first else None
 
-    def __call__(self, x: Array, level: Array) -> Array:
-        """Map a state (batch, height, width, features_in) at levels (batch,) to the next one."""
+    def __call__(self, x: Array, steering: Steering) -> Array:
+        """Map a state (batch, height, width, features_in) to the next one."""
         act = self.kind.act
-        h = self.conv0(act(self.norm0(x, level)))
-        h = self.conv1(act(self.norm1(h, level)))
+        h = self.conv0(act(self.norm0(x, steering)))
+        h = self.conv1(act(self.norm1(h, steering)))
         x = x if self.shortcut is None else self.shortcut(x)
         x = widened(x) + widened(h)
         return downsample(x) if self.halve else x
@@ -183,12 +208,12 @@ class Units(nnx.Module):
         self.norms = nnx.List(kind.norms(features, 2 * number, rngs))
         self.convs = nnx.List([conv() for _ in range(2 * number)])
 
-    def __call__(self, x: Array, level: Array) -> Array:
-        """Map a state (batch, height, width, features) at levels (batch,) to the next one."""
+    def __call__(self, x: Array, steering: Steering) -> Array:
+        """Map a state (batch, height, width, features) to the next one."""
         for i in range(self.number):
             h = x
             for j in (2 * i, 2 * i + 1):
-                h = self.norms[j](h, level) if self.norms else h
+                h = self.norms[j](h, steering) if self.norms else h
                 h = self.convs[j](self.kind.act(h))
             x = x + widened(h)
         return x
@@ -226,28 +251,28 @@ class Refine(nnx.Module):
         self.pool = nnx.List([conv() for _ in range(2)])
         self.out = Units(features_out, units, kind, rngs=rngs)
 
-    def __call__(self, states: Sequence[Array], level: Array) -> Array:
-        """Map states (batch, height, width, channels) at levels (batch,) to one.
+    def __call__(self, states: Sequence[Array], steering: Steering) -> Array:
+        """Map states (batch, height, width, channels) to one.
 
         The finest state comes first, and the result has its resolution.
         """
-        states = [adapt(h, level) for adapt, h in zip(self.adapt, states, strict=True)]
-        x = self.kind.act(self._joined(states, level))
+        states = [adapt(h, steering) for adapt, h in zip(self.adapt, states, strict=True)]
+        x = self.kind.act(self._joined(states, steering))
         path = x
         for j, conv in enumerate(self.pool):
             if self.pool_norms:
-                path = nnx.avg_pool(self.pool_norms[j](path, level), **POOL)
+                path = nnx.avg_pool(self.pool_norms[j](path, steering), **POOL)
             else:
                 path = nnx.max_pool(path, **POOL)
             path = widened(conv(path))
             x = x + path
-        return self.out(x, level)
+        return self.out(x, steering)
 
-    def _joined(self, states: list[Array], level: Array) -> Array:
+    def _joined(self, states: list[Array], steering: Steering) -> Array:
         """Return the sum of the states at the resolution of the first."""
         size = states[0].shape[1:3]
         if self.join_norms:
-            states = [norm(h, level) for norm, h in zip(self.join_norms, states, strict=True)]
+            states = [norm(h, steering) for norm, h in zip(self.join_norms, states, strict=True)]
         if self.join:
             states = [
                 stretched(widened(join(h)), size) for join, h in zip(self.join, states, strict=True)
@@ -275,6 +300,9 @@ class NCSN(nnx.Module):
             of, if there are `sigmas`.
         sigmas: (first, last, number) of a geometric sequence of which the noise input is the index.
         num_classes: must be 0, as these networks take no labels.
+        context: features of a context, a vector or a set of vectors; 0 for a network without.
+        cond_channels: channels of an image that is a condition; 0 for a network without.
+        self_conditioning: take the last estimate of the clean data as further channels.
         centered: False says that images and their noise are those of [0, 1]; they are mapped to
             [-1, 1] first.
         dtype: type of convolutions, "float32" or "bfloat16". Parameters, normalisation, sums,
@@ -299,6 +327,9 @@ class NCSN(nnx.Module):
         scale_by_sigma: bool = True,
         sigmas: Sequence[float] | None = None,
         num_classes: int = 0,
+        context: int = 0,
+        cond_channels: int = 0,
+        self_conditioning: bool = False,
         centered: bool = True,
         dtype: str = "float32",
         remat: bool = False,
@@ -310,9 +341,15 @@ class NCSN(nnx.Module):
             raise ValueError(f"need nf >= 2 and levels >= 0, got nf = {nf} and levels = {levels}")
         check_stages(tuple(shape), nf, ch_mult, dilations)
         check_sigmas(sigmas)
-        kind = Kind(activation=nonlinearity, levels=levels, dtype=compute_type(dtype))
+        embedded = 4 * nf if context else 0
+        kind = Kind(
+            activation=nonlinearity, levels=levels, dtype=compute_type(dtype), context=embedded
+        )
         self.shape = tuple(shape)
         self.num_classes = 0
+        self.condition_sizes = ConditionSizes(context=context, image=cond_channels)
+        self.condition_sizes.check()
+        self.self_conditioning = self_conditioning
         self.centered = centered
         self.remat = remat
         self.scale_by_sigma = scale_by_sigma
@@ -320,17 +357,24 @@ class NCSN(nnx.Module):
         self.kind = kind
         widths = [nf * multiple for multiple in ch_mult]
         channels = shape[-1]
-        self.conv_in = kind.conv(channels, nf, rngs=rngs)
+        channels_in = channels + cond_channels + channels * self_conditioning
+        self.conv_in = kind.conv(channels_in, nf, rngs=rngs)
         self.stages = nnx.List(stages_of(nf, widths, dilations, kind, rngs))
         self.refine = nnx.List(refinements_of(widths, kind, rngs))
-        self.norm_out = InstanceNormPlus(nf, levels, rngs=rngs)
+        self.norm_out = kind.norm(nf, rngs)
         self.conv_out = kind._replace(dtype=None).conv(nf, channels, rngs=rngs)
+        self.context = None
+        if context:
+            self.context = ContextEmbedding(
+                context, embedded, kernel_init=kernel_init(), activation=kind.act, rngs=rngs
+            )
 
     def __call__(
         self,
         x: Array,
         c_noise: Array,
-        cond: Array | None = None,
+        cond: Any = None,
+        last: Array | None = None,
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Array:
@@ -339,26 +383,34 @@ class NCSN(nnx.Module):
         Args:
             x: (batch, height, width, channels).
             c_noise: noise inputs (batch,).
-            cond: must be None, as these networks take no labels.
+            cond: contexts (batch, features) or (batch, members, features), images (batch, height,
+                width, channels), a dictionary of both, or None; see `models.conditions`.
+            last: with self-conditioning, the last estimate of the clean data, like x; None: zeros.
             rngs: not used, as these networks have no dropout.
 
         Raises:
             ValueError: an argument has another shape or type, or there are labels.
         """
-        check_inputs(x, c_noise, cond, self.shape, 0)
-        level = c_noise.astype(int)
+        check_state(x, c_noise, self.shape)
+        given = self.condition_sizes.read(cond, x)
+        steering = Steering(level=c_noise.astype(int), context=None)
+        if self.context is not None:
+            embedding = self.kind.act(self.context(given.context, len(x)))
+            steering = steering._replace(context=embedding)
         x = x if self.centered else 2 * x - 1
-        h = widened(self.conv_in(x))
+        inputs = with_image(x, given.image, self.condition_sizes.image)
+        inputs = with_last(x, inputs, last, self.self_conditioning)
+        h = widened(self.conv_in(inputs))
         skips = []
         for stage in self.stages:
             for block in stage:
-                h = run(block, h, level, remat=self.remat)
+                h = run(block, h, steering, remat=self.remat)
             skips.append(h)
         coarser = []
         for refine in self.refine:
-            h = run(refine, [skips.pop(), *coarser], level, remat=self.remat)
+            h = run(refine, [skips.pop(), *coarser], steering, remat=self.remat)
             coarser = [h]
-        y = self.conv_out(self.kind.act(self.norm_out(h, level)))
+        y = self.conv_out(self.kind.act(self.norm_out(h, steering)))
         if not self.scale_by_sigma:
             return y
         return y / sigma_of(c_noise, self.sigmas)[:, None, None, None]

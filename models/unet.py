@@ -23,7 +23,7 @@ from jax import Array
 
 from .border import bordered, bordered_shape, without_border
 from .computing import compute_type, run
-from .conditions import ConditionSizes, with_image
+from .conditions import ConditionSizes, with_image, with_last
 from .embedding import Conditioning, check_state, sigma_of
 from .layers import ACTIVATIONS, Style, kernel_init, widened
 from .settings import (
@@ -73,6 +73,7 @@ class UNet(nnx.Module):
         cond_channels: channels of an image that is a condition; 0 for a network without.
         augmentation: numbers that describe an augmentation; 0 for a network that is not told of
             any.
+        self_conditioning: take the last estimate of the clean data as further channels.
         embedding: how the noise input is embedded, a name of `EMBEDDINGS`; "none" leaves it out
             (unconditional DDPM).
         nonlinearity: a name of `ACTIVATIONS`.
@@ -114,6 +115,7 @@ class UNet(nnx.Module):
         context: int = 0,
         cond_channels: int = 0,
         augmentation: int = 0,
+        self_conditioning: bool = False,
         embedding: str = "log_noise",
         nonlinearity: str = "silu",
         scale_by_sigma: bool = False,
@@ -160,6 +162,7 @@ class UNet(nnx.Module):
             augmentation=augmentation,
         )
         self.condition_sizes.check()
+        self.self_conditioning = self_conditioning
         self.centered = centered
         self.pad = pad
         self.remat = remat
@@ -190,6 +193,7 @@ class UNet(nnx.Module):
         else:
             self.conditioning = conditioning_of(plan, embedding, self.condition_sizes, rngs)
         channels_in = plan.channels + self.condition_sizes.image
+        channels_in += plan.channels * self.self_conditioning
         self.conv_in = self.style.conv(channels_in, plan.nf, 3, rngs)
         down, skips = down_path(plan, rngs)
         self.middle0, self.middle1 = middle(plan, rngs)
@@ -210,6 +214,7 @@ class UNet(nnx.Module):
         x: Array,
         c_noise: Array,
         cond: Any = None,
+        last: Array | None = None,
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Array:
@@ -221,6 +226,7 @@ class UNet(nnx.Module):
             cond: labels (batch,), contexts (batch, features) or (batch, members, features), images
                 (batch, height, width, channels), a dictionary of several, or None; see
                 `models.conditions`.
+            last: with self-conditioning, the last estimate of the clean data, like x; None: zeros.
             rngs: with a key of "dropout", for a network in training that has dropout.
 
         Raises:
@@ -236,6 +242,7 @@ class UNet(nnx.Module):
         x = x if self.centered else 2 * x - 1
         image = bordered(x, self.pad)
         inputs = with_image(x, given.image, self.condition_sizes.image)
+        inputs = with_last(x, inputs, last, self.self_conditioning)
         h = widened(self.conv_in(bordered(inputs, self.pad)))
         h, skips = self._go_down(call, image, h, emb, rngs)
         h = call(self.middle0, h, emb, rngs)

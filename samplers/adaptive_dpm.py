@@ -18,6 +18,7 @@ does not depend on its batch, which is evaluated until its slowest member is don
 these evaluations, rejected steps included.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -28,12 +29,13 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from sde_lib import SDE, Denoise, in_float64
+from sde_lib import SDE, Denoise, in_float64, init_memory, recall
 
 from .checks import check_batch, check_number, check_problem, check_span, check_tolerance
 from .counted import Counted, evaluations
 from .data_size import data_sd, end_time, start_time
 from .exponential import half_log_snr, moments
+from .recalling import Recalling
 from .walk import Samples
 
 
@@ -151,6 +153,7 @@ class Progress(NamedTuple):
     h: Array  # () length of the next step
     x: Array  # (...) the state
     lower: Array  # (...) the lower-order solution at the last accepted step, normalised
+    recalled: Any  # of the denoise function at the end of the last accepted step, leaves (1, ...)
     steps: Array | int  # so far, rejected ones included
 
 
@@ -161,16 +164,16 @@ def _walk(denoise, sde, x, settings: Settings, cond, order, max_steps, denoise_l
     def solve_one(x, cond):
         return _solve_one(denoise, sde, x, settings, cond, order, max_steps)
 
-    x, steps = jax.vmap(solve_one)(x, cond)
+    x, recalled, steps = jax.vmap(solve_one)(x, cond)
     calls = order * jnp.max(steps)
     if denoise_last:
-        x = denoise(x, settings.end, cond).x0
+        x = recall(denoise, x, settings.end, cond, recalled)[0].x0
         calls = calls + 1
     return Samples(x=x, nfe=calls * evaluations(denoise, x, cond), path=None)
 
 
 def _solve_one(denoise, sde, x, settings: Settings, cond, order, max_steps):
-    """Return the end of one sample (...), NaN if it did not arrive, and the steps made."""
+    """Return the end of one sample (...), NaN if it did not arrive, its memory, and the steps."""
     lam_start, lam_end = (0.5 * sde.log_snr(t) for t in (settings.start, settings.end))
     cond = jax.tree.map(lambda a: a[None], cond)
 
@@ -178,10 +181,12 @@ def _solve_one(denoise, sde, x, settings: Settings, cond, order, max_steps):
         alpha, sigma = sde.marginal(time_of(sde, lam))
         return jnp.hypot(settings.sd * alpha, sigma)
 
-    def noise(lam, x):
-        return denoise(x[None], time_of(sde, lam), cond).noise[0]
-
     def take_step(at: Progress) -> Progress:
+        called = Recalling(denoise, at.recalled)
+
+        def noise(lam, x):
+            return called(x[None], time_of(sde, lam), cond).noise[0]
+
         to = jnp.minimum(at.lam + at.h, lam_end)
         low, high = pair(sde, noise, at.lam, to, at.x, order)
         size = scale(to)
@@ -198,6 +203,7 @@ def _solve_one(denoise, sde, x, settings: Settings, cond, order, max_steps):
             h=jnp.minimum(h, jnp.minimum(settings.longest, lam_end - lam)),
             x=jnp.where(accepted, high, at.x),
             lower=jnp.where(accepted, lower, at.lower),
+            recalled=jax.tree.map(partial(jnp.where, accepted), called.memory, at.recalled),
             steps=at.steps + 1,
         )
 
@@ -205,9 +211,17 @@ def _solve_one(denoise, sde, x, settings: Settings, cond, order, max_steps):
         # A length that is not a number ends the walk.
         return (at.lam < lam_end) & (at.h > 0) & (at.steps < max_steps)
 
-    begin = Progress(lam=lam_start, h=settings.first, x=x, lower=x / scale(lam_start), steps=0)
+    begin = Progress(
+        lam=lam_start,
+        h=settings.first,
+        x=x,
+        lower=x / scale(lam_start),
+        recalled=init_memory(denoise, x[None]),
+        steps=0,
+    )
     last = jax.lax.while_loop(unfinished, take_step, begin)
-    return jnp.where(last.lam < lam_end, jnp.nan, last.x), last.steps
+    end = jnp.where(last.lam < lam_end, jnp.nan, last.x)
+    return end, jax.tree.map(lambda a: a[0], last.recalled), last.steps
 
 
 def time_of(sde: SDE, lam: Array) -> Array:

@@ -5,16 +5,15 @@ It is checked, computes in the precision of the state, and each of its network e
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from sde_lib import Denoise, Estimate, count_evaluations, evaluate
+from sde_lib import Denoise, Estimate, Remembering, count_evaluations, evaluate, init_memory, recall
 
 
-class Counted(eqx.Module):
+class Counted(Remembering):
     """A denoise function whose every call counts at least one evaluation.
 
     Its estimate comes in the type of the state. A walk that cannot count while it is traced, such
@@ -26,13 +25,17 @@ class Counted(eqx.Module):
 
     denoise: Denoise
 
-    def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
-        """Return the estimate at `x` (batch, ...) and time `t`, of shape () or (batch,).
+    def init(self, x: Array) -> Any:
+        """Return the memory of the function; see `Remembering.init`."""
+        return init_memory(self.denoise, x)
+
+    def recall(self, x: Array, t: ArrayLike, cond: Any, memory: Any) -> tuple[Estimate, Any]:
+        """Return the estimate and the memory; see `Remembering.recall`.
 
         Raises:
             ValueError: what is returned is not an `Estimate` whose parts are shaped like the state.
         """
-        estimate = evaluate(self.denoise, x, t, cond)
+        estimate, memory = evaluate(recall, self.denoise, x, t, cond, memory)
         if not isinstance(estimate, Estimate):
             raise ValueError(
                 "denoise(x, t, cond) returns an Estimate(x0, noise), "
@@ -45,7 +48,7 @@ class Counted(eqx.Module):
                     f"denoise returned {name} of shape {jnp.shape(part)} for a state of shape "
                     f"{x.shape}; it returns one like the state"
                 )
-        return Estimate(*(jnp.asarray(part, x.dtype) for part in estimate))
+        return Estimate(*(jnp.asarray(part, x.dtype) for part in estimate)), memory
 
 
 def evaluations(denoise: Counted, x: Array, cond: Any) -> int:

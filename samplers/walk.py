@@ -15,11 +15,12 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key
 
-from sde_lib import SDE, Denoise, count_evaluations, in_float64
+from sde_lib import SDE, Denoise, count_evaluations, in_float64, init_memory, recall
 
 from .base import Sampler, fold, sample_keys
 from .checks import check_batch, check_count, check_key, check_problem
 from .counted import Counted
+from .recalling import Recalling
 from .signal import signal_and_noise
 
 _CHUNKS = 50  # between which the progress of a walk is reported
@@ -39,6 +40,7 @@ class Carry(NamedTuple):
 
     x: Array  # (batch, ...)
     memory: Any  # of the sampler
+    recalled: Any  # of the denoise function, see `sde_lib.Remembering`
     path: Array  # (keep, batch, ...) the last states so far
 
 
@@ -63,7 +65,8 @@ def sample(
     Args:
         key: the key of the run; draw the start with `draw_prior` from the same key.
         sampler: takes the steps.
-        denoise: a callable (x, t, cond) -> Estimate, such as a `Denoiser`; see `Denoise`.
+        denoise: a callable (x, t, cond) -> Estimate, such as a `Denoiser`; see `Denoise`. What it
+            remembers is handed from call to call, see `Remembering`.
         sde: the process.
         ts: decreasing times (steps + 1,), see `samplers.grids`.
         x: the start (batch, ...). The walk computes in float32 at least and returns the floating
@@ -97,7 +100,8 @@ def sample(
     plan = check_plan(sampler, sde, in_float64(sampler.plan, sde, grid))
     plan = jax.tree.map(lambda c: jnp.asarray(c, x.dtype), plan)
     path = jnp.broadcast_to(x, (states, *x.shape))
-    carry = Carry(x=x, memory=sampler.init(x), path=path)
+    recalled = init_memory(denoise, x)
+    carry = Carry(x=x, memory=sampler.init(x), recalled=recalled, path=path)
     nfe = jnp.zeros((), jnp.int32)
     for start, stop in _chunks(steps, progress is not None):
         carry, spent = _walk(key, sampler, denoise, plan, carry, cond, index, start, stop)
@@ -105,9 +109,10 @@ def sample(
         if progress is not None:
             jax.block_until_ready(carry)
             progress(int(stop), steps)
-    x, _, path = carry
+    x, _, recalled, path = carry
     if denoise_last and not _is_clean(sde, grid):
-        x, spent = _denoised(denoise, x, jnp.asarray(grid[-1], x.dtype), cond)
+        end = jnp.asarray(grid[-1], x.dtype)
+        x, spent = _denoised(denoise, x, end, cond, recalled)
         nfe += spent
     return Samples(x=x.astype(dtype), nfe=nfe, path=path.astype(dtype) if states else None)
 
@@ -195,12 +200,14 @@ def _walk(key, sampler, denoise, plan, carry, cond, index, start, stop):
 
     def body(i, carry):
         nonlocal evaluations_per_step
-        x, memory, path = carry
+        x, memory, recalled, path = carry
         coefficients = jax.tree.map(lambda c: c[i], plan)
+        called = Recalling(denoise, recalled)
         with count_evaluations() as tally:
-            x, memory = sampler.step(fold(keys, i), denoise, x, coefficients, memory, cond)
+            x, memory = sampler.step(fold(keys, i), called, x, coefficients, memory, cond)
         evaluations_per_step = tally.total
-        return Carry(x=x, memory=memory, path=_with_state(path, x, i + len(path) - steps))
+        path = _with_state(path, x, i + len(path) - steps)
+        return Carry(x=x, memory=memory, recalled=called.memory, path=path)
 
     carry = jax.lax.fori_loop(start, stop, body, carry)
     return carry, jnp.asarray(evaluations_per_step * (stop - start))
@@ -214,8 +221,8 @@ def _with_state(path: Array, x: Array, place: Array) -> Array:
 
 
 @eqx.filter_jit
-def _denoised(denoise, x, t, cond):
+def _denoised(denoise, x, t, cond, recalled):
     """Return the expected clean data at time `t` and the evaluations spent."""
     with count_evaluations() as tally:
-        x0 = denoise(x, t, cond).x0
+        x0 = recall(denoise, x, t, cond, recalled)[0].x0
     return x0, jnp.asarray(tally.total)

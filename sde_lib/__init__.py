@@ -21,6 +21,9 @@ from .retimed import Retimed as Retimed
 from .protocols import Denoise as Denoise
 from .denoise_check import check_denoise as check_denoise
 from .denoiser import Denoiser as Denoiser
+from .memory import Remembering as Remembering
+from .memory import init_memory as init_memory
+from .memory import recall as recall
 from .estimate import Estimate as Estimate
 from .predictions import PREDICTIONS as PREDICTIONS
 from .inputs import INPUTS as INPUTS

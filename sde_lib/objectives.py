@@ -12,6 +12,10 @@ integration by parts, with the noise estimate and random directions v,
 
 .. math:: E \| \epsilon - \hat\epsilon \|^2
     = E \big[ \| \hat\epsilon \|^2 - 2 \sigma\, v^T \partial_x \hat\epsilon\, v \big] + d .
+
+A network with self-conditioning learns both to answer without a last estimate and, half of the
+time, to improve on the one of a first pass, through which no gradient goes (Chen et al. 2022,
+arXiv:2208.04202, section 3).
 """
 
 from collections.abc import Callable
@@ -35,6 +39,7 @@ def denoising_loss(
     t: ArrayLike,
     cond: Any = None,
     weighting: str = "prediction",
+    first_pass: ArrayLike = False,
 ) -> Float[Array, " batch"]:
     """Return the denoising score-matching loss of each sample, a mean over its dimensions.
 
@@ -48,6 +53,8 @@ def denoising_loss(
         t: times of shape () or (batch,).
         cond: conditions, handed to the network.
         weighting: of the squared error, a row of `WEIGHTINGS`.
+        first_pass: with self-conditioning, whether (one truth value) the network is asked twice,
+            and given its first answer; else it is given zeros.
 
     Raises:
         ValueError: an unknown weighting, or data, times or network outputs of an impossible shape.
@@ -60,7 +67,8 @@ def denoising_loss(
     a, b = denoiser.combination(time)
     weight = WEIGHTINGS[weighting](sde, time, determinant(sde, time, a, b))
     target = a * x0.astype(precision(x0)) + b * noise.astype(precision(x0))
-    error = denoiser.output(x, t, cond) - target
+    memory = _last_estimate(denoiser, x, t, cond, first_pass)
+    error = denoiser.output(x, t, cond, memory if denoiser.self_conditioning else None) - target
     return jnp.mean(weight * error**2, axis=tuple(range(1, x0.ndim)))
 
 
@@ -71,6 +79,7 @@ def sliced_loss(
     t: ArrayLike,
     cond: Any = None,
     weighting: str = "noise",
+    first_pass: ArrayLike = False,
 ) -> Float[Array, " batch"]:
     """Return the sliced score-matching loss of each sample, a mean over its dimensions.
 
@@ -85,6 +94,8 @@ def sliced_loss(
         t: times of shape () or (batch,).
         cond: conditions, handed to the network.
         weighting: a row of `WEIGHTINGS`.
+        first_pass: with self-conditioning, whether (one truth value) the network is asked twice,
+            and given its first answer; else it is given zeros.
 
     Raises:
         ValueError: an unknown weighting, or data, times or network outputs of an impossible shape.
@@ -99,8 +110,23 @@ def sliced_loss(
     det = determinant(sde, time, *denoiser.combination(time))
     weight = WEIGHTINGS[weighting](sde, time, det) / WEIGHTINGS["noise"](sde, time, det)
     v = jax.random.rademacher(slice_key, x.shape, x.dtype)
-    noise, slope = jax.jvp(lambda x: denoiser(x, t, cond).noise, (x,), (v,))
+    memory = _last_estimate(denoiser, x, t, cond, first_pass)
+    noise, slope = jax.jvp(lambda x: denoiser.recall(x, t, cond, memory)[0].noise, (x,), (v,))
     return jnp.mean(weight * (noise**2 - 2 * sigma * v * slope), axis=tuple(range(1, x0.ndim)))
+
+
+def _last_estimate(
+    denoiser: Denoiser, x: Array, t: ArrayLike, cond: Any, first_pass: ArrayLike
+) -> Any:
+    """Return the memory that a denoiser is trained with; see `Denoiser.recall`."""
+
+    def asked() -> Any:
+        _, memory = denoiser.recall(x, t, cond, denoiser.init(x))
+        return jax.lax.stop_gradient(memory)
+
+    if not denoiser.self_conditioning:
+        return ()
+    return jax.lax.cond(first_pass, asked, lambda: denoiser.init(x))
 
 
 # name -> loss, for configurations.

@@ -12,7 +12,6 @@ Gaussian model.
 
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -20,10 +19,11 @@ from jax.typing import ArrayLike
 from .arrays import as_state, expand, expand_time
 from .base import SDE, check_process
 from .estimate import Estimate
+from .memory import Remembering, init_memory, recall
 from .protocols import Denoise
 
 
-class Retimed(eqx.Module):
+class Retimed(Remembering):
     """A denoise function for one process, made of one for another process.
 
     A noise level that the process `trained` does not have is taken for its nearest one.
@@ -42,16 +42,21 @@ class Retimed(eqx.Module):
         check_process("Retimed", self.trained)
         check_process("Retimed", self.sde)
 
-    def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
-        """Return the estimate of `denoise` at the same noise level.
+    def init(self, x: Array) -> Any:
+        """Return the memory of `denoise`; see `Remembering.init`."""
+        return init_memory(self.denoise, x)
+
+    def recall(self, x: Array, t: ArrayLike, cond: Any, memory: Any) -> tuple[Estimate, Any]:
+        """Return the estimate of `denoise` at the same noise level, and its memory.
 
         Args:
             x: the state (batch, ...) of `sde`.
             t: its time, of shape () or (batch,).
             cond: conditions, handed on.
+            memory: of `denoise`, handed on.
         """
         x = as_state(x)
         t = jnp.reshape(expand_time(t, x), jnp.shape(t))
         there = self.trained.time(self.sde.log_snr(t)).astype(t.dtype)
         scale = jnp.hypot(*self.trained.marginal(there)) / jnp.hypot(*self.sde.marginal(t))
-        return self.denoise((expand(scale, x) * x).astype(x.dtype), there, cond)
+        return recall(self.denoise, (expand(scale, x) * x).astype(x.dtype), there, cond, memory)

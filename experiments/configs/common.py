@@ -125,7 +125,7 @@ def base_config() -> ConfigDict:
             # classifier, weaker and weaker_step come from other runs, see experiments/run/guidance.py
             "guidance": {},  # how samples are steered: a class of sde_lib.guidance as `name`, and its settings; {}: not
             "fit": {
-                "nfe": 5,  # network evaluations of the solver
+                "nfe": 5,  # network evaluations of the solver; with guidance, calls of the guided denoiser
                 "noises": 64,  # starts to fit it on, of which half are held out
                 "updates": 160,  # updates of its numbers
                 "rate": 0.03,  # learning rate
@@ -134,6 +134,7 @@ def base_config() -> ConfigDict:
             "inverse": {
                 "operator": {"name": "Mask"},  # what is measured, a row of `OPERATORS` as `name`
                 "std": 0.05,  # standard deviation of the noise, in model values, in which images reach from -1 to 1
+                "noise": "",  # file in place of std: a standard deviation of each measured value, or the covariance matrix of the noise
                 "method": "jfps",  # how to restore, a row of `METHODS`: jfps, mmps, tmpd, pigdm, diffpir, dps, daps, tds ...
                 "settings": {},  # of the method, such as iterations of jfps
                 "steps": 0,  # of the walk; 0: as many as suit the method

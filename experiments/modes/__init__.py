@@ -146,7 +146,7 @@ MODES = {
     ),
     "fit": Mode(
         "learn a sampler of few evaluations for this network",
-        ("fit", "sampling.seed", "sampling.label", "sampling.condition", "devices"),
+        ("fit", "sampling.seed", "sampling.label", "sampling.condition", "guidance", "devices"),
     ),
     "export": Mode(
         "write the run into one file, which experiments.load opens anywhere",

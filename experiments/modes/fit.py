@@ -1,6 +1,7 @@
-"""`--mode=fit`: learn a solver of `config.fit.nfe` evaluations for a run.
+"""`--mode=fit`: learn a solver of `config.fit.nfe` calls of the network for a run.
 
-`fits/<name>.json` keeps it, and sampling knows it by its name.
+`fits/<name>.json` keeps it, and sampling knows it by its name. With `config.guidance` it is fitted
+to the guided flow, each call of which costs what the guidance costs.
 
 python -m experiments.main --config=... --workdir=runs/digits --mode=fit --config.fit.nfe=5
 python -m experiments.main --config=... --workdir=runs/digits --mode=sample --config.sampling.sampler=fit5
@@ -23,6 +24,7 @@ from ..card.page import update_card
 from ..errors import RunError
 from ..run.conditions import sampled_conditions
 from ..run.devices import fitting_mesh, replicate, share
+from ..run.guidance import Guided, guided
 from ..run.loading import Loaded
 from ..run.messages import progress, say, say_next
 from ..storage.identity import identity
@@ -48,13 +50,17 @@ def fit(loaded: Loaded, workdir: Path) -> None:
     path = _free_place(loaded, workdir, name)
     with locked(workdir, f"fit {name}", room=ROOM):
         start = time.perf_counter()
-        solver = _learn(loaded, name)
+        steered = guided(loaded)
+        solver = _learn(loaded, name, steered)
         seconds = time.perf_counter() - start
         numbers = {
             key: np.asarray(value, np.float64).tolist()
             for key, value in vars(solver.result).items()
         }
-        made_for = identity(loaded) | {"sde": json.loads(loaded.run.config.sde.to_json())}
+        made_for = identity(loaded) | {
+            "sde": json.loads(loaded.run.config.sde.to_json()),
+            "guidance": steered.identity,
+        }
         quality = {
             "start": float(solver.history[0]),
             "distance": solver.distance,
@@ -63,22 +69,25 @@ def fit(loaded: Loaded, workdir: Path) -> None:
         setting = {"name": "FewSteps", **numbers}
         write_json(path, {"setting": setting, "made_for": made_for, "quality": quality})
     update_card(workdir)
+    evaluations = f"{settings.nfe} evaluations"
+    if steered.identity:
+        evaluations = f"{settings.nfe} calls of the guided denoiser"
     say(
-        f"{name}: {settings.nfe} evaluations, median distance to the accurate ends "
+        f"{name}: {evaluations}, median distance to the accurate ends "
         f"{quality['start']:.4g} -> {quality['distance']:.4g} on held-out noises, {seconds:.0f} s; "
         f"it is in {path}"
     )
     say_next(workdir, "sample", f"--config.sampling.sampler={name}")
 
 
-def _learn(loaded: Loaded, name: str) -> Any:
+def _learn(loaded: Loaded, name: str, steered: Guided) -> Any:
     """Return the fitted solver."""
     run = loaded.run
     settings = run.config.fit
     mesh = fitting_mesh(settings.noises // 2, run.config.devices)
     index = _NOISES + np.arange(settings.noises)
     index = share(mesh, index.astype(np.int32))
-    denoiser = replicate(mesh, loaded.denoiser)
+    denoise = replicate(mesh, steered.denoise)
     key = jax.random.key(run.config.sampling.seed)
     x = draw_prior(key, run.sde, (settings.noises, *run.facts.shape), index)
     cond = sampled_conditions(run, index)
@@ -88,7 +97,7 @@ def _learn(loaded: Loaded, name: str) -> Any:
             bar.update(min(done, settings.updates) - bar.n)
 
         return fit_solver(
-            denoiser,
+            denoise,
             run.sde,
             x,
             settings.nfe,
@@ -175,7 +184,7 @@ def with_fits(loaded: Loaded, workdir: Path) -> Loaded:
 def _check_fits(path: Path, made_for: dict[str, Any], loaded: Loaded) -> None:
     """Raise a RunError if a solver was fitted under another process than the run's.
 
-    Warn if it was for other weights.
+    Warn if it was for other weights, or under another guidance.
     """
     sde = json.loads(loaded.config.sde.to_json())
     if made_for["sde"] != sde:
@@ -189,5 +198,14 @@ def _check_fits(path: Path, made_for: dict[str, Any], loaded: Loaded) -> None:
         warnings.warn(
             f"{path} was fitted to checkpoint {made_for['checkpoint']}, {other} {loaded.step}; "
             "--mode=fit fits it anew",
+            stacklevel=3,
+        )
+    before = made_for.get("guidance", {})  # a fit that does not say was made before guidance
+    now = guided(loaded).identity
+    if before != now:
+        warnings.warn(
+            f"{path} was fitted under config.guidance = {json.dumps(before)}, but samples are drawn "
+            f"under {json.dumps(now)}; its few steps suit the flow that it was fitted to, so fit "
+            "another one with this guidance and --config.fit.save_as=...",
             stacklevel=3,
         )

@@ -19,8 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sde_lib.inverse import measure
-
 from ..card.page import update_card
 from ..data.base import read_checked
 from ..data.codec import GreyLevels
@@ -29,6 +27,7 @@ from ..run.build import make_dataset
 from ..run.check import check_data
 from ..run.loading import Loaded
 from ..run.messages import progress, say, say_next
+from ..run.noise import read_noise
 from ..run.observations import raw_spread, raw_values, read_observations
 from ..run.operators import make_operator
 from ..run.restoration import Part, Restored, Task, check_task, draw_part, gathered, parts_of
@@ -77,7 +76,7 @@ def make_job(loaded: Loaded) -> Job:
     task = Task(
         y=np.zeros((1, *measured.shape), np.float32),
         measured=measured,
-        std=setting.std,
+        noise=read_noise(setting, measured.shape),
         method=setting.method,
         settings=dict(setting.settings),
         steps=setting.steps,
@@ -88,11 +87,11 @@ def make_job(loaded: Loaded) -> Job:
     )
     check_task(loaded, task)
     if setting.observation:
-        y = read_observations(setting.observation, measured, run.facts.codec, setting.std)
+        y = read_observations(setting.observation, measured, run.facts.codec, task.noise.std)
         return Job(task=task._replace(y=y), truth=None)
     truth = _examples(loaded)
-    x = jnp.asarray(truth, jnp.float32)
-    y = measure(jax.random.key(task.seed), measured.operator, x, task.std)
+    exact = jax.vmap(measured.operator)(jnp.asarray(truth, jnp.float32))
+    y = task.noise.draw(jax.random.key(task.seed), exact)
     return Job(task=task._replace(y=np.asarray(y)), truth=truth)
 
 
@@ -144,7 +143,7 @@ def _note(loaded: Loaded, task: Task) -> dict[str, Any]:
     """Return everything that the samples depend on, as plain JSON."""
     setting = json.loads(loaded.run.config.inverse.to_json_best_effort())
     digest = hashlib.sha256(f"{task.y.shape}".encode() + np.ascontiguousarray(task.y).tobytes())
-    for leaf in jax.tree.leaves(task.measured.operator):
+    for leaf in jax.tree.leaves((task.measured.operator, task.noise.cov)):
         if hasattr(leaf, "shape"):
             digest.update(np.asarray(leaf).tobytes())
     return identity(loaded) | {
@@ -201,7 +200,8 @@ def _summary(loaded: Loaded, job: Job, restored: Restored) -> dict[str, Any]:
         "settings": setting["settings"],
         "steps": task.walk_steps,
         "operator": setting["operator"],
-        "std": task.std,
+        "std": task.noise.std,
+        "noise": setting["noise"],
         "observations": len(task.y),
         "samples": task.samples,
         "nfe": restored.nfe,

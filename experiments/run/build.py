@@ -34,7 +34,7 @@ CLASSIFIER = "classifier"  # the name of its objective
 
 
 class Network(eqx.Module):
-    """A network as a pure callable (x, time signal, cond), with its parameters.
+    """A network as a pure callable (x, time signal, cond, last estimate), with its parameters.
 
     In training it has a dropout key; without one it is deterministic.
     """
@@ -43,10 +43,13 @@ class Network(eqx.Module):
     params: Any
     dropout: Key[Array, ""] | None = None
 
-    def __call__(self, x: Array, signal: Array, cond: Any) -> Array:
-        """Return the network's output (batch, ...) for `x` (batch, ...) and `signal` (batch,)."""
+    def __call__(self, x: Array, signal: Array, cond: Any, *last: Array) -> Array:
+        """Return the network's output (batch, ...) for `x` (batch, ...) and `signal` (batch,).
+
+        With self-conditioning it is given its last estimate (batch, ...), too.
+        """
         rngs = None if self.dropout is None else nnx.Rngs(dropout=self.dropout)
-        return models.merge(self.graphdef, self.params)(x, signal, cond, rngs=rngs)
+        return models.merge(self.graphdef, self.params)(x, signal, cond, *last, rngs=rngs)
 
 
 class DataFacts(NamedTuple):
@@ -89,6 +92,11 @@ class Run(NamedTuple):
         """Whether this run trains a classifier of noisy data, not a denoiser."""
         return self.config.objective.name == CLASSIFIER
 
+    @property
+    def self_conditioning(self) -> bool:
+        """Whether the network is given its last estimate of the clean data."""
+        return bool(self.config.net.get("self_conditioning", False))
+
     def denoiser(self, params: Any, dropout: Key[Array, ""] | None = None) -> Denoiser:
         """Return the denoiser with these parameters; it is deterministic without a dropout key.
 
@@ -100,7 +108,12 @@ class Run(NamedTuple):
                 "this run trained a classifier, which denoises nothing; name it as "
                 "config.guidance.classifier of a run that does"
             )
-        return Denoiser(self._network(params, dropout), self.sde, **self.config.denoiser)
+        return Denoiser(
+            self._network(params, dropout),
+            self.sde,
+            **self.config.denoiser,
+            self_conditioning=self.self_conditioning,
+        )
 
     def classifier(self, params: Any, dropout: Key[Array, ""] | None = None) -> Classifier:
         """Return the classifier with these parameters; see `denoiser`.

@@ -27,6 +27,7 @@ from .build import UNCERTAINTY, Run, make
 from .conditions import conditions_of
 
 OF_AUGMENTATION = 0xFFFFFFFF  # what the key of labels is folded with
+FIRST_PASS = 0.5  # how often self-conditioning sees an estimate: Chen et al. 2022, section 3
 
 
 def make_losses(run: Run):
@@ -51,9 +52,12 @@ def make_losses(run: Run):
             batch = augmented(for_augmentation, batch, run.config.train.augment)
         dropped = jax.random.bernoulli(for_labels, run.config.train.label_dropout, t.shape)
         cond = conditions_of(run, batch, dropped)
-        loss = loss_of(
-            for_noise, run.denoiser(params, dropout), batch["x"], t, cond, objective.weighting
-        )
+        asked_twice = {}
+        if run.self_conditioning:
+            key = jax.random.fold_in(for_labels, 1)
+            asked_twice = {"first_pass": jax.random.bernoulli(key, FIRST_PASS)}
+        denoiser = run.denoiser(params, dropout)
+        loss = loss_of(for_noise, denoiser, batch["x"], t, cond, objective.weighting, **asked_twice)
         if objective.uncertainty:
             loss = uncertainty_loss(loss, uncertainty(params[UNCERTAINTY], run.sde, t))
         return loss

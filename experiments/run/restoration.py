@@ -15,12 +15,12 @@ from jax import Array
 
 from samplers.checks import check_count
 from sde_lib import check_name
-from sde_lib.inverse.measurement import check_std
 
 from ..errors import RunError
 from .conditions import CONDITIONS, conditions_of, read_conditions
 from .devices import fitting_mesh, replicate, share
 from .loading import Loaded, load
+from .noise import Noise, noise_of
 from .observations import check_model_values
 from .operators import Measured, measured_by
 from .restoration_methods import METHODS, Observed, Problem
@@ -31,7 +31,7 @@ class Task(NamedTuple):
 
     y: np.ndarray  # (observations, ...) in model values
     measured: Measured
-    std: float  # of the noise, in model values
+    noise: Noise
     method: str  # a row of `METHODS`
     settings: dict[str, Any]  # of the method
     steps: int  # of its walk; 0: as many as suit it
@@ -67,7 +67,7 @@ def restore(
     run: Loaded | str | Path,
     y: npt.ArrayLike,
     operator: Callable[[Array], Array],
-    std: float,
+    std: npt.ArrayLike,
     method: str = "jfps",
     samples: int = 8,
     *,
@@ -91,7 +91,8 @@ def restore(
         run: a loaded run, or its directory.
         y: one measurement, or several (observations, ...).
         operator: maps one example to its measurement; `sde_lib.inverse` has some.
-        std: standard deviation of the noise, in model values.
+        std: standard deviation of the noise, in model values: one, or one of each measured value;
+            or the covariance matrix of the noise of a flattened measurement.
         method: a row of `experiments.run.restoration_methods.METHODS`.
         samples: of each observation.
         steps: of the walk; 0: as many as suit the method.
@@ -120,7 +121,7 @@ def restore(
     task = Task(
         y=batch,
         measured=measured,
-        std=std,
+        noise=noise_of(std, measured.shape),
         method=method,
         settings=settings,
         steps=steps,
@@ -130,7 +131,7 @@ def restore(
         condition=condition,
     )
     check_task(loaded, task)
-    check_model_values(batch, measured, loaded.run.facts.codec, std)
+    check_model_values(batch, measured, loaded.run.facts.codec, task.noise.std)
     check_count(batch_size=batch_size)
     parts = [draw_part(loaded, task, index) for index in parts_of(task, batch_size)]
     return gathered(task, parts)
@@ -143,7 +144,6 @@ def check_task(loaded: Loaded, task: Task) -> None:
         ValueError: a setting out of range, or a method that cannot take the operator.
         RunError: the run cannot take the condition.
     """
-    check_std(task.std)
     check_name("method", task.method, METHODS)
     check_count(samples=task.samples)
     check_count(0, steps=task.steps)
@@ -172,7 +172,7 @@ def draw_part(
     mesh = fitting_mesh(len(index), loaded.run.config.devices)
     rows = index // task.samples % len(task.y)
     observed = Observed(
-        y=share(mesh, task.y[rows]),
+        y=share(mesh, task.noise.white(task.y[rows])),
         cond=share(mesh, _conditions(loaded, task, rows)),
         index=share(mesh, np.asarray(index, np.int32)),
         key=jax.random.key(task.seed),
@@ -206,22 +206,25 @@ def gathered(task: Task, parts: list[Part]) -> Restored:
 def chi_square(task: Task, x: np.ndarray) -> np.ndarray:
     r"""Return the mean of :math:`(y - A x)^2 / s^2` over numbers and samples, (observations,).
 
+    Of correlated noise it is :math:`(y - A x)^T S^{-1} (y - A x)` over the number of values.
     Given the measurement, a sample of the posterior has the law that the truth has. So its mean
     over observations is 1 if the samples are the posterior's: less says that they follow the noise,
     more that they miss the measurement.
     """
     predicted = np.asarray(jax.vmap(jax.vmap(task.measured.operator))(jnp.asarray(x)))
-    residual = (task.y[:, None] - predicted.astype(np.float64)) / task.std
-    return (residual**2).reshape(len(x), -1).mean(1)
+    residual = task.y[:, None] - predicted.astype(np.float64)
+    white = task.noise.white(residual.reshape(-1, *task.measured.shape)) / task.noise.white_std
+    return (white.astype(np.float64) ** 2).reshape(len(x), -1).mean(1)
 
 
 def _problem(loaded: Loaded, task: Task, denoiser: Any) -> Problem:
     """Return the prior of a run with what is measured."""
+    operator = task.noise.whitened(task.measured.operator)
     return Problem(
         denoise=denoiser,
         sde=loaded.sde,
-        measured=task.measured,
-        std=float(task.std),
+        measured=task.measured._replace(operator=operator),
+        std=task.noise.white_std,
         sd=float(loaded.run.config.denoiser.sigma_data),
     )
 

@@ -31,6 +31,7 @@ _COMPUTING = (
     "run/flow.py",
     "run/guidance.py",
     "run/loading.py",
+    "run/noise.py",
     "run/observations.py",
     "run/operators.py",
     "run/restoration.py",

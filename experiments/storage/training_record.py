@@ -62,7 +62,7 @@ def read_training(workdir: Path) -> dict[str, Any]:
     path = workdir / TRAINING
     remedy = "remove it; the next start of --mode=train begins a new one"
     record = read_object(path, remedy)
-    starts = record.get("starts")
+    starts: Any = record.get("starts")
     good = isinstance(starts, list) and isinstance(record.get("data"), dict)
     if not good or not all(isinstance(s, dict) and isinstance(s.get("step"), int) for s in starts):
         raise RunError(f"{path} is damaged: it should hold data and starts; {remedy}")

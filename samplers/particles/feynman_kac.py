@@ -31,7 +31,7 @@ from jaxtyping import Array, Key
 
 from sde_lib import SDE, Denoise, in_float64
 from sde_lib.guidance.base import between
-from sde_lib.guidance.classifier_free import both
+from sde_lib.guidance.classifier_free import both, both_memories
 
 from ..checks import check_batch, check_key, check_number, check_problem
 from ..counted import Counted
@@ -163,7 +163,8 @@ class _Guided(eqx.Module):
 
     def __call__(self, x, t, cond) -> tuple[Array, Array]:
         """Return D (particles, ...) and R (particles,)."""
-        weak, strong = both(self.denoise, x, t, cond, self.null)
+        memory = both_memories(self.denoise, x)
+        (weak, strong), _ = both(self.denoise, x, t, cond, self.null, memory)
         x0 = between(weak, strong, self.power).x0
         return x0, self.power * (self.power - 1) * _square(strong.noise - weak.noise)
 

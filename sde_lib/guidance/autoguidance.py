@@ -14,10 +14,12 @@ from ..arrays import as_state
 from ..base import SDE
 from ..estimate import Estimate
 from ..evaluations import evaluate
+from ..memory import init_memory, recall
 from ..protocols import Denoise
 from .base import (
     Guidance,
     Interval,
+    Pair,
     between,
     check_denoiser,
     check_interval,
@@ -53,19 +55,25 @@ class Autoguidance(Guidance):
         check_scale(self.scale)
         check_interval("Autoguidance", self.interval, self.sde)
 
-    def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
-        """Return the guided estimate.
+    def init(self, x: Array) -> Pair:
+        """Return the memories of both models; see `Remembering.init`."""
+        return Pair(weak=init_memory(self.weaker, x), strong=init_memory(self.denoise, x))
+
+    def recall(self, x: Array, t: ArrayLike, cond: Any, memory: Any) -> tuple[Estimate, Any]:
+        """Return the guided estimate and the memory; see `Remembering.recall`.
 
         Args:
             x: the state (batch, ...).
             t: time of shape () or (batch,).
             cond: the conditions of both models, or `Guided`.
+            memory: what the call before has returned.
 
         Raises:
             ValueError: scales that do not fit the batch.
         """
         x = as_state(x)
         cond, scale = split(cond, self.scale, x)
-        weak = evaluate(self.weaker, x, t, cond)
-        strong = evaluate(self.denoise, x, t, cond)
-        return between(weak, strong, scale_at(scale, t, x, self.interval, self.sde))
+        weak, of_weak = evaluate(recall, self.weaker, x, t, cond, memory.weak)
+        strong, of_strong = evaluate(recall, self.denoise, x, t, cond, memory.strong)
+        scale = scale_at(scale, t, x, self.interval, self.sde)
+        return between(weak, strong, scale), Pair(weak=of_weak, strong=of_strong)

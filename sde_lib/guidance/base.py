@@ -1,9 +1,7 @@
 """What the guidance methods share: the scale of each sample, its interval, the steered estimate."""
 
-import abc
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -12,6 +10,7 @@ from ..arrays import as_state, expand, expand_time
 from ..base import SDE, check_process
 from ..checks import check_numbers
 from ..estimate import Estimate
+from ..memory import Remembering, init_memory
 from ..protocols import Denoise, sigma_data_of
 
 Interval = tuple[Any, Any] | None  # noise levels sigma / alpha, low and high
@@ -28,8 +27,19 @@ class Guided(NamedTuple):
     scale: Array  # (batch,)
 
 
-class Guidance(eqx.Module):
+class Pair(NamedTuple):
+    """Two estimates between which guidance works, or what their functions remember."""
+
+    weak: Any
+    strong: Any
+
+
+class Guidance(Remembering):
     """A denoise function that wraps another one; every method of guidance is one.
+
+    It remembers what the functions that it wraps remember, each estimate its own: the unconditional
+    one never sees the last conditional one. A new method writes `recall`, and `init` if it wraps
+    more than `denoise` or remembers more.
 
     Attributes:
         denoise: the denoise function that is steered, see `Denoise`.
@@ -45,9 +55,9 @@ class Guidance(eqx.Module):
         """The standard deviation of the data, as the wrapped denoiser knows it, else 1."""
         return sigma_data_of(self.denoise)
 
-    @abc.abstractmethod
-    def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
-        """Return the steered estimate at `x` (batch, ...) and time `t`, of shape () or (batch,)."""
+    def init(self, x: Array) -> Any:
+        """Return the memory of `denoise`; see `Remembering.init`."""
+        return init_memory(self.denoise, x)
 
 
 def check_denoiser(user: str, denoise: Any) -> None:

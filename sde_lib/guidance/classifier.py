@@ -20,6 +20,7 @@ from ..arrays import as_state
 from ..base import NO_SIGNAL, SDE, check_process
 from ..estimate import Estimate
 from ..evaluations import evaluate, record_evaluations
+from ..memory import recall
 from .base import (
     Guidance,
     Interval,
@@ -64,8 +65,8 @@ class ClassifierGuidance(Guidance):
         check_scale(self.scale)
         check_interval("ClassifierGuidance", self.interval, self.sde)
 
-    def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
-        """Return the guided estimate.
+    def recall(self, x: Array, t: ArrayLike, cond: Any, memory: Any) -> tuple[Estimate, Any]:
+        """Return the guided estimate and the memory; see `Remembering.recall`.
 
         Where no signal is left the state says nothing of the condition, and nothing is moved.
 
@@ -73,6 +74,7 @@ class ClassifierGuidance(Guidance):
             x: the state (batch, ...).
             t: time of shape () or (batch,).
             cond: the conditions, or `Guided`.
+            memory: what the call before has returned.
 
         Raises:
             ValueError: scales or log-probabilities that do not fit the batch.
@@ -80,13 +82,14 @@ class ClassifierGuidance(Guidance):
         x = as_state(x)
         cond, scale = split(cond, self.scale, x)
         scale = scale_at(scale, t, x, self.interval, self.sde)
-        estimate = evaluate(self.denoise, x, t, cond if self.conditional else None)
+        given = cond if self.conditional else None
+        estimate, memory = evaluate(recall, self.denoise, x, t, given, memory)
         gradient = self.gradient(x, t, cond)
         alpha, sigma = marginal_at(self.sde, t, x)
         signal = alpha > NO_SIGNAL
         per_gradient = jnp.where(signal, sigma**2 / jnp.where(signal, alpha, 1.0), 0.0)
         factor = scale - 1.0 if self.conditional else scale
-        return estimate.moved(alpha, sigma, factor * per_gradient * gradient)
+        return estimate.moved(alpha, sigma, factor * per_gradient * gradient), memory
 
     def gradient(self, x: Array, t: ArrayLike, cond: Any) -> Array:
         """Return the gradient (batch, ...) of the log-probability of each sample's condition."""

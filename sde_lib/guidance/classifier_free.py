@@ -7,7 +7,6 @@ guided field is not the score of any noised law: for a sample of :math:`q_u^{1-w
 `samplers.particles`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,7 +18,9 @@ from ..arrays import as_state
 from ..base import SDE
 from ..estimate import Estimate
 from ..evaluations import evaluate
-from .base import Guidance, Interval, between, check_interval, check_scale, scale_at, split
+from ..memory import init_memory, recall
+from ..protocols import Denoise
+from .base import Guidance, Interval, Pair, between, check_interval, check_scale, scale_at, split
 
 
 class ClassifierFree(Guidance):
@@ -49,27 +50,40 @@ class ClassifierFree(Guidance):
         check_scale(self.scale)
         check_interval("ClassifierFree", self.interval, self.sde)
 
-    def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
-        """Return the guided estimate.
+    def init(self, x: Array) -> Pair:
+        """Return the memories of both estimates; see `Remembering.init`."""
+        return both_memories(self.denoise, x)
+
+    def recall(self, x: Array, t: ArrayLike, cond: Any, memory: Any) -> tuple[Estimate, Any]:
+        """Return the guided estimate and the memory; see `Remembering.recall`.
 
         Args:
             x: the state (batch, ...).
             t: time of shape () or (batch,).
             cond: the conditions, or `Guided`.
+            memory: what the call before has returned.
 
         Raises:
             ValueError: no condition, or scales that do not fit the batch.
         """
         x = as_state(x)
         cond, scale = split(cond, self.scale, x)
-        weak, strong = both(self.denoise, x, t, cond, self.null)
-        return between(weak, strong, scale_at(scale, t, x, self.interval, self.sde))
+        (weak, strong), memory = both(self.denoise, x, t, cond, self.null, memory)
+        return between(weak, strong, scale_at(scale, t, x, self.interval, self.sde)), memory
+
+
+def both_memories(denoise: Denoise, x: Array) -> Pair:
+    """Return the memory of `both` before the first call."""
+    memory = init_memory(denoise, x)
+    return Pair(weak=memory, strong=memory)
 
 
 def both(
-    denoise: Callable, x: Array, t: ArrayLike, cond: Any, null: Any = None
-) -> tuple[Estimate, Estimate]:
-    """Return the unconditional and the conditional estimate; see `ClassifierFree` for `null`.
+    denoise: Denoise, x: Array, t: ArrayLike, cond: Any, null: Any, memory: Pair
+) -> tuple[Pair, Pair]:
+    """Return the unconditional and the conditional estimate, and what each will be given next.
+
+    See `ClassifierFree` for `null`.
 
     Raises:
         ValueError: there is no condition.
@@ -79,10 +93,10 @@ def both(
             "classifier-free guidance has no condition to guide to, got cond=None; "
             "pass one to the walk, as in cond=labels, or walk with the denoise function itself"
         )
-    return (
-        evaluate(denoise, x, t, unconditional(null, cond, len(x))),
-        evaluate(denoise, x, t, cond),
-    )
+    nothing = unconditional(null, cond, len(x))
+    weak, of_weak = evaluate(recall, denoise, x, t, nothing, memory.weak)
+    strong, of_strong = evaluate(recall, denoise, x, t, cond, memory.strong)
+    return Pair(weak=weak, strong=strong), Pair(weak=of_weak, strong=of_strong)
 
 
 def unconditional(null: Any, cond: Any, batch: int) -> Any:

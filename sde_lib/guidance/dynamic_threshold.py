@@ -15,6 +15,7 @@ from ..base import SDE, check_process
 from ..checks import check_numbers
 from ..estimate import Estimate
 from ..evaluations import evaluate
+from ..memory import recall
 from .base import Guidance, check_bound, marginal_at, over_sample
 
 
@@ -39,12 +40,12 @@ class DynamicThreshold(Guidance):
         check_numbers("0 <= quantile <= 1", lambda q: (q >= 0) & (q <= 1), self.quantile)
         check_bound(self.bound)
 
-    def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
-        """Return the thresholded estimate at `x` (batch, ...) and time `t`, () or (batch,)."""
+    def recall(self, x: Array, t: ArrayLike, cond: Any, memory: Any) -> tuple[Estimate, Any]:
+        """Return the thresholded estimate and the memory; see `Remembering.recall`."""
         x = as_state(x)
-        estimate = evaluate(self.denoise, x, t, cond)
+        estimate, memory = evaluate(recall, self.denoise, x, t, cond, memory)
         x0 = estimate.x0.astype(precision(x))
         size = jnp.quantile(jnp.abs(x0), self.quantile, axis=over_sample(x0), keepdims=True)
         size = jnp.maximum(size, self.bound)
         clipped = jnp.clip(x0, -size, size) * (self.bound / size)
-        return estimate.moved(*marginal_at(self.sde, t, x), clipped - x0)
+        return estimate.moved(*marginal_at(self.sde, t, x), clipped - x0), memory

@@ -14,6 +14,7 @@ from ..arrays import as_state
 from ..base import SDE, check_process
 from ..estimate import Estimate
 from ..evaluations import evaluate
+from ..memory import recall
 from .base import Guidance, check_bound, marginal_at
 
 
@@ -33,9 +34,9 @@ class StaticThreshold(Guidance):
         check_process("StaticThreshold", self.sde)
         check_bound(self.bound)
 
-    def __call__(self, x: Array, t: ArrayLike, cond: Any = None) -> Estimate:
-        """Return the clipped estimate at `x` (batch, ...) and time `t`, () or (batch,)."""
+    def recall(self, x: Array, t: ArrayLike, cond: Any, memory: Any) -> tuple[Estimate, Any]:
+        """Return the clipped estimate and the memory; see `Remembering.recall`."""
         x = as_state(x)
-        estimate = evaluate(self.denoise, x, t, cond)
+        estimate, memory = evaluate(recall, self.denoise, x, t, cond, memory)
         clipped = jnp.clip(estimate.x0, -self.bound, self.bound)
-        return estimate.moved(*marginal_at(self.sde, t, x), clipped - estimate.x0)
+        return estimate.moved(*marginal_at(self.sde, t, x), clipped - estimate.x0), memory

@@ -9,6 +9,10 @@ S being the covariance of the measurement noise. Tweedie's covariance is
 :math:`C = (\sigma^2 / \alpha)\, \partial D / \partial x_t`. The methods differ by what they take
 for C in the one place and in the other. An operator that is not linear is replaced by its tangent
 at D.
+
+Without any signal Tweedie's covariance is 0 / 0: D is the mean of the data whatever the state is,
+and its limit is the covariance of the data, which no Jacobian of D at that time tells. There
+:math:`C = d^2 I` is taken, d being the standard deviation of the data.
 """
 
 import abc
@@ -39,7 +43,7 @@ class Problem(NamedTuple):
 
     level: Array  # sigma / alpha, ()
     tangent: Tangent  # of the operator at the expected clean data D, with the residual y - A(D)
-    tweedie: Callable[[Array], Array]  # v -> (sigma^2 / alpha) J^T v; costs one evaluation
+    tweedie: Callable[[Array], Array]  # v -> C v of Tweedie's covariance; costs one evaluation
     variance: Number | Array  # of the measurement noise, () or of the shape of a measurement
 
     def solve(
@@ -111,11 +115,13 @@ class PosteriorDenoiser(eqx.Module):
             return estimate.x0[0], estimate.noise[0]
 
         x0, transpose, noise = jax.vjp(expected, x, has_aux=True)
-        scale = jnp.where(alpha > NO_SIGNAL, sigma**2 / jnp.maximum(alpha, NO_SIGNAL), 0.0)
+        signal = alpha > NO_SIGNAL
+        scale = (sigma**2 / jnp.where(signal, alpha, 1.0)).astype(x.dtype)
 
         def tweedie(v: Array) -> Array:
             record_evaluations()
-            return scale.astype(x.dtype) * transpose(v)[0]
+            of_data = (jnp.asarray(self.sigma_data) ** 2 * v).astype(x.dtype)
+            return jnp.where(signal, scale * transpose(v)[0], of_data)
 
         problem = Problem(
             level=jnp.minimum(sigma / jnp.maximum(alpha, NO_SIGNAL), LARGEST_LEVEL),

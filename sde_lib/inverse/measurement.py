@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -12,6 +11,7 @@ from jaxtyping import Key
 
 from ..checks import check_numbers
 from ..estimate import Estimate
+from ..memory import Remembering, init_memory, recall
 from ..protocols import Denoise, sigma_data_of
 
 
@@ -54,7 +54,7 @@ def measure(
     return clean + std * jax.random.normal(key, clean.shape, clean.dtype)
 
 
-class PriorDenoiser(eqx.Module):
+class PriorDenoiser(Remembering):
     """The denoiser of the prior in a walk whose conditions are measurements.
 
     It hands on what is in `Measurement.cond`. Samplers that bring in the measurement themselves,
@@ -66,10 +66,14 @@ class PriorDenoiser(eqx.Module):
 
     denoise: Denoise
 
-    def __call__(self, x: Array, t: ArrayLike, cond: Any) -> Estimate:
-        """Return the estimate of the prior at `x` (batch, ...) and time `t`."""
+    def init(self, x: Array) -> Any:
+        """Return the memory of the denoiser; see `Remembering.init`."""
+        return init_memory(self.denoise, x)
+
+    def recall(self, x: Array, t: ArrayLike, cond: Any, memory: Any) -> tuple[Estimate, Any]:
+        """Return the estimate of the prior at `x` (batch, ...) and time `t`, and its memory."""
         check_measurement(cond)
-        return self.denoise(x, t, cond.cond)
+        return recall(self.denoise, x, t, cond.cond, memory)
 
     @property
     def sigma_data(self) -> Any:

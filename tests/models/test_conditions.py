@@ -9,22 +9,24 @@ from flax import nnx
 import models
 from models.conditions import ConditionSizes, with_image
 from models.context import ContextEmbedding
+from models.mp_context import MPContextEmbedding
 from tests.models.networks import SMALLER, build, differ, filled, takes
 
 BATCH = 3
 FEATURES = 2
 CHANNELS = 3
-X = {"MLP": (3,), "UNet": (8, 8, 2), "DiT": (8, 8, 2)}
+X = {"MLP": (3,), "UNet": (8, 8, 2), "DiT": (8, 8, 2), "MPUNet": (8, 8, 2), "NCSN": (8, 8, 2)}
 RNG = np.random.default_rng(0)
 VECTORS = jnp.asarray(RNG.normal(size=(BATCH, FEATURES)), jnp.float32)
 SETS = jnp.asarray(RNG.normal(size=(BATCH, 4, FEATURES)), jnp.float32)
 IMAGES = jnp.asarray(RNG.normal(size=(BATCH, 8, 8, CHANNELS)), jnp.float32)
 NOISE = jnp.linspace(-1, 1, BATCH)
 
-ONE_LEVEL = {"UNet": {"ch_mult": (1,)}}  # compiles in half the time
+# compiles in half the time; a noise input of 0 is no sigma to divide by
+ONE_LEVEL = {"UNet": {"ch_mult": (1,)}, "NCSN": {"scale_by_sigma": False}}
 
 each_network = pytest.mark.parametrize("name", X)
-each_of_images = pytest.mark.parametrize("name", ["UNet", "DiT"])
+each_of_images = pytest.mark.parametrize("name", ["UNet", "DiT", "MPUNet", "NCSN"])
 
 
 def network(name, **settings):
@@ -86,6 +88,21 @@ def test_a_set_enters_by_the_mean_of_its_members_and_the_log_of_their_number():
     np.testing.assert_allclose(twice - once, np.log(2) * weights.repeat(BATCH, 0), atol=1e-5)
     each = jnp.stack([embed(SETS[:, member], BATCH) for member in range(4)])
     np.testing.assert_allclose(once, each.mean(0) + np.log(4) * weights, atol=1e-5)
+
+
+def test_the_embedding_that_keeps_magnitude_has_unit_magnitude_and_the_same_symmetries():
+    embed = MPContextEmbedding(FEATURES, 50, rngs=nnx.Rngs(0))
+    want = embed(SETS, BATCH)
+    np.testing.assert_allclose(jnp.mean(want**2, -1), 1.0, rtol=1e-3)
+    np.testing.assert_allclose(embed(SETS[:, ::-1], BATCH), want, atol=1e-5)
+    nan = jnp.full((BATCH, 2, FEATURES), jnp.nan)
+    np.testing.assert_allclose(embed(jnp.concatenate([nan, SETS], 1), BATCH), want, atol=1e-5)
+    np.testing.assert_array_equal(embed(nan, BATCH), 0.0)
+    np.testing.assert_array_equal(embed(None, BATCH), 0.0)
+    assert differ(embed(jnp.concatenate([SETS, SETS], 1), BATCH), want)
+    some = SETS.at[0].set(jnp.nan)
+    slopes = nnx.grad(lambda embed: jnp.sum(embed(some, BATCH)[:, 0]))(embed)
+    assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(slopes))
 
 
 def test_gradients_of_a_dropped_context_are_finite_and_reach_its_own_vector():

@@ -13,7 +13,7 @@ DATA = GaussianMixture(WEIGHTS, MEANS[:, None], STDS[:, None, None] ** 2)
 X, END = np.array([[-1.2], [0.4], [1.7]]), 1e-3
 
 
-def reference(sde, x, order, rtol, atol, sd, growth, longest, h=0.05, theta=0.9):
+def reference(sde, x, order, rtol, atol, sd, growth, longest, h=0.05, theta=0.9, accepted=None):
     """Return where one sample ends and the network calls it took, step by step as in appendix C of arXiv:2206.00927.
 
     Errors are relative to the normalised state, which is x itself for VP and sd = 1; there and without a limit of growth it is the paper's.
@@ -60,6 +60,8 @@ def reference(sde, x, order, rtol, atol, sd, growth, longest, h=0.05, theta=0.9)
         error = np.sqrt(np.mean(((high - low) / size(to) / tolerance) ** 2))
         if error <= 1:
             lam, x, before = (last if h == last - lam else to), high, now
+            if accepted is not None:
+                accepted.append(lam)
         h = min(h * min(theta * error ** (-1 / order), growth), longest)
     return x, calls
 

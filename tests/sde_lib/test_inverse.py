@@ -131,6 +131,35 @@ def test_measurements_may_have_noise_of_several_sizes_or_correlated_noise():
     assert_close(together(X, t, Measurement(whitened.whiten(COND.y))), exact(sde, t, cov=cov))
 
 
+def test_noise_of_several_sizes_is_whitened_by_its_variances():
+    variances = np.array([0.01, 0.36])
+    by_vector, by_matrix = Whitened(OPERATOR, variances), Whitened(OPERATOR, np.diag(variances))
+    np.testing.assert_allclose(by_vector(X[0]), by_matrix(X[0]), rtol=1e-5)
+    np.testing.assert_allclose(by_vector.whiten(COND.y), np.asarray(COND.y) / [0.1, 0.6], rtol=1e-5)
+    z = jax.random.normal(jax.random.key(0), (3, 2))
+    cov = np.array([[0.2, 0.12], [0.12, 0.1]])
+    for whitened in (by_vector, by_matrix, Whitened(OPERATOR, cov)):
+        np.testing.assert_allclose(whitened.whiten(whitened.noise(z)), z, atol=1e-5)
+    lower = np.linalg.cholesky(cov)
+    np.testing.assert_allclose(Whitened(OPERATOR, cov).noise(z), z @ lower.T, atol=1e-6)
+    with pytest.raises(ValueError, match="positive definite"):
+        Whitened(OPERATOR, np.array([0.1, 0.0]))
+
+
+@pytest.mark.parametrize("cls", [MMPS, PiGDM, TMPD])
+def test_without_signal_the_data_count_as_isotropic(cls):
+    data = Gaussian(MEAN, 0.49 * np.eye(4))
+    sde = Rectified()
+    mask = np.array([True, False, True, False])
+    method = cls(data.denoiser(sde), sde, Mask(mask), STD)
+    posterior = MEAN + np.where(mask, 0.49 / (0.49 + STD**2), 0.0) * (
+        np.array([[y[0], 0, y[1], 0] for y in Y]) - MEAN
+    )
+    np.testing.assert_allclose(method(X, 1.0, COND).x0, posterior, atol=2e-4)
+    just_before = method(X, 1 - 1e-3, COND).x0
+    np.testing.assert_allclose(just_before, posterior, atol=0.02)
+
+
 def test_each_sample_may_have_an_operator_of_its_own():
     sde, t = VP(), 0.5
     weights = np.array([[1, 0, 1, 0], [0, 1, 1, 1], [1, 1, 0, 0]], float)

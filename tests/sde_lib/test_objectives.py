@@ -187,3 +187,45 @@ def test_the_uncertainty_tells_levels_apart_up_to_the_stated_ones_and_none_beyon
     np.testing.assert_array_equal(
         features(sde, sde.time(jnp.array([25.0])))[0], features(sde, sde.time(jnp.array([30.0])))[0]
     )
+
+
+@pytest.mark.parametrize("first_pass", [False, True])
+def test_self_conditioning_is_trained_on_its_first_answer_without_its_gradient(first_pass):
+    """With F = a x + b last / sd and last = a x of a first pass, or 0, held fixed."""
+    sde, sd, a, b = VP(), 0.7, 0.4, 0.3
+    key, t = jax.random.key(4), jnp.array([0.2, 0.6, 0.9])
+    x0 = jax.random.normal(jax.random.key(1), (3, 2))
+    x = np.asarray(sde.perturb(key, x0, t)[0], float)
+
+    def loss(weights):
+        def net(x, signal, cond, last):
+            return weights[0] * x + weights[1] * last
+
+        denoiser = Denoiser(net, sde, "x0", "time", sd, self_conditioning=True)
+        return jnp.sum(denoising_loss(key, denoiser, x0, t, first_pass=first_pass))
+
+    value, slopes = jax.value_and_grad(loss)(jnp.array([a, b]))
+    last = a * x / sd if first_pass else 0 * x
+    error = a * x + b * last - np.asarray(x0, float)
+    np.testing.assert_allclose(value, np.sum(error**2) / 2, rtol=1e-5)
+    expected = [np.sum(error * x), np.sum(error * last)]
+    np.testing.assert_allclose(slopes, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_sliced_loss_is_given_the_first_answer_as_well():
+    """With noise = x0 = last / sd the estimate of the noise does not depend on x but by its sum."""
+    sde, sd = VP(), 0.5
+    key, t = jax.random.key(4), jnp.array([0.3, 0.7])
+    x0 = jax.random.normal(jax.random.key(1), (2, 3))
+    denoiser = Denoiser(
+        lambda x, signal, cond, last: 0.4 * x + 0.3 * last, sde, "noise", "time", sd, True
+    )
+    noise_key, _ = jax.random.split(key)
+    x = np.asarray(sde.perturb(noise_key, x0, t)[0], float)
+    alpha, sigma = (np.asarray(v, float)[:, None] for v in sde.marginal(t))
+    for first_pass in (False, True):
+        last = (x - sigma * 0.4 * x) / alpha if first_pass else 0 * x
+        noise = 0.4 * x + 0.3 * last / sd
+        expected = np.mean(noise**2 - 2 * sigma * 0.4, axis=1)
+        got = sliced_loss(key, denoiser, x0, t, first_pass=first_pass)
+        np.testing.assert_allclose(got, expected, rtol=1e-4)

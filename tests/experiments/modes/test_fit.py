@@ -3,6 +3,7 @@ warned about elsewhere.
 """
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from experiments.modes.fit import fit, with_fits
 from experiments.modes.sample import draw, draw_walk
 from experiments.modes.train import train
 from experiments.run.loading import load
+from samplers import FewSteps, Fit
+from sde_lib import Denoiser, StaticThreshold
 
 
 @pytest.fixture(scope="module")
@@ -85,4 +88,35 @@ def test_a_fit_to_other_weights_of_the_same_step_is_warned_about(fitted):
     loaded = asking(fitted)
     loaded.config.samplers.fit3 = {"name": "DDIM"}
     with pytest.raises(RunError, match=r"fit3\.json has the name of a sampler.*rename"):
+        with_fits(loaded, fitted)
+
+
+def test_a_fit_is_made_under_the_guidance_and_says_under_which(fitted, monkeypatch):
+    setting = json.loads((fitted / "fits" / "fit3.json").read_text())["setting"]
+    solver = FewSteps(**{key: np.asarray(setting[key]) for key in setting if key != "name"})
+    seen = []
+
+    def fit_solver(denoise, *arguments, **settings):
+        seen.append(denoise)
+        return Fit(result=solver, history=np.ones(2))
+
+    monkeypatch.setattr("experiments.modes.fit.fit_solver", fit_solver)
+    loaded = load(fitted)
+    guidance = {"name": "StaticThreshold", "bound": 0.5}
+    loaded.config.unlock().update({"guidance": guidance})
+    loaded.config.fit.save_as = "guided"
+    fit(loaded, fitted)
+    assert isinstance(seen[0], StaticThreshold) and isinstance(seen[0].denoise, Denoiser)
+    content = json.loads((fitted / "fits" / "guided.json").read_text())
+    assert content["made_for"]["guidance"] == guidance
+    loaded.config.sampling.sampler = "guided"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with_fits(loaded, fitted)
+    loaded.config.guidance = {}
+    with pytest.warns(UserWarning, match="guidance = .*StaticThreshold.*drawn under {}; .*save_as"):
+        with_fits(loaded, fitted)
+    loaded.config.guidance = guidance
+    loaded.config.sampling.sampler = "fit3"
+    with pytest.warns(UserWarning, match="guidance = {}, but samples are drawn under .*bound"):
         with_fits(loaded, fitted)

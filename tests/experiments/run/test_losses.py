@@ -65,6 +65,28 @@ def test_labels_are_dropped_as_often_as_the_configuration_says(dropout, tiny_run
     assert abs(dropped.sum() - SIZE * dropout) <= tolerance
 
 
+def test_self_conditioning_is_trained_with_a_first_pass_half_of_the_time(tiny_run, monkeypatch):
+    """Of 400 steps, within five standard deviations of a binomial count: a false alarm in 2 million."""
+
+    def first_pass_itself(key, denoiser, x, t, cond, weighting, first_pass):
+        assert denoiser.self_conditioning
+        return jnp.full(len(x), first_pass, float)
+
+    monkeypatch.setitem(sde_lib.OBJECTIVES, "denoising", first_pass_itself)
+    tiny_run.config.unlock().net.self_conditioning = True
+    loss = make_losses(tiny_run)
+    batch = {"x": jnp.zeros((2, 2))}
+
+    def one(key):
+        keys = jax.random.split(key, 3)
+        params = tiny_run.split.params
+        return loss(params, keys, batch, sde_lib.Uniform(), jnp.full(2, 0.5))
+
+    asked = np.asarray(jax.vmap(one)(jax.random.split(jax.random.key(0), 400)))
+    np.testing.assert_array_equal(asked[:, 0], asked[:, 1])  # one choice for the batch
+    assert abs(asked[:, 0].sum() - 200) < 50
+
+
 @pytest.mark.parametrize("name", ["VP", "VE", "EDM", "Rectified"])
 def test_held_out_losses_are_measured_at_levels_equally_spaced_in_the_log_snr(name, tiny_run):
     """In the middle of eight equal parts from the end of the process, or -10, to its beginning."""

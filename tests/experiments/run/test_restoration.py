@@ -134,3 +134,23 @@ def test_grey_levels_in_place_of_model_values_are_refused(image_prior):
         with pytest.raises(ValueError, match="reaches 130"):
             shape = (4,) if isinstance(operator, Mask) else (4, 4, 1)
             experiments.restore(run, np.full(shape, 130.0), operator, 0.1)
+
+
+CORRELATED = np.array([[0.3, 0.25], [0.25, 0.4]])
+BOTH = Projection(jnp.eye(2))
+
+
+@pytest.mark.parametrize("noise", [np.array([0.2, 0.9]), CORRELATED], ids=["sizes", "correlated"])
+def test_noise_may_have_several_sizes_or_a_covariance(gaussian, noise):
+    """As `test_mmps_draws_the_exact_posterior`, with noise that differs."""
+    y = np.array([[0.9, -1.0]])
+    restored = experiments.restore(gaussian, y, BOTH, noise, "mmps", samples=4000, batch_size=4000)
+    cov = np.diag(noise**2) if noise.ndim == 1 else noise
+    gain = COV @ np.linalg.inv(COV + cov)
+    sd = np.sqrt(np.diag(COV - gain @ COV))
+    error = (restored.mean[0] - MEAN - gain @ (y[0] - MEAN)) / (sd / np.sqrt(4000))
+    assert np.abs(error).max() < 4.5 + 1.5
+    np.testing.assert_allclose(restored.std[0], sd, rtol=0.07)
+    misfit = y[0] - restored.x[0].astype(np.float64)
+    expected = np.einsum("ni,ij,nj->n", misfit, np.linalg.inv(cov), misfit).mean() / 2
+    np.testing.assert_allclose(restored.chi_square, expected, rtol=1e-4)

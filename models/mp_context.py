@@ -1,0 +1,52 @@
+r"""The embedding of a context by operations that keep magnitudes; see `models.context`.
+
+.. math:: e = \operatorname{unit} \Big( W_1 \Big[ \frac{1}{n} \sum_{i=1}^n a(W_0 [y_i, 1]),\ \log n,\ 1
+    \Big] \Big)
+
+in which ones stand for biases. No context is zeros, as "no label" is in this network.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from .mp_layers import MPConv, mp_silu, unit
+
+
+class MPContextEmbedding(nnx.Module):
+    """Map a context to a vector of unit magnitude.
+
+    Args:
+        features: of a member.
+        out_features: of the result, and of the layer inside.
+        rngs: the random keys of the parameters.
+    """
+
+    def __init__(self, features: int, out_features: int, *, rngs: nnx.Rngs):
+        self.dense0 = MPConv(features + 1, out_features, 0, rngs=rngs)
+        self.dense1 = MPConv(out_features + 2, out_features, 0, rngs=rngs)
+        self.out_features = out_features
+
+    def __call__(self, context: Array | None, batch: int) -> Array:
+        """Return the embedding (batch, out_features).
+
+        A member that is NaN in part gives NaN.
+
+        Args:
+            context: (batch, features) or (batch, members, features), in which a member of NaN is
+                absent; None: no context for any of the batch.
+            batch: the number of samples.
+        """
+        if context is None:
+            return jnp.zeros((batch, self.out_features))
+        members = context if context.ndim == 3 else context[:, None]
+        present = ~jnp.isnan(members).all(-1, keepdims=True)
+        number = present.sum(1)
+        members = jnp.where(present, members, 0.0)
+        ones = jnp.ones_like(members[..., :1])
+        inner = mp_silu(self.dense0(jnp.concatenate([members, ones], axis=-1)))
+        divisor = jnp.maximum(number, 1).astype(inner.dtype)
+        mean = jnp.where(present, inner, 0.0).sum(1) / divisor
+        one = jnp.ones_like(divisor)
+        outer = self.dense1(jnp.concatenate([mean, jnp.log(divisor), one], axis=-1))
+        return jnp.where(number > 0, unit(outer, -1), 0.0)
