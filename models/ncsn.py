@@ -121,10 +121,8 @@ class InstanceNormPlus(nnx.Module):
         near_one = 1 + 0.02 * jax.random.normal(rngs.params(), (number, 2 * features))
         zeros = jnp.zeros((number, features))
         self.rows = nnx.Param(jnp.concatenate([near_one, zeros], axis=1))
-        self.steer = None
-        if context:
-            nothing = nnx.initializers.zeros
-            self.steer = nnx.Linear(context, 3 * features, kernel_init=nothing, rngs=rngs)
+        nothing = partial(nnx.Linear, kernel_init=nnx.initializers.zeros, rngs=rngs)
+        self.steer = nothing(context, 3 * features) if context else None
 
     def __call__(self, x: Array, steering: Steering) -> Array:
         """Normalise x (batch, height, width, features) as noise level and context say.
@@ -363,11 +361,8 @@ class NCSN(nnx.Module):
         self.refine = nnx.List(refinements_of(widths, kind, rngs))
         self.norm_out = kind.norm(nf, rngs)
         self.conv_out = kind._replace(dtype=None).conv(nf, channels, rngs=rngs)
-        self.context = None
-        if context:
-            self.context = ContextEmbedding(
-                context, embedded, kernel_init=kernel_init(), activation=kind.act, rngs=rngs
-            )
+        embed = partial(ContextEmbedding, kernel_init=kernel_init(), activation=kind.act, rngs=rngs)
+        self.context = embed(context, embedded) if context else None
 
     def __call__(
         self,
