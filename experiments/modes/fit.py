@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from samplers import draw_prior, fit_solver
 
@@ -162,7 +161,7 @@ def with_fits(loaded: Loaded, workdir: Path) -> Loaded:
         RunError: one of them is damaged, was fitted under another process, or has the name of
             another sampler.
     """
-    config = ConfigDict(loaded.config).unlock()
+    config = loaded.config.copy_and_resolve_references().unlock()
     wanted = {config.sampling.sampler, *config.eval.samplers}
     for path in sorted((workdir / "fits").glob("*.json")):
         name = path.stem

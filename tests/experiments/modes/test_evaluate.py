@@ -351,7 +351,8 @@ def test_images_are_compared_in_features_and_with_every_training_image(
     assert report["floor"]["features"]["accuracy"]["value"] == 1
     assert report["features"] == {"extractor": "corner", "preprocessing": {}}
     assert (tmp_path / "samples" / "ddim" / "nearest.png").read_bytes()[:4] == b"\x89PNG"
-    assert Image.open(tmp_path / "evaluation.png").size[0] > 20 * 96
+    with Image.open(tmp_path / "evaluation.png") as picture:
+        assert picture.size[0] > 20 * 96
     printed = capsys.readouterr().out
     assert "in features of corner:" in printed and "| real data | 30 |" in printed
     other = extractor._replace(classes_of="Circles")
