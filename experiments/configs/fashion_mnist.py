@@ -11,8 +11,7 @@ U-Net of 1.3 M parameters for two CPU cores, with levels of 28, 14 and 7 pixels.
 the network puts a border of 2 around the images and cuts it off; all likelihoods are those of the
 784 pixels.
 
-Not trained yet. 7000 steps of 64 take 80 minutes at the rate that the step alone had on two cores
-busy with other work, 46 images a second of CPU time.
+6000 steps of 64 take about 55 minutes on two quiet cores; docs/measured.md says what vp,cond reaches.
 """
 
 from experiments.configs.common import (
