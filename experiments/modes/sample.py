@@ -62,7 +62,10 @@ class SampleJob(NamedTuple):
 
     @property
     def x(self) -> np.ndarray:
-        """All samples (number, ...) in raw values, which need memory for all."""
+        """All samples (number, ...) in raw values, as the files hold them now.
+
+        They need memory for all.
+        """
         return self.parts.whole()
 
 
@@ -318,7 +321,14 @@ def _show(loaded: Loaded, job: SampleJob, states: np.ndarray | None, folder: Pat
     codec = loaded.run.facts.codec
     name = config.sampling.sampler
     number = config.sampling.number
-    place = _gather(loaded.run, job.parts, folder)
+    try:
+        place = _gather(loaded.run, job.parts, folder)
+    except OSError as error:
+        raise RunError(
+            f"cannot gather the samples ({error}); all {number} are kept in {folder}/batch_*.npz: "
+            "make room and start the same command again, or leave them there with "
+            "--config.sampling.format=parts"
+        ) from error
     summary = {
         "sampler": name,
         "guidance": job.guidance,

@@ -84,7 +84,7 @@ def test_the_number_of_devices_does_not_change_the_samples(devices, loaded, expe
 def test_a_job_goes_on_where_it_was_stopped(loaded, tmp_path, monkeypatch):
     folder = tmp_path / "job"
     whole = draw_many(loaded, "ddim", 20, folder)
-    x = whole.x
+    x = whole.x  # read now, not from the files of later
     files = sorted(folder.glob("batch_*.npz"))
     files[1].unlink()
     whole_files = {f: f.stat().st_mtime_ns for f in (files[0], files[2])}

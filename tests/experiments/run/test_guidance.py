@@ -149,13 +149,15 @@ def test_a_classifier_guides_samples_of_a_network_without_labels_to_their_class(
 def test_stored_samples_of_another_guidance_are_moved_aside(conditional, tmp_path):
     folder = tmp_path / "samples" / "ddim"
     plain = draw_many(with_guidance(conditional), "ddim", 16, folder)
+    plain_x = plain.x  # read before the files are moved
     settings = {"name": "ClassifierFree", "scale": 3.0}
     steered = draw_many(with_guidance(conditional, **settings), "ddim", 16, folder)
+    steered_x = steered.x
     assert (tmp_path / "samples" / "ddim.1").exists()
     assert plain.guidance == {} and steered.guidance == settings
-    assert steered.nfe == 2 * plain.nfe and np.abs(steered.x - plain.x).max() > 1e-3
+    assert steered.nfe == 2 * plain.nfe and np.abs(steered_x - plain_x).max() > 1e-3
     again = draw_many(with_guidance(conditional, **settings), "ddim", 16, folder)
-    np.testing.assert_array_equal(again.x, steered.x)
+    np.testing.assert_array_equal(again.x, steered_x)
     assert not (tmp_path / "samples" / "ddim.2").exists()
 
 

@@ -191,7 +191,7 @@ def test_a_broken_fit_matters_only_to_who_asks_for_it(trained_once, tmp_path, co
 
 def test_a_torn_batch_is_drawn_anew_and_said(trained_once, tmp_path, capsys):
     loaded, folder = load(trained_once), tmp_path / "job"
-    whole = draw_many(loaded, "ddim", 20, folder)
+    whole = draw_many(loaded, "ddim", 20, folder).x
     path = folder / "batch_0000008.npz"
     content = path.read_bytes()
     other = {"x": np.zeros((3, 2)), "nfe": 6, "seconds": 1.0}
@@ -201,13 +201,13 @@ def test_a_torn_batch_is_drawn_anew_and_said(trained_once, tmp_path, capsys):
         else:
             path.write_bytes(damage)
         again = draw_many(loaded, "ddim", 20, folder)
-        np.testing.assert_array_equal(again.x, whole.x)
+        np.testing.assert_array_equal(again.x, whole)
         assert f"{path} is damaged; drawing these samples anew" in capsys.readouterr().err
     for at in range(0, len(content), 41):
         path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
-        np.testing.assert_array_equal(draw_many(loaded, "ddim", 20, folder).x, whole.x)
+        np.testing.assert_array_equal(draw_many(loaded, "ddim", 20, folder).x, whole)
     (folder / "job.json").write_text("[")
-    np.testing.assert_array_equal(draw_many(loaded, "ddim", 20, folder).x, whole.x)
+    np.testing.assert_array_equal(draw_many(loaded, "ddim", 20, folder).x, whole)
     assert (tmp_path / "job.1" / "job.json").read_text() == "["
 
 
