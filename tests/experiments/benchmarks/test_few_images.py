@@ -46,7 +46,7 @@ def test_copies_are_augmented_as_often_as_asked():
     every = augmented_copies(images, CODEC, copies=2, seed=0)
     assert every.shape == (400, 8, 8, 1) and every.dtype == np.uint8
     same = (every == np.tile(images, (2, 1, 1, 1))).all((1, 2, 3))
-    assert same.mean() < 0.05  # a little turning changes no grey level
+    assert same.mean() < 0.12  # a little of everything changes no grey level
     some = augmented_copies(images, CODEC, copies=5, seed=0, only=False)
     same = (some == np.tile(images, (5, 1, 1, 1))).all((1, 2, 3))
     assert 0.45 < same.mean() < 0.65  # 0.53 and those that show nothing; five standard deviations
