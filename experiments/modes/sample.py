@@ -221,14 +221,14 @@ class _PartJob(NamedTuple):
 
 def _finished_part(job: _PartJob, bar: Any) -> Part:
     """Return a part with all its samples before `number`; draw and keep those that it lacks."""
-    whole = min(_part_size(job.run), job.number)
-    needed = min(whole, job.number - job.first)
+    size = _part_size(job.run)
+    needed = min(size, job.number - job.first)
     facts = job.run.facts
     nothing = facts.codec.decode(np.zeros((0, *facts.shape), np.float32))
     part = stored_part(job.path, like=nothing)
     skip(bar, min(len(part.x), needed))
     while len(part.x) < needed:
-        index = job.first + _next_places(job, len(part.x), whole)
+        index = job.first + _next_places(job, len(part.x), size)
         report = _Report(bar, done=bar.n, count=len(index), number=job.number)
         part = part.with_more(_draw_more(job, index, report))
         _keep(job.path, part, kept=int(index[0]))
@@ -249,8 +249,8 @@ class _Report(NamedTuple):
         self.bar.update(min(now, self.number) - self.bar.n)
 
 
-def _next_places(job: _PartJob, done: int, whole: int) -> np.ndarray:
-    """Return the places in a part whose samples are drawn next: a block on each device.
+def _next_places(job: _PartJob, done: int, size: int) -> np.ndarray:
+    """Return the places in a part whose samples are drawn next: those of a block on each device.
 
     Without blocks they are all that the part can hold, though a job may need fewer of its last
     part, for which another program would have to be compiled.
@@ -258,13 +258,13 @@ def _next_places(job: _PartJob, done: int, whole: int) -> np.ndarray:
     Args:
         job: the part.
         done: how many samples of the part are there.
-        whole: how many it holds in the end.
+        size: how many samples a full part holds.
     """
     block = block_size(job.run)
     if not block:
-        return np.arange(done, whole)
+        return np.arange(done, min(size, job.number))
     stop = (done // block + job.devices) * block
-    return np.arange(done, min(stop, whole))
+    return np.arange(done, min(stop, size, job.number - job.first))
 
 
 def _keep(path: Path, part: Part, kept: int) -> None:

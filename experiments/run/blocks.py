@@ -1,25 +1,23 @@
 """Blocks: the sizes in which images are computed, whatever the batch and the devices.
 
-A program of another shape rounds otherwise, and so does one that the compiler has split over
-devices, which now and then moves a pixel by a grey level. So images of grey levels are computed in
-whole blocks: image i at place i % block of the block i // block. Each device runs one program on
-one block (`jax.shard_map`), which is the same program on any number of devices. Then image i is the
-same to the last bit in any batch, on any number of devices, and alone.
+A program of another shape rounds otherwise, and so does one that the compiler splits over devices,
+which now and then moves a pixel by a grey level. So images of grey levels are computed in whole
+blocks: image i at place i % block of the block i // block, by a program for one device, which any
+device can run. Then image i is the same to the last bit in any batch, on any number of devices, and
+alone.
 """
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import numpy as np
-from jax.sharding import PartitionSpec
 
-from samplers import draw_prior
+from samplers import Samples, draw_prior
 from sde_lib import Denoise
 
 from .conditions import sampled_conditions
-from .devices import AXIS, count_devices, fitting_mesh, replicate, share
+from .devices import count_devices
 from .walks import make_walk
 
 if TYPE_CHECKING:
@@ -45,27 +43,8 @@ def devices_for(run: "Run", count: int) -> int:
     return min(devices, whole_blocks(count, block_size(run) or 1))
 
 
-def rounds(index: np.ndarray, block: int, devices: int) -> Iterator[np.ndarray]:
-    """Yield the numbers of the samples that are computed at once, as many in each round.
-
-    Args:
-        index: the numbers (batch,) of the samples that are asked for.
-        block: samples of a block.
-        devices: blocks of a round.
-
-    Yields:
-        The numbers (devices * block,) of whole blocks, which together hold `index`. The last round
-        repeats its last block where there are no more.
-    """
-    blocks = np.unique(np.asarray(index) // block)
-    for first in range(0, len(blocks), devices):
-        some = blocks[first : first + devices]
-        full = np.pad(some, (0, devices - len(some)), mode="edge")
-        yield (full[:, None] * block + np.arange(block)).ravel()
-
-
 class BlockProgram:
-    """The compiled program that walks from noise to images, a block on each device."""
+    """The compiled program that walks from noise to the images of a block."""
 
     def __init__(self, run: "Run", denoise: Denoise, setting: Any, devices: int):
         """Prepare the program; it is compiled at its first call.
@@ -74,7 +53,7 @@ class BlockProgram:
             run: the run.
             denoise: the denoise function to walk with, a pytree.
             setting: an entry of `config.samplers`.
-            devices: on how many of them.
+            devices: on how many of them blocks are computed at a time.
         """
         walk = make_walk(setting, run.sde, run.config.denoiser.sigma_data)
         key = jax.random.key(run.config.sampling.seed)
@@ -83,36 +62,33 @@ class BlockProgram:
         def on_a_device(arrays, numbers, cond):
             x = draw_prior(key, run.sde, (len(numbers), *run.facts.shape), numbers)
             denoise: Any = eqx.combine(arrays, rest)
-            samples = walk(key, denoise, run.sde, x, cond=cond, index=numbers)
-            return samples.x, jax.lax.pmax(samples.nfe, AXIS)
+            return walk(key, denoise, run.sde, x, cond=cond, index=numbers)
 
-        whole = PartitionSpec()
-        split = PartitionSpec(AXIS)
         self._run = run
         self._block = block_size(run)
-        self._devices = devices
-        self._mesh = fitting_mesh(devices, devices)
-        self._arrays = replicate(self._mesh, arrays)
-        self._program = jax.jit(
-            jax.shard_map(
-                on_a_device,
-                mesh=self._mesh,
-                in_specs=(whole, split, split),
-                out_specs=(split, whole),
-                check_vma=False,
-            )
-        )
+        self._devices = jax.local_devices()[:devices]
+        self._arrays = [jax.device_put(arrays, device) for device in self._devices]
+        self._program = jax.jit(on_a_device)
 
     def __call__(self, index: np.ndarray) -> tuple[np.ndarray, int]:
         """Return the samples `index` (batch,) in model values, and the evaluations of each."""
         x = np.empty((len(index), *self._run.facts.shape), np.float32)
         most = 0
-        for computed in rounds(index, self._block, self._devices):
-            numbers: Any = share(self._mesh, computed.astype(np.int32))
-            cond = share(self._mesh, sampled_conditions(self._run, numbers))
-            drawn, nfe = self._program(self._arrays, numbers, cond)
-            places = {number: place for place, number in enumerate(computed)}
-            wanted = np.isin(index, computed)
-            x[wanted] = np.asarray(drawn)[[places[number] for number in index[wanted]]]
-            most = max(most, int(nfe))
+        blocks = np.unique(index // self._block)
+        for first in range(0, len(blocks), len(self._devices)):
+            together = blocks[first : first + len(self._devices)]
+            for block, samples in zip(together, self._start(together), strict=True):
+                wanted = index // self._block == block
+                x[wanted] = np.asarray(samples.x)[index[wanted] % self._block]
+                most = max(most, int(samples.nfe))
         return x, most
+
+    def _start(self, blocks: np.ndarray) -> list[Samples]:
+        """Return the samples of blocks, which are computed at the same time, a device each."""
+        started = []
+        for block, device, arrays in zip(blocks, self._devices, self._arrays, strict=False):
+            numbers = (block * self._block + np.arange(self._block)).astype(np.int32)
+            numbers = jax.device_put(numbers, device)
+            cond = sampled_conditions(self._run, numbers)
+            started.append(self._program(arrays, numbers, cond))
+        return started

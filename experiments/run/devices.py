@@ -19,8 +19,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .compile_cache import remove_torn
 
-AXIS = "batch"  # of a mesh
-
 # Numbers of parameters in glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
@@ -138,7 +136,7 @@ def count_devices(devices: int) -> int:
 
 def _mesh(devices: int) -> Mesh:
     return jax.make_mesh(
-        (devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices]
+        (devices,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices]
     )
 
 
@@ -170,6 +168,6 @@ def share(mesh: Mesh, batch: Any) -> Any:
 
     An array whose length they do not divide is replicated.
     """
-    split = NamedSharding(mesh, PartitionSpec(AXIS))
+    split = NamedSharding(mesh, PartitionSpec("batch"))
     whole = replicated(mesh)
     return jax.tree.map(lambda a: jax.device_put(a, whole if len(a) % mesh.size else split), batch)

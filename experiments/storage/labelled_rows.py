@@ -29,6 +29,7 @@ def labelled(rows: dict[str, np.ndarray]) -> np.ndarray:
         axes.set(xticks=[], yticks=middles, yticklabels=list(rows))
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
+        axes.set_anchor("E")  # what room there is belongs to the names
 
     size = (canvas.shape[1] / 100 + 2.0, canvas.shape[0] / 100 + 0.2)
     return drawn(draw, Figure(figsize=size, dpi=100, layout="constrained"))

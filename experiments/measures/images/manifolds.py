@@ -10,9 +10,10 @@ its point's k-th nearest other point of the set. With :math:`B(x_i)` the ball of
   and coverage the share of :math:`B(x_i)` with a generated point in it (Naeem et al. 2020,
   arXiv:2002.09797, eq. 3 and 4).
 
-Of equal laws density is 1, and coverage :math:`1 - \binom{n}{k} / \binom{2n}{k} \approx 1 - 2^{-k}`
-where both sets have n points. Precision and recall have no such value: compare them with those of
-real data against real data.
+Of equal laws density is 1, and coverage
+:math:`1 - \binom{n - 1}{k} / \binom{2n - 1}{k} \approx 1 - 2^{-k}` where both sets have n
+points. Precision and recall have no such value: compare them with those of real data against real
+data.
 """
 
 from typing import NamedTuple

@@ -12,7 +12,6 @@ from PIL import Image
 from experiments.errors import RunError
 from experiments.modes import sample as module
 from experiments.modes.sample import SampleBatch, draw_many, drawing, sample, with_settings
-from experiments.run.blocks import rounds
 from experiments.run.loading import Loaded
 from experiments.run.opening import FREE
 from experiments.storage.gathered import check_format, save_stream
@@ -60,12 +59,6 @@ def cheap(images, monkeypatch):
 
     monkeypatch.setattr(module, "drawing", cheap_drawing)
     return images, calls
-
-
-def test_the_numbers_of_a_round_are_whole_blocks():
-    assert [list(r) for r in rounds(np.array([5, 4]), 4, 1)] == [[4, 5, 6, 7]]
-    got = [list(r) for r in rounds(np.array([2, 3, 4, 13]), 4, 2)]
-    assert got == [[0, 1, 2, 3, 4, 5, 6, 7], [12, 13, 14, 15, 12, 13, 14, 15]]
 
 
 def test_an_image_is_bitwise_the_same_in_any_batch_on_any_devices_and_alone(images, tmp_path):
