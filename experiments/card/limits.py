@@ -20,6 +20,13 @@ def memorisation(workdir: Path) -> list[str]:
     if evaluation is not None and (numbers := memorised(evaluation)):
         which = of_which_weights(workdir, evaluation)
         lines += ["", f"By the evaluation, {which}:", "", *numbers]
+    for path in sorted(workdir.glob("samples/*/nearest.png")):
+        name = path.parent.name
+        lines += [
+            "",
+            f"![samples by {name} nearest to being copies, and their training images]"
+            f"(samples/{name}/nearest.png)",
+        ]
     return lines or ["Not checked yet: `--mode=diagnose`, `--mode=evaluate`."]
 
 

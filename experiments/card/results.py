@@ -20,6 +20,25 @@ NAMES: dict[tuple[str, ...], str] = {
     ("frechet_held_out",): "squared Frechet distance of pooled pixels, held-out data",
     ("nearest_train_median",): "median distance to the nearest training example, raw values",
     ("copies",): "exact copies of training examples",
+    ("memorised",): "share of samples that are copies, by their pixels",
+    ("memorised", "samples"): "samples that were looked at for it",
+    ("memorised", "copies"): "exact copies among these",
+    ("memorised", "threshold"): "a copy's distance is less than this part of the second nearest",
+    ("features", "images"): "in features: images",
+    ("features", "frechet_train"): "in features: Frechet distance, training data",
+    ("features", "frechet_train", "infinite"): "in features: the same of infinitely many samples",
+    ("features", "frechet_held_out"): "in features: Frechet distance, held-out data",
+    ("features", "kernel_train"): "in features: kernel distance (KID), training data",
+    ("features", "precision"): "in features: precision",
+    ("features", "recall"): "in features: recall",
+    ("features", "density"): "in features: density",
+    ("features", "coverage"): "in features: coverage",
+    ("features", "k"): "in features: neighbour that the last four reach to",
+    ("features", "memorised"): "in features: share of samples that are copies",
+    ("features", "inception_score"): "in features: inception score",
+    ("features", "inception_score", "spread"): "in features: its standard deviation over parts",
+    ("features", "inception_score", "splits"): "in features: parts",
+    ("features", "accuracy"): "in features: share of the class that was asked for",
 }
 # How the rows of an evaluation begin that belong to the check of memorisation.
 MEMORISATION = ("nearest", "copies", "memori")
@@ -117,7 +136,12 @@ def evaluation(workdir: Path) -> list[str]:
     rows = {way: row for way, row in _rows(report).items() if not is_memorisation(way)}
     if not rows:
         return ["The evaluation compared no samples: `config.eval.samplers` is empty."]
-    lines = [f"Measured {of_which_weights(workdir, report)}.", "", *_as_table(report, rows)]
+    lines = [f"Measured {of_which_weights(workdir, report)}."]
+    if isinstance(report.get("features"), dict):
+        lines[0] += f" The features are those of `{report['features'].get('extractor')}`."
+    lines += ["", *_as_table(report, rows)]
+    if (workdir / "evaluation.png").exists():
+        lines += ["", "![images of each sampler beside real ones](evaluation.png)"]
     if isinstance(report.get("latency"), list):
         lines += ["", "Latency:", "", *_latency(report["latency"])]
     return lines

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 UNKNOWN = "not known"
+STD_ERROR = "_std_error"
 ERROR_DIGITS = 2  # significant digits of an error, and as many decimals of its value
 
 
@@ -62,8 +63,9 @@ def measured(value: Mapping[str, Any]) -> str:
 def scalars(report: Mapping[str, Any], place: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
     """Return every number in nested dictionaries as text, by its way there.
 
-    A dictionary with a "value" is one number with its error; what else it holds follows. Lists are
-    left out, as they are no single numbers.
+    A dictionary with a "value" is one number with its error; what else it holds follows. A number
+    "NAME" has the error "NAME_std_error", where there is one. Lists are left out, as they are no
+    single numbers.
     """
     found: dict[tuple[str, ...], str] = {}
     parts = dict(report)
@@ -75,8 +77,10 @@ def scalars(report: Mapping[str, Any], place: tuple[str, ...] = ()) -> dict[tupl
         way = (*place, str(name))
         if isinstance(value, Mapping):
             found |= scalars(value, way)
+        elif name.endswith(STD_ERROR) and name.removesuffix(STD_ERROR) in parts:
+            continue  # it stands beside its number
         elif value is None or isinstance(value, int | float):
-            found[way] = number(value)
+            found[way] = with_error(value, parts.get(f"{name}{STD_ERROR}"))
     return found
 
 

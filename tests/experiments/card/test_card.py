@@ -101,6 +101,12 @@ SCORES = {
     "copies": 3,
     "nearest_train_median": 1.5,
     "undefined": None,
+    "memorised": {"samples": 500, "copies": 1, "value": 0.02, "std_error": 0.0063},
+    "features": {
+        "images": 1000,
+        "frechet_train": {"value": 4.5, "infinite": 4.125, "infinite_std_error": 0.25},
+        "accuracy": {"value": 0.9, "std_error": 0.01},
+    },
 }
 
 
@@ -108,6 +114,7 @@ def test_every_number_of_an_evaluation_is_shown_with_its_error(trained):
     report = {
         **identity(trained),
         "samplers": {"ddim": SCORES, "pc": {"nfe": 1000}},
+        "features": {"extractor": "feature_network abc"},
         "floor": {"one_nn_train": {"value": 0.5, "std_error": 0.02}, "copies": 0},
     }
     write(trained, "evaluation.json", report)
@@ -121,10 +128,15 @@ def test_every_number_of_an_evaluation_is_shown_with_its_error(trained):
     assert rows["kernel, features"][0] == "0.0123 ± 0.0040 (0 to 0.02, 95%)"
     assert rows["frechet, at n"][0] == "3.22" and rows["undefined"][0] == "not known"
     assert not any("scale" in name or "sizes" in name or "copies" in name for name in rows)
+    assert rows["in features: Frechet distance, training data"][0] == "4.5"
+    assert rows["in features: the same of infinitely many samples"][0] == "4.12 ± 0.25"
+    assert rows["in features: share of the class that was asked for"][0] == "0.900 ± 0.010"
     memory = cells(card, "Memorisation")
+    copies = memory["share of samples that are copies, by their pixels"][0]
+    assert copies == "0.0200 ± 0.0063" and memory["exact copies among these"][0] == "1"
     assert memory["exact copies of training examples"] == ["3", "", "0"]
     assert memory["median distance to the nearest training example, raw values"][0] == "1.5"
-    assert "Measured of the weights of step 20." in card
+    assert "Measured of the weights of step 20. The features are those of `feature_" in card
 
 
 def test_results_of_other_weights_say_so(trained):
@@ -225,6 +237,7 @@ def test_a_torn_file_costs_its_section_and_nothing_else(trained, name, content):
     (trained / "samples" / "ddim" / "grid.png").write_bytes(b"")
     (trained / name).parent.mkdir(parents=True, exist_ok=True)
     (trained / name).write_bytes(content.encode("utf-8", "surrogatepass"))
+    (trained / "card.md").unlink()
     update_card(trained)
     card = (trained / "card.md").read_text()
     assert str(trained) not in card
@@ -279,7 +292,8 @@ def test_seconds_are_those_of_the_checkpoint_and_of_no_other_line(tmp_path):
         '{"step": 10, "train/seconds": 3.5}\n{"step": 20, "train/seconds": 7.0}\n'
         '{"step": 30}\n{"step": 40, "train/sec'
     )
-    assert [seconds_at(tmp_path, step) for step in (10, 20, 30, 40)] == [3.5, 7.0, None, None]
+    assert [seconds_at(tmp_path, step) for step in (10, 20)] == [3.5, 7.0]
+    assert [seconds_at(tmp_path, step) for step in (15, 25, 30, 40)] == [None] * 4
     assert TrainingClock(None).entry() == {}
     assert 100 <= TrainingClock(100.0).entry()["train/seconds"] < 160
 
@@ -304,6 +318,8 @@ def test_numbers_are_written_as_a_reader_takes_them():
     assert measured({"value": 0.5, "low": 0.25, "high": 0.75}) == "0.5 (0.25 to 0.75)"
     nested = {"a": {"value": 1.0, "std_error": 0.1, "spread": 2.0}, "b": {"c": 3, "d": "x"}}
     assert scalars(nested) == {("a",): "1.00 ± 0.10", ("a", "spread"): "2", ("b", "c"): "3"}
+    pairs = {"a": 1.0, "a_std_error": 0.1, "b_std_error": 0.5, "c": None, "c_std_error": None}
+    assert scalars(pairs) == {("a",): "1.00 ± 0.10", ("b_std_error",): "0.5", ("c",): "not known"}
     assert table(("x",), [("a|b\nc",)]) == ["| x |", "|---|", "| a\\|b c |"]
 
 

@@ -313,6 +313,7 @@ def test_a_run_directory_made_of_a_file_is_one_for_every_mode(
     [
         "../evil.json", "/evil", "samples/../evil.json", "samples/../../grid.png", "samples/.x/grid.png",
         "fits/a.json", "error.txt", "job.json", "samples/a/b/grid.png", "samples\\..\\grid.png",
+        "evaluation.json/evil", "samples",
     ],
 )  # fmt: skip
 def test_a_part_that_is_no_result_is_not_written(file, tmp_path, name):
