@@ -101,22 +101,24 @@ def test_a_fit_is_made_under_the_guidance_and_says_under_which(fitted, monkeypat
         return Fit(result=solver, history=np.ones(2))
 
     monkeypatch.setattr("experiments.modes.fit.fit_solver", fit_solver)
-    loaded = load(fitted)
     guidance = {"name": "StaticThreshold", "bound": 0.5}
-    loaded.config.unlock().update({"guidance": guidance})
-    loaded.config.fit.save_as = "guided"
-    fit(loaded, fitted)
+
+    def run(sampler, guidance):
+        loaded = load(fitted)
+        config = loaded.config.unlock()
+        config.update({"guidance": guidance})
+        config.fit.save_as = "guided"
+        config.sampling.sampler = sampler
+        return loaded
+
+    fit(run("ddim", guidance), fitted)
     assert isinstance(seen[0], StaticThreshold) and isinstance(seen[0].denoise, Denoiser)
     content = json.loads((fitted / "fits" / "guided.json").read_text())
     assert content["made_for"]["guidance"] == guidance
-    loaded.config.sampling.sampler = "guided"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with_fits(loaded, fitted)
-    loaded.config.guidance = {}
+        with_fits(run("guided", guidance), fitted)
     with pytest.warns(UserWarning, match="guidance = .*StaticThreshold.*drawn under {}; .*save_as"):
-        with_fits(loaded, fitted)
-    loaded.config.guidance = guidance
-    loaded.config.sampling.sampler = "fit3"
+        with_fits(run("guided", {}), fitted)
     with pytest.warns(UserWarning, match="guidance = {}, but samples are drawn under .*bound"):
-        with_fits(loaded, fitted)
+        with_fits(run("fit3", guidance), fitted)
