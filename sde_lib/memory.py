@@ -53,10 +53,10 @@ def init_memory(denoise: Denoise, x: Array) -> Any:
     return denoise.init(x) if isinstance(denoise, Remembering) else ()
 
 
-def recall(
-    denoise: Denoise, x: Array, t: ArrayLike, cond: Any, memory: Any
-) -> tuple[Estimate, Any]:
+def recall(denoise: Denoise, x: Array, t: ArrayLike, cond: Any, memory: Any) -> tuple[Any, Any]:
     """Return the estimate of a denoise function, and its memory for the next call.
+
+    What a function of the user's own returns is not looked at; walks do so.
 
     Args:
         denoise: the function; see `Remembering` for the other arguments.

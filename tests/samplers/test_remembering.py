@@ -164,7 +164,8 @@ def test_a_network_that_ignores_its_last_estimate_walks_as_one_without(example):
     plain = Denoiser(net, SDE, prediction="x0", inputs="time", sigma_data=0.7)
     expected = call("sample", plain, X, sampler=example)
     got = call("sample", self_conditioned(net), X, sampler=example)
-    np.testing.assert_array_equal(got.x, expected.x)
+    # Another program, whose operations may be fused in another way.
+    np.testing.assert_allclose(got.x, expected.x, rtol=2e-6, atol=2e-6)
     assert int(got.nfe) == int(expected.nfe)
 
 
