@@ -169,13 +169,15 @@ def _loss_rows(workdir: Path, step: int) -> list[tuple[str, str]]:
 
 def _hardware(workdir: Path) -> list[str]:
     """Return the table of the hardware and the versions of every start of the training."""
-    if not (workdir / TRAINING).exists():
+    known = (workdir / TRAINING).exists()
+    starts = read_training(workdir)["starts"] if known else []
+    if not starts:
         return [
             "On which hardware it was trained is not known: the run was converted, or trained by "
             "an older version."
         ]
     rows = []
-    for start in read_training(workdir)["starts"]:
+    for start in starts:
         versions = start.get("versions", {})
         rows.append(
             (

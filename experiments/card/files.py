@@ -30,10 +30,24 @@ def read_result(workdir: Path, name: str, mode: str) -> dict[str, Any] | None:
 def results_of(workdir: Path, pattern: str, mode: str) -> dict[str, dict[str, Any]]:
     """Return the objects in all files of a pattern such as "fits/*.json", by their places."""
     results = {}
-    for path in sorted(workdir.glob(pattern)):
+    for path in present(workdir, pattern):
         place = path.relative_to(workdir)
         results[str(place)] = read_object(path, f"--mode={mode} writes it anew")
     return results
+
+
+def present(workdir: Path, pattern: str) -> list[Path]:
+    """Return the files of a pattern such as "samples/*/grid.png", in order.
+
+    Those of earlier jobs, whose folders were moved aside to NAME.1 and so on, are left out.
+    """
+    return [path for path in sorted(workdir.glob(pattern)) if not _moved_aside(path.parent)]
+
+
+def _moved_aside(folder: Path) -> bool:
+    """Tell whether a folder was moved aside: NAME.1 beside the NAME that replaced it."""
+    stem, _, number = folder.name.rpartition(".")
+    return bool(stem) and number.isdecimal() and folder.with_name(stem).is_dir()
 
 
 def of_which_weights(workdir: Path, result: dict[str, Any]) -> str:

@@ -1,11 +1,11 @@
-"""What a run may be used for: whether it repeats its training data, its intended use, its limits."""
+"""What a run may be used for: whether it repeats its data, its intended use, its limits."""
 
 from pathlib import Path
 from typing import Any
 
 from ..storage.checkpoint_folder import latest
 from .about import CLASSIFIER, data_title
-from .files import config_of, of_which_weights, read_result
+from .files import config_of, of_which_weights, present, read_result
 from .results import memorised
 from .tables import number, table
 
@@ -20,7 +20,7 @@ def memorisation(workdir: Path) -> list[str]:
     if evaluation is not None and (numbers := memorised(evaluation)):
         which = of_which_weights(workdir, evaluation)
         lines += ["", f"By the evaluation, {which}:", "", *numbers]
-    for path in sorted(workdir.glob("samples/*/nearest.png")):
+    for path in present(workdir, "samples/*/nearest.png"):
         name = path.parent.name
         lines += [
             "",
@@ -55,8 +55,8 @@ def intended_use(workdir: Path) -> list[str]:
     if not classifies:
         what += "likelihoods, and their use as priors of inverse problems"
     return [
-        f"For research and teaching on {what}. It has learned from {data_title(config)} and nothing "
-        "else; whoever uses it keeps to the licence of these data. It is not made for decisions "
+        f"For research and teaching on {what}. It has learned from {data_title(config)} and "
+        "nothing else; whoever uses it keeps to the licence of these data. It is not made for decisions "
         "about people, nor for samples that are passed off as real data.",
     ]
 
@@ -71,8 +71,8 @@ def limits(workdir: Path) -> list[str]:
     ]
     if config["facts"]["levels"] is not None:
         found.append(
-            "Bits per dimension are those of uniformly dequantised grey levels unless a dequantiser "
-            "was used: an upper bound on those of the grey levels themselves."
+            "Bits per dimension are those of uniformly dequantised grey levels unless a "
+            "dequantiser was used: an upper bound on those of the grey levels themselves."
         )
     if config["train"]["conditional"]:
         found.append("The network is given the class or condition of what it is to draw.")

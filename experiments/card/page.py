@@ -1,7 +1,7 @@
 """The card as a whole: its sections in their order, written into the run directory.
 
-Each section is made by itself, of the files that it speaks of. One whose files are torn says so, and
-the others stand.
+Each section is made by itself, of the files that it speaks of. One whose files are torn says so,
+and the others stand.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .files import config_of, of_which_weights, read_result, results_of
+from .files import config_of, of_which_weights, present, read_result, results_of
 from .tables import UNKNOWN, number, scalars, table, with_error
 
 PICTURES = 3  # of samples that are shown; the others are linked
@@ -48,7 +48,7 @@ REAL = "real data"
 def pictures(workdir: Path) -> list[str]:
     """Return the pictures of samples, those of the configured sampler first."""
     first = config_of(workdir)["sampling"]["sampler"]
-    grids = {path.parent.name: path for path in sorted(workdir.glob("samples/*/grid.png"))}
+    grids = {path.parent.name: path for path in present(workdir, "samples/*/grid.png")}
     names = sorted(grids, key=lambda name: (name != first, name))
     if not names:
         return _training_pictures(workdir)

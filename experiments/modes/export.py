@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..card.files import present
 from ..card.page import CARD, make_card, update_card
 from ..errors import RunError
 from ..run.exported import named_arrays
@@ -77,7 +78,7 @@ def _parts(loaded: Loaded, workdir: Path) -> dict[str, bytes]:
     parts["config.json"] = as_json(plain_config(loaded.config))
     parts[CARD] = make_card(workdir).encode()
     for pattern in RESULTS:
-        for file in sorted(workdir.glob(pattern)):
+        for file in present(workdir, pattern):
             parts[file.relative_to(workdir).as_posix()] = file.read_bytes()
     if latest(workdir / FOLDER) is not None:
         redraw = restore_dequantiser(loaded, workdir)

@@ -37,7 +37,7 @@ from ..storage import pictures
 from ..storage.checkpoint import Checkpoints, last_good, latest, restore, template_of
 from ..storage.lock import locked
 from ..storage.saved_config import CONFIG, decisive
-from ..storage.training_record import TrainingClock, record_start, seconds_at
+from ..storage.training_record import TrainingClock, record_data, record_start, seconds_at
 from ..storage.workdir import run_directory
 from ..storage.writing import write_json
 from .sample import draw
@@ -117,13 +117,15 @@ def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback], com
     with _stopping_well(workdir):  # only now that all of it has been tried
         write_json(workdir / CONFIG, plain_config(run.config))
     start = int(state.step)
+    facts = _facts_of(dataset, run.config)
     if start >= settings.steps:
+        record_data(workdir, facts)
         say(f"{workdir} has made its {start} steps; raise --config.train.steps to go on")
         return
     with _stopping_well(workdir):
         record_start(
             workdir,
-            data=_facts_of(dataset, run.config),
+            data=facts,
             start={"step": start, "command": command, **environment(mesh)},
         )
     say(f"training on {describe(mesh)}")

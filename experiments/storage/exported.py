@@ -197,8 +197,8 @@ def _check_manifest(path: Path, manifest: Any) -> None:
     version = manifest.get("version")
     if version != VERSION:
         raise RunError(
-            f"{path} is an exported run of version {version}, this package reads version {VERSION}; "
-            "take the package that wrote it, or a newer one"
+            f"{path} is an exported run of version {version}, this package reads version "
+            f"{VERSION}; take the package that wrote it, or a newer one"
         )
     kinds = {"step": int, "weights": str, "parts": dict}
     if wrong := [name for name, kind in kinds.items() if not isinstance(manifest.get(name), kind)]:

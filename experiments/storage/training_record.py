@@ -34,6 +34,12 @@ class TrainingClock:
         return {SECONDS: self._before + time.perf_counter() - self._began}
 
 
+def record_data(workdir: Path, data: dict[str, Any]) -> None:
+    """Begin the record of a run that has none, because an older version trained it."""
+    if not (workdir / TRAINING).exists():
+        write_json(workdir / TRAINING, {"data": data, "starts": []})
+
+
 def record_start(workdir: Path, data: dict[str, Any], start: dict[str, Any]) -> None:
     """Add a start of training to those before it.
 

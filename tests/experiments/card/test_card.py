@@ -214,6 +214,11 @@ def test_pictures_are_linked_those_of_the_configured_sampler_first(trained):
     assert lines[2].startswith("Samples by `ddim`, drawn at random: 6 network evaluations each, 20")
     shown = [line for line in lines if line.startswith("![")]
     assert len(shown) == 3 and lines[-1].endswith("[c](samples/c/grid.png)")
+    for name in ("a.1", "v.2"):  # an earlier job of a, and a sampler with a point in its name
+        (trained / "samples" / name).mkdir()
+        (trained / "samples" / name / "grid.png").write_bytes(b"")
+    last = section(make_card(trained), "Samples")[-1]
+    assert last.endswith("[c](samples/c/grid.png), [v.2](samples/v.2/grid.png)")
 
 
 TORN = {
@@ -264,6 +269,18 @@ def test_a_card_that_cannot_be_written_is_one_line_and_ends_nothing(
     out = capsys.readouterr().out
     assert out.count("no model card (OSError: [Errno 28] No space left on device)") == 1
     assert load(trained).step == 21
+
+
+def test_a_run_of_an_older_version_learns_the_size_of_its_data(trained, tiny_config):
+    (trained / "training.json").unlink()
+    update_card(trained)
+    card = (trained / "card.md").read_text()
+    assert cells(card, "Data")["licence"] == ["none needed"]
+    assert cells(card, "Data")["split `train`, trained on"] == ["size not known"]
+    train(tiny_config(), trained)
+    card = (trained / "card.md").read_text()
+    assert cells(card, "Data")["split `train`, trained on"] == ["640 examples"]
+    assert "On which hardware it was trained is not known" in card
 
 
 def test_seconds_go_on_where_a_run_goes_on(trained, tiny_config):
