@@ -90,6 +90,7 @@ def _evaluate(
             job = draw_many(loaded, name, config.eval.number, workdir / "samples" / name)
             fake = job.x
             cost = {
+                "samples": len(fake),
                 "guidance": job.guidance,
                 "nfe": job.nfe,
                 "seconds": job.seconds,
