@@ -4,6 +4,7 @@ import errno
 import shutil
 import time
 import tracemalloc
+import zipfile
 
 import jax
 import numpy as np
@@ -12,8 +13,17 @@ from PIL import Image
 
 from experiments.errors import RunError
 from experiments.modes import sample as module
-from experiments.modes.sample import SampleBatch, draw_many, drawing, sample, with_settings
+from experiments.modes.sample import (
+    SampleBatch,
+    _compile_seconds,
+    _Cost,
+    draw_many,
+    drawing,
+    sample,
+    with_settings,
+)
 from experiments.run.loading import Loaded
+from experiments.run.messages import progress, skip
 from experiments.run.opening import FREE
 from experiments.storage.gathered import check_format, save_pngs, save_stream
 from experiments.storage.parts import Part, Parts, path_of, save_part
@@ -95,6 +105,9 @@ def test_a_part_is_kept_after_every_call_and_a_larger_number_goes_on(cheap, tmp_
     assert not (tmp_path / "job.1").exists()
     names = sorted(path.name for path in (tmp_path / "job").glob("batch_*"))
     assert names == ["batch_0000000.npz", "batch_0000016.npz", "batch_0000032.npz"]
+    other = draw_many(changed(loaded, batch_size=20), "ddim", 37, tmp_path / "job")
+    np.testing.assert_array_equal(other.x, draw_many(loaded, "ddim", 37, tmp_path / "again").x)
+    assert (tmp_path / "job.1").exists()
 
 
 def test_a_job_that_stops_anywhere_goes_on_at_that_image(cheap, tmp_path, monkeypatch):
@@ -119,6 +132,20 @@ def test_a_job_that_stops_anywhere_goes_on_at_that_image(cheap, tmp_path, monkey
     calls.clear()
     draw_many(loaded, "ddim", 40, tmp_path / "job")
     assert calls[0] == [24, 25, 26, 27] and sum(calls, []) == list(range(24, 40))
+
+
+def test_what_was_drawn_before_says_nothing_about_the_rate():
+    bar = progress(100, "sample")
+    skip(bar, 40)
+    bar.update(10)
+    assert bar.n == 50 and bar.format_dict["initial"] == 40
+    bar.close()
+
+
+def test_compiling_is_what_the_first_part_took_beyond_the_others():
+    costs = [_Cost(10, 5, 3.0), _Cost(10, 5, 1.0), _Cost(5, 5, 0.5)]
+    assert _compile_seconds(costs) == pytest.approx(2.0)
+    assert _compile_seconds(costs[:1]) == 0 and _compile_seconds(costs[1:]) == 0
 
 
 def test_points_go_on_too(tiny_run, tmp_path):
@@ -187,11 +214,12 @@ def test_a_stream_is_what_numpy_reads_and_the_same_file_each_time(tmp_path):
     x = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
     for name in ("a.npz", "b.npz"):
         save_stream(tmp_path / name, 10, {"x": np.split(x, 5), "label": iter([np.arange(10)])})
-        time.sleep(0.01)
     with np.load(tmp_path / "a.npz") as saved:
         np.testing.assert_array_equal(saved["x"], x, strict=True)
         np.testing.assert_array_equal(saved["label"], np.arange(10), strict=True)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:  # no file has the time of its writing
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 @pytest.mark.parametrize("form", ["npz", "png", "parts"])
