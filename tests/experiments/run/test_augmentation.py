@@ -188,6 +188,7 @@ def spied(augmentation, given, denoise=None, **train):
     run: Any = SimpleNamespace(
         config=config,
         classifies=False,
+        self_conditioning=False,
         facts=facts,
         sde=sde,
         denoiser=lambda params, dropout: Denoiser(denoise or net, sde, sigma_data=0.5),

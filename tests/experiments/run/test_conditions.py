@@ -213,6 +213,7 @@ def test_training_drops_conditions_as_often_as_it_should():
     spy: Any = SimpleNamespace(
         config=config,
         classifies=False,
+        self_conditioning=False,
         facts=run.facts,
         sde=run.sde,
         denoiser=lambda params, dropout: Denoiser(net, run.sde),
@@ -234,9 +235,7 @@ def test_images_reach_a_network_of_images():
 
 
 def test_a_network_that_takes_no_conditions_is_refused():
-    with pytest.raises(ValueError, match="MPUNet does not take cond_channels, which is 2 here"):
-        conditional(
-            DataFacts((8, 8, 1), None, 0, 1.0, (8, 8, 2)), name="MPUNet", width=None, depth=None
-        )
+    with pytest.raises(ValueError, match="MLP does not take cond_channels, which is 2 here"):
+        conditional(DataFacts((2,), None, 0, 1.0, (8, 8, 2)))
     with pytest.raises(ValueError, match="the data have no labels and no conditions"):
         conditional(DataFacts((2,), None, 0, 1.0))
