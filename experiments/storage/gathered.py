@@ -57,9 +57,8 @@ def save_stream(path: Path, number: int, arrays: Mapping[str, Iterable[np.ndarra
     """
     with writing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, blocks in arrays.items():
-            entry = zipfile.ZipInfo(
-                f"{name}.npy"
-            )  # of a fixed date: the same arrays, the same file
+            # Its date is fixed, so that the same arrays make the same file.
+            entry = zipfile.ZipInfo(f"{name}.npy")
             entry.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(entry, "w", force_zip64=True) as member:
                 blocks = iter(blocks)

@@ -22,11 +22,13 @@ from experiments.modes.sample import (
     sample,
     with_settings,
 )
+from experiments.run.blocks import BlockProgram, devices_for
 from experiments.run.loading import Loaded
 from experiments.run.messages import progress, skip
 from experiments.run.opening import FREE
 from experiments.storage.gathered import check_format, save_pngs, save_stream
 from experiments.storage.parts import Part, Parts, path_of, save_part
+from samplers import Samples
 
 SHAPE = (8, 8, 1)
 IMAGES = 2000
@@ -112,14 +114,14 @@ def test_a_part_is_kept_after_every_call_and_a_larger_number_goes_on(cheap, tmp_
 
 def test_a_job_that_stops_anywhere_goes_on_at_that_image(cheap, tmp_path, monkeypatch):
     loaded, calls = cheap
-    loaded = changed(loaded, batch_size=16, devices=1)
+    loaded = changed(loaded, batch_size=16, devices=3)
     cheap_drawing = module.drawing
 
     def stopping_drawing(*arguments):
         draws = cheap_drawing(*arguments)
 
         def stops(index, report):
-            if index[0] == 24:
+            if index[0] == 28:
                 raise KeyboardInterrupt
             return draws(index, report)
 
@@ -129,9 +131,33 @@ def test_a_job_that_stops_anywhere_goes_on_at_that_image(cheap, tmp_path, monkey
         patch.setattr(module, "drawing", stopping_drawing)
         with pytest.raises(KeyboardInterrupt):
             draw_many(loaded, "ddim", 40, tmp_path / "job")
+    assert [call[0] for call in calls] == [0, 12, 16]  # three blocks, what is left of 16, three
     calls.clear()
     draw_many(loaded, "ddim", 40, tmp_path / "job")
-    assert calls[0] == [24, 25, 26, 27] and sum(calls, []) == list(range(24, 40))
+    assert calls[0] == [28, 29, 30, 31] and sum(calls, []) == list(range(28, 40))
+
+
+def test_each_block_is_computed_once_on_as_many_devices_as_there_are_blocks(images):
+    assert [devices_for(changed(images, devices=3).run, n) for n in (1, 4, 5, 99)] == [1, 1, 2, 3]
+    program = BlockProgram(images.run, images.denoiser, images.config.samplers.ddim, 2)
+    computed = []
+
+    def record(arrays, numbers, cond):
+        (device,) = numbers.devices()
+        computed.append((device.id, numbers.tolist()))
+        x = np.tile(np.asarray(numbers)[:, None, None, None], SHAPE)
+        return Samples(x=x, nfe=jax.numpy.asarray(7), path=None)
+
+    program._program = record
+    x, nfe = program(np.array([9, 2, 13, 3]))
+    assert computed == [(0, [0, 1, 2, 3]), (1, [8, 9, 10, 11]), (0, [12, 13, 14, 15])]
+    assert nfe == 7 and x[:, 0, 0, 0].tolist() == [9, 2, 13, 3]
+
+
+def test_parts_add_up():
+    x = np.arange(6).reshape(3, 2)
+    whole = Part(x[:1], nfe=7, seconds=1.0).with_more(Part(x[1:], nfe=5, seconds=2.0))
+    assert (whole.x == x).all() and whole.nfe == 7 and whole.seconds == 3
 
 
 def test_what_was_drawn_before_says_nothing_about_the_rate():
@@ -240,6 +266,8 @@ def test_a_part_that_is_gone_is_named(tmp_path):
     save_part(path_of(tmp_path, 0), Part(x=np.zeros((4, 2), np.float32), nfe=1, seconds=1.0))
     with pytest.raises(RunError, match=r"batch_0000004\.npz is damaged; the same command draws"):
         list(Parts(tmp_path, 8, 4))
+    with pytest.raises(RunError, match=r"batch_0000000\.npz is damaged"):
+        Parts(tmp_path, 5, 5).whole()
 
 
 @pytest.fixture(scope="module")
