@@ -9,6 +9,7 @@ It compiles for the same instructions on every x86 machine, and waits long for d
 
 import os
 import platform
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +23,10 @@ os.environ.setdefault(
     + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
 )
 os.environ["MPLBACKEND"] = "Agg"
+# Neither the user's settings of matplotlib nor an old list of fonts; workers and subprocesses inherit the folder.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    matplotlib_folder = tempfile.TemporaryDirectory()
+    os.environ["MPLCONFIGDIR"] = matplotlib_folder.name
 os.environ.setdefault(
     "TF_CPP_MIN_LOG_LEVEL", "3"
 )  # as experiments/__init__.py: JAX, once imported, would hand down its own level
@@ -30,6 +35,8 @@ import jax
 import pytest
 from beartype import BeartypeConf, FrozenDict, beartype
 from jaxtyping import install_import_hook
+
+from experiments.run.compile_cache import remove_torn
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_enable_x64", False)
@@ -49,6 +56,7 @@ def keep_compilations(folder: Path):
     except OSError:
         return
     if os.access(folder, os.W_OK):
+        remove_torn(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import matplotlib.font_manager  # noqa: F401  it makes the list of fonts, which else the first kernel would, and say so
 import nbformat
 import pytest
 from jupyter_client.kernelspec import KernelSpec
