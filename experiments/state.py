@@ -35,13 +35,18 @@ class Metrics(NamedTuple):
     grad_norm: Float[Array, ""]
 
 
-def init_state(key: Key[Array, ""], params: Params, tx: optax.GradientTransformation) -> TrainState:
+def init_state(
+    key: Key[Array, ""],
+    params: Params,
+    tx: optax.GradientTransformation,
+    shardings: Any = None,
+) -> TrainState:
     """Return the state before the first step.
 
-    It owns a copy of `params`, as steps donate their state.
+    It owns a copy of `params`, as steps donate their state. `shardings`: where its arrays are to
+    be; a tuple like it, or one for all of them.
     """
 
-    @jax.jit  # one program, not one for every shape
     def init(key, params):
         return TrainState(
             step=jnp.zeros((), jnp.int32),
@@ -51,7 +56,13 @@ def init_state(key: Key[Array, ""], params: Params, tx: optax.GradientTransforma
             key=jnp.copy(key),
         )
 
-    return init(key, params)
+    # one program, not one for every shape
+    return jax.jit(init, out_shardings=shardings)(key, params)
+
+
+def abstract_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
+    """Return the shapes and types of a state; nothing is computed. `params` may be shapes as well."""
+    return jax.eval_shape(lambda params: init_state(jax.random.key(0), params, tx), params)
 
 
 def ema_update(ema: Params, params: Params, rate: float, step: Int[Array, ""]) -> Params:
@@ -69,10 +80,12 @@ def make_train_step(
     tx: optax.GradientTransformation,
     ema_rate: float = 0.999,
     accumulate: int = 1,
+    shardings: Any = None,
 ) -> Callable:
     """Return the compiled step (state, batch) -> (state, Metrics).
 
-    It donates the state it is given.
+    It donates the state it is given. `shardings`: where the arrays of the new state are to be, see
+    `init_state`.
 
     With `accumulate` = k above 1 a step takes a sequence of k batches of one size instead of a
     batch, and updates once, along the mean of their gradients: for a loss that is a mean over
@@ -101,7 +114,7 @@ def make_train_step(
         )
         return new_state, Metrics(loss=loss, grad_norm=optax.tree.norm(grads))
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def _mean_over_batches(gradient: Callable, count: int) -> Callable:

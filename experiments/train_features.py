@@ -29,8 +29,9 @@ from .measures.images.feature_network import (
     new_network,
     parameter_count,
 )
-from .run.devices import make_mesh, replicate, set_up_jax, share
+from .run.devices import make_mesh, set_up_jax
 from .run.messages import progress, say
+from .run.placement import replicate, share
 from .run.signals import end_at_once
 
 SMOOTHING = 0.1  # of the labels: features of classes that no longer grow apart without end

@@ -16,8 +16,9 @@ from flax import nnx
 from jax import Array
 
 from .. import data
-from ..run.devices import make_mesh, replicate, share
+from ..run.devices import make_mesh
 from ..run.messages import progress
+from ..run.placement import replicate, share
 
 OUTSIDE = -2.0  # what a pixel outside of the image is taken for; those inside are in [-1, 1]
 

@@ -40,8 +40,9 @@ from samplers import sample as walk
 from ..configs.common import base_config
 from ..measures.timing import Timing, interleaved
 from ..run.build import DataFacts, Run, build
-from ..run.devices import make_mesh, replicated, set_up_jax, share
+from ..run.devices import make_mesh, set_up_jax
 from ..run.losses import make_loss
+from ..run.placement import replicated, share
 from ..state import TrainState, init_state, make_train_step
 from .compiling import compile_seconds
 

@@ -19,8 +19,9 @@ from samplers import DDIM, EulerMaruyama, Sampler, draw_prior, grids, sample, sa
 from sde_lib import SDE
 
 from ..measures.timing import seconds_of
-from ..run.devices import replicate, set_up_jax
+from ..run.devices import set_up_jax
 from ..run.loading import load
+from ..run.placement import replicate
 from .problems import problems
 
 STEPS = 100

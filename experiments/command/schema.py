@@ -20,6 +20,7 @@ LARGEST_SEED = 2**32 - 1
 AT_LEAST = {
     "seed": 0,
     "devices": 0,
+    "placement.fsdp": 1,
     "objective.adapt_every": 0,
     "objective.adapt_bins": 2,
     "train.steps": 1,

@@ -44,6 +44,11 @@ def base_config() -> ConfigDict:
         {
             "seed": 0,  # of everything random in training
             "devices": 0,  # how many devices to use; 0: all
+            "placement": {
+                "fsdp": 1,  # devices that share the weights, with their moments and averages: each keeps a part of every large array
+                "split_update": False,  # split moments and averages over all devices: each updates its part of the weights
+                "rules": (),  # PATTERN=AXIS for arrays not to be split along their largest axis: "norm=whole", "embedding=0"
+            },
             "data": {},  # the data set: a class of experiments.data as `name`, and its settings
             # measured when training
             "facts": {},  # what is known of the data without reading them: shape, levels, num_classes, sd, cond_shape

@@ -15,8 +15,9 @@ import numpy as np
 
 from samplers import DDIM, draw_prior, grids, sample
 
-from ..run.devices import fitting_mesh, replicate, set_up_jax, share
+from ..run.devices import set_up_jax
 from ..run.loading import Loaded, load
+from ..run.placement import placement, share
 from .timing import seconds_of
 
 NFE = (1, 2, 5, 10, 20, 50)
@@ -28,9 +29,9 @@ def measure_latency(loaded: Loaded, repeats: int = 3) -> list[dict]:
     run = loaded.run
     rows = []
     for batch in BATCHES:
-        mesh = fitting_mesh(batch, run.config.devices)
-        denoiser = replicate(mesh, loaded.denoiser)
-        index = share(mesh, np.arange(batch, dtype=np.int32))
+        place = placement(run.config, batch, fitting=True)
+        denoiser = place.put_weights(loaded.denoiser)
+        index = share(place.mesh, np.arange(batch, dtype=np.int32))
         x = draw_prior(jax.random.key(0), run.sde, (batch, *run.facts.shape), index)
         cond = index * 0 if run.config.train.conditional else None
 

@@ -56,6 +56,7 @@ def _diagnose_sampler(config: Any) -> tuple[str, ...]:
 EVERYTHING = (
     "seed",
     "devices",
+    "placement",
     "data",
     "facts",
     "sde",
@@ -83,7 +84,7 @@ MODES = {
     ),
     "sample": Mode(
         "draw samples with one of the samplers",
-        ("sampling", "guidance", "devices"),
+        ("sampling", "guidance", "devices", "placement"),
         samplers=_sampling_sampler,
     ),
     "restore": Mode(
@@ -95,6 +96,7 @@ MODES = {
             "sampling.label",
             "sampling.condition",
             "devices",
+            "placement",
         ),
     ),
     "evaluate": Mode(
@@ -113,6 +115,7 @@ MODES = {
             "sampling.condition",
             "guidance",
             "devices",
+            "placement",
             "data",
         ),
         samplers=_eval_samplers,
@@ -120,7 +123,7 @@ MODES = {
     ),
     "likelihood": Mode(
         "bits per dimension of every held-out example, with errors and a bound",
-        (*LIKELIHOOD, "sampling.seed", "devices", "data"),
+        (*LIKELIHOOD, "sampling.seed", "devices", "placement", "data"),
         needs_data=True,
     ),
     "diagnose": Mode(
@@ -134,6 +137,7 @@ MODES = {
             "sampling.condition",
             "guidance",
             "devices",
+            "placement",
             "data",
         ),
         samplers=_diagnose_sampler,
@@ -141,12 +145,20 @@ MODES = {
     ),
     "dequantise": Mode(
         "train a flow that places grey levels, for tighter likelihoods",
-        ("dequantise", "train.log_every", "train.checkpoint_every", "devices", "data"),
+        ("dequantise", "train.log_every", "train.checkpoint_every", "devices", "placement", "data"),
         needs_data=True,
     ),
     "fit": Mode(
         "learn a sampler of few evaluations for this network",
-        ("fit", "sampling.seed", "sampling.label", "sampling.condition", "guidance", "devices"),
+        (
+            "fit",
+            "sampling.seed",
+            "sampling.label",
+            "sampling.condition",
+            "guidance",
+            "devices",
+            "placement",
+        ),
     ),
     "export": Mode(
         "write the run into one file, which experiments.load opens anywhere",

@@ -31,11 +31,12 @@ from ..card.page import update_card
 from ..errors import RunError
 from ..run.build import Run, make_dataset
 from ..run.conditions import conditions_of
-from ..run.devices import make_mesh, replicated, share
+from ..run.devices import make_mesh
 from ..run.flow import DequantisingFlow
 from ..run.loading import Loaded, template_on_one_device
 from ..run.log import Log
 from ..run.messages import progress, say, say_next
+from ..run.placement import replicated, share
 from ..run.signals import StopSignals
 from ..state import TrainState, init_state, make_optimizer, make_train_step
 from ..storage import checkpoint

@@ -22,10 +22,10 @@ from samplers import draw_prior, fit_solver
 from ..card.page import update_card
 from ..errors import RunError
 from ..run.conditions import sampled_conditions
-from ..run.devices import fitting_mesh, replicate, share
 from ..run.guidance import Guided, guided
 from ..run.loading import Loaded
 from ..run.messages import progress, say, say_next
+from ..run.placement import placement, share
 from ..storage.identity import identity
 from ..storage.lock import locked
 from ..storage.reading import read_object
@@ -83,10 +83,10 @@ def _learn(loaded: Loaded, name: str, steered: Guided) -> Any:
     """Return the fitted solver."""
     run = loaded.run
     settings = run.config.fit
-    mesh = fitting_mesh(settings.noises // 2, run.config.devices)
+    place = placement(run.config, settings.noises // 2, fitting=True)
     index = _NOISES + np.arange(settings.noises)
-    index = share(mesh, index.astype(np.int32))
-    denoise = replicate(mesh, steered.denoise)
+    index = share(place.mesh, index.astype(np.int32))
+    denoise = place.put_weights(steered.denoise)
     key = jax.random.key(run.config.sampling.seed)
     x = draw_prior(key, run.sde, (settings.noises, *run.facts.shape), index)
     cond = sampled_conditions(run, index)

@@ -25,9 +25,9 @@ from ..card.page import update_card
 from ..errors import RunError
 from ..run.build import Run, make_dataset
 from ..run.conditions import conditions_of
-from ..run.devices import fitting_mesh, replicate, share
 from ..run.loading import Loaded
 from ..run.messages import progress, say, say_next
+from ..run.placement import placement, share
 from ..storage.identity import data_hash, digest, identity
 from ..storage.jobs import claim, save_arrays
 from ..storage.lock import locked
@@ -114,8 +114,8 @@ def _batch_values(
     moments = moments_of(dataset, settings.train_split)
     if folder is not None:
         claim(folder, _note(loaded, dataset, size, moments, redraw))
-    mesh = fitting_mesh(size, run.config.devices)
-    denoiser = replicate(mesh, loaded.denoiser)
+    place = placement(run.config, size, fitting=True)
+    denoiser = place.put_weights(loaded.denoiser)
     all_values = []
     with progress(number, "likelihood", unit="image") as bar:
         batches = data.batches(dataset, settings.split, size, seed=run.config.seed, train=False)
@@ -124,7 +124,7 @@ def _batch_values(
             values = _earlier_values(path, len(batch["x"]), settings.bound_draws)
             if values is None:
                 index = i * size + np.arange(size, dtype=np.int32)
-                values = one_batch(loaded, denoiser, mesh, batch, index, moments, redraw)
+                values = one_batch(loaded, denoiser, place.mesh, batch, index, moments, redraw)
                 if path is not None:
                     save_arrays(path, **values)
             all_values.append(values)

@@ -22,13 +22,13 @@ from sde_lib import Denoise, check_name
 
 from ..card.page import update_card
 from ..errors import RunError
-from ..run.blocks import BlockProgram, block_size, devices_for, whole_blocks
+from ..run.blocks import BlockProgram, block_size, groups_for, whole_blocks
 from ..run.build import Run
 from ..run.conditions import conditions_digest, named_conditions, sampled_conditions
-from ..run.devices import fitting_mesh, replicate, share
 from ..run.guidance import guided
 from ..run.loading import Loaded
 from ..run.messages import progress, say, say_next, skip
+from ..run.placement import placement, share
 from ..run.walks import make_walk
 from ..storage import pictures
 from ..storage.gathered import check_format, save_pngs, save_stream
@@ -128,9 +128,9 @@ def _draw(
     """Return samples and the last `keep` states of their walks (None: all)."""
     walk = make_walk(setting, run.sde, run.config.denoiser.sigma_data)
     key = jax.random.key(run.config.sampling.seed)
-    mesh = fitting_mesh(len(index), run.config.devices)
-    numbers: Any = share(mesh, np.asarray(index, np.int32))
-    denoise = replicate(mesh, denoise)
+    place = placement(run.config, len(index), fitting=True)
+    numbers: Any = share(place.mesh, np.asarray(index, np.int32))
+    denoise = place.put_weights(denoise)
     x = draw_prior(key, run.sde, (len(index), *run.facts.shape), numbers)
     cond = sampled_conditions(run, numbers)
     return walk(key, denoise, run.sde, x, cond=cond, index=numbers, keep=keep, progress=report)
@@ -171,7 +171,7 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob
     }
     unit = "image" if len(run.facts.shape) == 3 else "sample"
     costs = []
-    devices = devices_for(run, min(size, number))
+    devices = groups_for(run, min(size, number))
     draws = drawing(run, denoise, config.samplers[name], devices)
     with locked(folder.parent, folder.name), progress(number, f"sample {name}", unit=unit) as bar:
         claim(folder, note)

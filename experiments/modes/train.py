@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -23,16 +22,17 @@ from .. import data
 from ..card.page import update_card
 from ..errors import RunError
 from ..run.adaptive import AdaptiveTimes
-from ..run.build import Run
+from ..run.build import Run, with_parameters
 from ..run.callbacks import Callback, Snapshot, Stop, call, check_callbacks
-from ..run.devices import describe, make_mesh, replicated, share
+from ..run.devices import describe
 from ..run.environment import environment
 from ..run.log import Log
 from ..run.losses import make_held_out, make_loss, make_losses
 from ..run.messages import Pace, progress, quoted, say, say_next
 from ..run.opening import open_run, plain_config
+from ..run.placement import Placement, placement, replicated, share
 from ..run.signals import StopSignals
-from ..state import TrainState, init_state, make_train_step
+from ..state import TrainState, abstract_state, init_state, make_train_step
 from ..storage import pictures
 from ..storage.checkpoint import Checkpoints, last_good, latest, restore, template_of
 from ..storage.lock import locked
@@ -76,7 +76,7 @@ class _Training(NamedTuple):
 
     run: Run
     workdir: Path
-    mesh: Mesh
+    place: Placement
     stream: Any  # of batches
     times: AdaptiveTimes
     held_out: Callable[[Any], dict[str, float]] | None  # params -> scalars
@@ -94,7 +94,8 @@ class _End(NamedTuple):
 def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback], command: str) -> None:
     run, dataset = open_run(config, workdir)
     settings = run.config.train
-    mesh = make_mesh(settings.batch_size, run.config.devices)
+    place = placement(run.config, settings.batch_size)
+    mesh = place.mesh
     stream = data.batches(
         dataset,
         settings.split,
@@ -107,7 +108,7 @@ def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback], com
     training = _Training(
         run=run,
         workdir=workdir,
-        mesh=mesh,
+        place=place,
         stream=stream,
         times=AdaptiveTimes(run.config.objective, make_losses(run), replicated(mesh)),
         held_out=_held_out(run, dataset, mesh),
@@ -145,12 +146,13 @@ def _facts_of(dataset: data.DataSet, config: ConfigDict) -> dict[str, Any]:
 def _first_state(training: _Training) -> TrainState:
     """Return the state of the newest checkpoint, with stream and times at its place, or a new one."""
     run = training.run
-    whole = replicated(training.mesh)
-    key = jax.random.fold_in(jax.random.key(run.config.seed), 1)
-    state = jax.device_put(init_state(key, run.parameters(), run.tx), whole)
+    abstract = abstract_state(run.parameters(), run.tx)
+    shardings = training.place.state(abstract)
     if latest(training.workdir) is None:
-        return state
-    state, position = restore(training.workdir, template_of(state, whole))
+        key = jax.random.fold_in(jax.random.key(run.config.seed), 1)
+        drawn = with_parameters(run, training.place.weights(run.split.params))
+        return init_state(key, drawn.parameters(), run.tx, shardings)
+    state, position = restore(training.workdir, template_of(abstract, shardings))
     if position is not None:
         training.stream.set_state(training.times.restore(position))
     else:
@@ -166,7 +168,13 @@ def _loop(training: _Training, state: TrainState) -> _End:
     settings = run.config.train
     start = step = int(state.step)
     clock = TrainingClock(seconds_at(training.workdir, start))
-    train_step = make_train_step(make_loss(run), run.tx, run.config.ema, settings.accumulate)
+    train_step = make_train_step(
+        training.place.gathers(make_loss(run)),
+        run.tx,
+        run.config.ema,
+        settings.accumulate,
+        training.place.state(state),
+    )
     window = []  # the metrics of the steps since they were last logged
     stop = None
     with (
@@ -246,7 +254,7 @@ def _show_progress(bar: tqdm, step: int, values: dict[str, float]) -> None:
 
 def _next_batch(training: _Training) -> dict:
     """Return the next batch on the devices, with the weights of the times if there are any."""
-    return training.times.join(share(training.mesh, next(training.stream)))
+    return training.times.join(share(training.place.mesh, next(training.stream)))
 
 
 def _say_how_it_ended(training: _Training, end: _End) -> None:

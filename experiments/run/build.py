@@ -263,12 +263,16 @@ def _check_augments(config: ConfigDict, facts: DataFacts) -> None:
         )
 
 
-def with_parameters(run: Run) -> Run:
-    """Return a run that was built abstractly with the parameters that training starts from."""
+def with_parameters(run: Run, shardings: Any = None) -> Run:
+    """Return a run that was built abstractly with the parameters that training starts from.
+
+    `shardings`: where they are to be, as a tree like them; no device ever holds more of them.
+    """
     # one program, not one for every shape; it runs once, so that a fast compilation counts for more
     # than a fast program
     draw = jax.jit(
         lambda: models.split(_make_net(run.config, run.facts)).params,
+        out_shardings=shardings,
         compiler_options={"xla_backend_optimization_level": 0},
     )
     return run._replace(split=run.split._replace(params=draw()))

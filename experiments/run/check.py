@@ -15,10 +15,10 @@ from ..command.schema import check_settings as check_settings
 from ..errors import RunError
 from .build import CLASSIFIER, Run, make
 from .conditions import guides_by_class
-from .devices import make_mesh
 from .guidance import check_guidance
 from .messages import quoted
 from .objects import naming
+from .placement import placement
 from .walks import make_walk
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ def _check_alike(run: Run, dataset: "DataSet") -> None:
 def check_devices(run: Run) -> None:
     """Raise a ValueError if the devices of the configuration cannot share a batch of training.
 
-    That is so, too, if there are fewer devices.
+    That is so, too, if there are fewer devices, or if they cannot share the weights as told.
     """
-    make_mesh(run.config.train.batch_size, run.config.devices)
+    place = placement(run.config, run.config.train.batch_size)
+    place.weights(run.parameters())  # each rule is tried

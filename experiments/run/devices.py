@@ -1,9 +1,7 @@
-"""Where computation runs: on one mesh over the local devices.
-
-The batch is split over them, and everything else is replicated.
+"""Which devices there are: what is set up before JAX starts, and the mesh that a run computes on.
 
 XLA's CPU backend hardly uses a second core for small convolutions, so on CPU each core becomes a
-device of its own. No code inside a compiled function knows how many there are.
+device of its own. What of a run lies on which device, `placement` says.
 """
 
 import ctypes
@@ -12,10 +10,9 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh
 
 from .compile_cache import remove_torn
 
@@ -23,6 +20,9 @@ from .compile_cache import remove_torn
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
+
+# The axes of every mesh. A batch is split over both, weights over the second at most.
+DATA, FSDP = "data", "fsdp"
 
 
 def set_up_jax() -> None:
@@ -95,35 +95,45 @@ def keep_memory() -> None:
         library.mallopt(parameter, value)
 
 
-def make_mesh(batch_size: int, devices: int = 0) -> Mesh:
-    """Return a mesh of one axis, "batch", over `devices` devices.
+def make_mesh(batch_size: int, devices: int = 0, fsdp: int = 1) -> Mesh:
+    """Return a mesh over `devices` devices, in groups of `fsdp` that share their weights.
 
     0 stands for all of them, on CPU for as many as divide the batch.
 
     Raises:
-        ValueError: the devices cannot share the batch, or there are fewer than `devices`.
+        ValueError: the devices cannot share the batch, there are fewer than `devices`, or they make
+            no whole number of groups.
     """
-    if not devices and jax.default_backend() == "cpu":
-        return fitting_mesh(batch_size)
-    devices = count_devices(devices)
+    if not devices and jax.default_backend() == "cpu" and batch_size % fsdp == 0:
+        return fitting_mesh(batch_size, fsdp=fsdp)
+    devices = count_devices(devices, fsdp)
     if batch_size % devices:
+        smaller = batch_size // devices * devices
+        sizes = f"{smaller} or {smaller + devices}" if smaller else f"{devices}"
         raise ValueError(
-            f"a batch of {batch_size} cannot be shared by {devices} devices; choose a multiple of "
-            f"{devices}, or fewer devices"
+            f"a batch of {batch_size} cannot be shared by {devices} devices; choose {sizes}, or "
+            "fewer devices"
         )
-    return _mesh(devices)
+    return _mesh(devices, fsdp)
 
 
-def fitting_mesh(batch_size: int, devices: int = 0) -> Mesh:
+def fitting_mesh(batch_size: int, devices: int = 0, fsdp: int = 1) -> Mesh:
     """Return a mesh over as many of `devices` devices (0: all) as divide the batch.
 
-    It is for batches whose size no setting decides.
+    It is for batches whose size no setting decides. A group of `fsdp` devices is the least, even if
+    it cannot share the batch.
     """
-    return _mesh(max(n for n in range(1, count_devices(devices) + 1) if batch_size % n == 0))
+    available = count_devices(devices, fsdp)
+    fitting = [n for n in range(fsdp, available + 1, fsdp) if batch_size % n == 0]
+    return _mesh(max(fitting, default=fsdp), fsdp)
 
 
-def count_devices(devices: int) -> int:
-    """Return how many devices `config.devices` stands for; raise a ValueError if JAX has fewer."""
+def count_devices(devices: int, fsdp: int = 1) -> int:
+    """Return how many devices `config.devices` stands for.
+
+    Raises:
+        ValueError: JAX has fewer, or they make no whole number of groups of `fsdp`.
+    """
     available = jax.local_device_count()
     if devices > available:
         backend = jax.default_backend()
@@ -131,12 +141,26 @@ def count_devices(devices: int) -> int:
             f"config.devices is {devices}, but JAX sees {available} ({backend}); set "
             "--config.devices=0 to use all there are"
         )
-    return devices or available
+    devices = devices or available
+    if devices % fsdp:
+        raise ValueError(
+            f"config.placement.fsdp is {fsdp}, but {devices} devices make no whole number of groups "
+            f"of {fsdp}; choose a divisor of {devices}"
+        )
+    return devices
 
 
-def _mesh(devices: int) -> Mesh:
+def group_mesh(number: int, fsdp: int) -> Mesh:
+    """Return the mesh of one group of `fsdp` devices, the group of a number."""
+    return _mesh(fsdp, fsdp, first=number * fsdp)
+
+
+def _mesh(devices: int, fsdp: int, first: int = 0) -> Mesh:
     return jax.make_mesh(
-        (devices,), ("batch",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:devices]
+        (devices // fsdp, fsdp),
+        (DATA, FSDP),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=jax.local_devices()[first : first + devices],
     )
 
 
@@ -147,27 +171,3 @@ def describe(mesh: Mesh) -> str:
     count = f"{mesh.size} of {available}" if mesh.size < available else f"{mesh.size}"
     name = "" if device.device_kind == device.platform else f" ({device.device_kind})"
     return f"{count} {device.platform} device{'s' if available > 1 else ''}{name}"
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of what every device holds whole."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def replicate(mesh: Mesh, tree: Any) -> Any:
-    """Return `tree` with a copy of every array on every device of the mesh.
-
-    What is no array stays as it is.
-    """
-    whole = replicated(mesh)
-    return jax.tree.map(lambda a: jax.device_put(a, whole) if isinstance(a, jax.Array) else a, tree)
-
-
-def share(mesh: Mesh, batch: Any) -> Any:
-    """Return `batch` with the leading axis of every array split over the devices of the mesh.
-
-    An array whose length they do not divide is replicated.
-    """
-    split = NamedSharding(mesh, PartitionSpec("batch"))
-    whole = replicated(mesh)
-    return jax.tree.map(lambda a: jax.device_put(a, whole if len(a) % mesh.size else split), batch)

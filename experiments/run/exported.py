@@ -25,7 +25,8 @@ def named_arrays(tree: Any) -> dict[str, Any]:
 
 def filled(template: Any, arrays: dict[str, np.ndarray]) -> Any:
     """Return nested dictionaries like `template` with these arrays, on one device."""
-    from .devices import make_mesh, replicated
+    from .devices import make_mesh
+    from .placement import replicated
 
     one = replicated(make_mesh(1, 1))
     leaves = [jax.device_put(arrays[name], one) for name in named_arrays(template)]

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import jax
 from ml_collections import ConfigDict
 
 from sde_lib import SDE, Classifier, Denoiser
@@ -93,9 +92,9 @@ def restore_run(run: Run, workdir: str | Path, step: int | None = None) -> Loade
 
 def template_on_one_device(params: Any, tx: "optax.GradientTransformation") -> Any:
     """Return the shapes and types of a training state, to restore it into; nothing is computed."""
-    from ..state import init_state
+    from ..state import abstract_state
     from ..storage import checkpoint
-    from .devices import make_mesh, replicated
+    from .devices import make_mesh
+    from .placement import replicated
 
-    abstract = jax.eval_shape(lambda params: init_state(jax.random.key(0), params, tx), params)
-    return checkpoint.template_of(abstract, replicated(make_mesh(1, 1)))
+    return checkpoint.template_of(abstract_state(params, tx), replicated(make_mesh(1, 1)))

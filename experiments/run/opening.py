@@ -12,11 +12,21 @@ from ..errors import RunError
 from ..storage.checkpoint import latest
 from ..storage.reading import read_object
 from ..storage.saved_config import CONFIG, check_belongs, differences, read_config
-from .build import Run, build, make_dataset, measure_facts, with_parameters
+from .build import Run, build, make_dataset, measure_facts
 from .check import check_data, check_devices, check_run, check_settings
 
 # Sections that may change between two starts of a run; the rest decides what the parameters become.
-FREE = ("sampling", "guidance", "samplers", "inverse", "eval", "fit", "dequantise", "devices")
+FREE = (
+    "sampling",
+    "guidance",
+    "samplers",
+    "inverse",
+    "eval",
+    "fit",
+    "dequantise",
+    "devices",
+    "placement",
+)
 FREE_TRAIN = (
     "steps",
     "log_every",
@@ -33,7 +43,7 @@ CONVERTED = "converted.json"  # beside a checkpoint that experiments.convert mad
 def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, data.DataSet]:
     """Measure the data, build the objects and check them all; write nothing.
 
-    So a command that is refused leaves no folder behind.
+    So a command that is refused leaves no folder behind. The parameters are shapes without numbers.
 
     Raises:
         RunError: `workdir` holds a run of another configuration, or a config.json that is not of a
@@ -47,7 +57,7 @@ def open_run(config: ConfigDict, workdir: Path) -> tuple[Run, data.DataSet]:
     check_data(run, dataset, training=True)
     check_devices(run)
     _check_goes_on(run, workdir)
-    return with_parameters(run), dataset
+    return run, dataset
 
 
 def _check_goes_on(run: Run, workdir: Path) -> None:

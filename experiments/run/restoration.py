@@ -18,11 +18,11 @@ from sde_lib import check_name
 
 from ..errors import RunError
 from .conditions import CONDITIONS, conditions_of, read_conditions
-from .devices import fitting_mesh, replicate, share
 from .loading import Loaded, load
 from .noise import Noise, noise_of
 from .observations import check_model_values
 from .operators import Measured, measured_by
+from .placement import placement, share
 from .restoration_methods import METHODS, Observed, Problem
 
 
@@ -169,7 +169,8 @@ def draw_part(
     Raises:
         RunError: they are not finite.
     """
-    mesh = fitting_mesh(len(index), loaded.run.config.devices)
+    place = placement(loaded.run.config, len(index), fitting=True)
+    mesh = place.mesh
     rows = index // task.samples % len(task.y)
     observed = Observed(
         y=share(mesh, task.noise.white(task.y[rows])),
@@ -177,7 +178,7 @@ def draw_part(
         index=share(mesh, np.asarray(index, np.int32)),
         key=jax.random.key(task.seed),
     )
-    problem = _problem(loaded, task, replicate(mesh, loaded.denoiser))
+    problem = _problem(loaded, task, place.put_weights(loaded.denoiser))
     method = METHODS[task.method]
     samples = method.draw(problem, task.settings, task.walk_steps, observed, report)
     x = np.asarray(samples.x)

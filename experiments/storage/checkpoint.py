@@ -176,9 +176,18 @@ def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
     return _read_arrays(folder, template)
 
 
-def template_of(state: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Return the abstract form of a state, to restore into; nothing is allocated."""
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state)
+def template_of(state: Any, shardings: Any) -> Any:
+    """Return the abstract form of a state, to restore into; nothing is allocated.
+
+    `shardings`: where its arrays are to be; a tuple like it, or one for all of them.
+    """
+    if isinstance(shardings, jax.sharding.Sharding):
+        shardings = jax.tree.map(lambda _: shardings, state)
+    return jax.tree.map(
+        lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
+        state,
+        shardings,
+    )
 
 
 def _arrays(state: Any) -> dict[str, str]:

@@ -28,7 +28,7 @@ NAMED_WITH_DEFAULTS = ("objective", "optim")
 # What decides how weights are used; the rest decides how they came about, or is for the user to
 # choose.
 DECISIVE = ("sde", "net", "denoiser", "facts")
-NEWER_SECTIONS = ("guidance", "inverse")  # that a saved configuration may lack
+NEWER_SECTIONS = ("guidance", "inverse", "placement")  # that a saved configuration may lack
 FACTS = ("shape", "levels", "num_classes", "sd")
 NEWER_FACTS = ("cond_shape",)  # that a saved configuration may lack
 

@@ -22,8 +22,9 @@ from experiments.configs import toy
 from experiments.modes import MODES
 from experiments.modes.train import train
 from experiments.run.build import DataFacts, build, make_dataset, measure_facts
-from experiments.run.devices import make_mesh, replicated
+from experiments.run.devices import make_mesh
 from experiments.run.loading import Loaded, load
+from experiments.run.placement import replicated
 from experiments.state import init_state
 from experiments.storage.checkpoint import restore, template_of
 from sde_lib import SDE, Estimate, expand, record_evaluations

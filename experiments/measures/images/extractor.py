@@ -18,7 +18,8 @@ import numpy as np
 
 from ...data.codec import Codec
 from ...errors import RunError
-from ...run.devices import fitting_mesh, replicate, share
+from ...run.devices import fitting_mesh
+from ...run.placement import replicate, share
 from ...storage.identity import digest
 from .feature_file import SavedNetwork, load_network
 from .feature_network import ImageFeatures, extract_features

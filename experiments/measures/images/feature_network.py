@@ -13,7 +13,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from ...run.devices import fitting_mesh, replicate, share
+from ...run.devices import fitting_mesh
+from ...run.placement import replicate, share
 
 SMALLEST_SIDE = 8  # pixels; the network halves them twice
 BATCH = 256  # images in one call

@@ -114,7 +114,7 @@ WRONG = [
 def test_a_wrong_setting_ends_in_one_message_that_names_it(
     given, parts, tiny_flags, in_process, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("experiments.run.opening.with_parameters", not_reached)
+    monkeypatch.setattr("experiments.modes.train.with_parameters", not_reached)
     workdir = tmp_path / "run"
     result = in_process(*tiny_flags, f"--config.{given}", f"--workdir={workdir}")
     assert result.code == 1 and not result.out, result

@@ -22,7 +22,7 @@ from experiments.modes.sample import (
     sample,
     with_settings,
 )
-from experiments.run.blocks import BlockProgram, devices_for
+from experiments.run.blocks import BlockProgram, groups_for
 from experiments.run.loading import Loaded
 from experiments.run.messages import progress, skip
 from experiments.run.opening import FREE
@@ -138,7 +138,7 @@ def test_a_job_that_stops_anywhere_goes_on_at_that_image(cheap, tmp_path, monkey
 
 
 def test_each_block_is_computed_once_on_as_many_devices_as_there_are_blocks(images):
-    assert [devices_for(changed(images, devices=3).run, n) for n in (1, 4, 5, 99)] == [1, 1, 2, 3]
+    assert [groups_for(changed(images, devices=3).run, n) for n in (1, 4, 5, 99)] == [1, 1, 2, 3]
     program = BlockProgram(images.run, images.denoiser, images.config.samplers.ddim, 2)
     computed = []
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from experiments.run import devices
-from experiments.run.devices import describe, fitting_mesh, make_mesh, replicate, set_up_jax, share
+from experiments.run.devices import describe, fitting_mesh, make_mesh, set_up_jax
+from experiments.run.placement import replicate, share
 
 
 @pytest.fixture

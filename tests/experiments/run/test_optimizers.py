@@ -13,8 +13,9 @@ import pytest
 
 from experiments.errors import RunError
 from experiments.modes.train import train
-from experiments.run.devices import make_mesh, replicated
+from experiments.run.devices import make_mesh
 from experiments.run.optimizers import SCHEDULES, make_optimizer, make_schedule, optimizers
+from experiments.run.placement import replicated
 from experiments.state import init_state, make_train_step
 from experiments.storage.checkpoint import Checkpoints, restore, template_of
 

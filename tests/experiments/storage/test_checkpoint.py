@@ -8,8 +8,9 @@ import pytest
 
 from experiments.errors import RunError
 from experiments.modes.train import train
-from experiments.run.devices import make_mesh, replicated
+from experiments.run.devices import make_mesh
 from experiments.run.loading import load
+from experiments.run.placement import replicated
 from experiments.storage.checkpoint import Checkpoints, last_good, latest, restore, template_of
 
 STATE = {"w": jnp.arange(6.0).reshape(2, 3), "key": jax.random.key(7)}

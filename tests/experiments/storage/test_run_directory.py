@@ -15,8 +15,9 @@ import pytest
 
 from experiments.errors import RunError
 from experiments.run import compile_cache
-from experiments.run.devices import make_mesh, replicated
+from experiments.run.devices import make_mesh
 from experiments.run.log import Log
+from experiments.run.placement import replicated
 from experiments.storage import checkpoint, writing
 from experiments.storage.checkpoint import Checkpoints, latest, restore, template_of
 from experiments.storage.lock import locked
