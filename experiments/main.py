@@ -16,6 +16,7 @@ if __name__ == "__main__":
     end_at_once()
 
 import contextlib
+import os
 import shlex
 import sys
 import tempfile
@@ -50,7 +51,7 @@ def execute(command: Command) -> None:
 
     check_settings(config)
     check_switches(config, command.overrides)
-    _set_up()
+    _set_up(command)
     if command.dry_run:
         dry_run(config)
     elif command.mode == "train":
@@ -98,13 +99,18 @@ def _work_with_a_run(command: Command, config: Any, workdir: Any, other_data: bo
     function_of(command.mode)(loaded, workdir)
 
 
-def _set_up() -> None:
-    """Set up JAX, and silence what libraries log."""
+def _set_up(command: Command) -> None:
+    """Set up JAX, join the other processes, and silence what libraries log."""
     from absl import logging
 
     from .run.devices import set_up_jax
+    from .run.processes import Group, join
 
     set_up_jax()
+    group = Group(command.coordinator, command.processes, command.process)
+    if group != Group() and command.mode != "train":
+        raise RunError(f"--mode={command.mode} works in one process; leave out --processes")
+    join(group)
     logging.set_verbosity(logging.FATAL)  # what libraries log as errors they raise as well
 
 
@@ -197,7 +203,11 @@ def _keep_traceback(command: Command | None, *, always: bool = False) -> Path | 
 
 def main() -> None:
     """Run the command line of this process."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    if code and any(argument.startswith("--process") for argument in sys.argv[1:]):
+        os._exit(code)  # at once: an orderly end would wait for the other processes
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Reading a command line: a mode, a run directory, a configuration, and changed settings.
 
     --mode=NAME --workdir=FOLDER --config=FILE.py:VARIANT --config.SECTION.NAME=VALUE --dry_run
-    --trust --help
+    --trust --help --coordinator=HOST:PORT --processes=N --process=I
 
 A value stands behind "=" or is the next argument. A switch takes no value, `true` or `false`;
 `--no` before its name turns it off. Where an argument is given twice, the last one holds, so that a
@@ -16,7 +16,7 @@ from ..errors import RunError
 from ..modes import MODES
 
 SWITCHES = ("dry_run", "trust", "help")
-VALUES = ("mode", "workdir", "config")
+VALUES = ("mode", "workdir", "config", "coordinator", "processes", "process")
 TRUE = ("true", "t", "1", "yes")
 FALSE = ("false", "f", "0", "no")
 HELP = ("-h", "-?", "--helpfull", "--helpshort")
@@ -42,6 +42,9 @@ class Command(NamedTuple):
     dry_run: bool = False
     trust: bool = False
     help: bool = False
+    coordinator: str | None = None  # of several processes: HOST:PORT of the first
+    processes: str | None = None  # how many, or "cluster"
+    process: str | None = None  # the number of this one
 
 
 def parse(arguments: list[str]) -> Command:

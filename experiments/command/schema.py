@@ -77,6 +77,7 @@ RANGES = {
     "dequantise.lr": (0.0, math.inf, "()"),
     "fit.rate": (0.0, math.inf, "()"),
     "inverse.std": (0.0, math.inf, "()"),
+    "train.patience": (0.0, math.inf, "()"),
     "eval.rtol": (0.0, 1.0, "()"),
 }
 

@@ -93,6 +93,7 @@ def base_config() -> ConfigDict:
                 "held_out_every": 1000,  # updates between measurements of the held-out loss
                 "sample_every": 0,  # updates between pictures of samples; 0: never
                 "checkpoint_every": 1000,  # updates between checkpoints
+                "patience": 600.0,  # of several processes: seconds without a step after which they end
                 "keep": 2,  # how many of the newest checkpoints stay
                 "keep_period": 0,  # checkpoints at multiples of this stay too; 0: none
             },

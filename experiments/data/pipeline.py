@@ -33,6 +33,7 @@ def batches(
     train: bool,
     flip: bool = False,
     balance: bool = False,
+    part: tuple[int, int] = (0, 1),
 ) -> grain.DatasetIterator:
     """Iterate over the batches of a split.
 
@@ -51,6 +52,9 @@ def batches(
         one half (training only).
       balance: draw every class equally often, however many examples it has (training only). The
         labels of the split are read once, before the first batch.
+
+      part: (i, n): the iterator yields the rows of the i-th of n equal parts of each batch. Together
+        they are the batches that there are without parts (training only).
 
     Returns:
       An iterator whose ``get_state()`` (plain JSON) and ``set_state(state)`` resume it bitwise.
@@ -77,6 +81,13 @@ def batches(
             f"of {dataset.num_classes} classes"
         )
 
+    number_of_part, parts = part
+    if parts > 1 and not (train and batch_size % parts == 0):
+        raise ValueError(
+            f"a training batch of {batch_size} cannot be read in {parts} equal parts; choose a "
+            f"batch_size that is a multiple of {parts}"
+        )
+
     @functools.lru_cache(maxsize=2)  # a batch touches at most two epochs
     def order(epoch: int) -> np.ndarray:
         return np.random.default_rng([seed, epoch]).permutation(size)
@@ -90,8 +101,9 @@ def batches(
         return int(order(epoch)[offset]) if train else position
 
     def batch(number: int) -> dict[str, np.ndarray]:
-        first = number * batch_size
-        last = first + batch_size if train else min(first + batch_size, size)
+        count = batch_size // parts
+        first = number * batch_size + number_of_part * count
+        last = first + count if train else min(first + count, size)
         rows = [row(position) for position in range(first, last)]
         x, label = read_checked(dataset, split, source, rows)
         cond = read_conditions(dataset, split, source, rows)

@@ -29,6 +29,7 @@ from ..run.guidance import guided
 from ..run.loading import Loaded
 from ..run.messages import progress, say, say_next, skip
 from ..run.placement import placement, share
+from ..run.processes import fetched
 from ..run.walks import make_walk
 from ..storage import pictures
 from ..storage.gathered import check_format, save_pngs, save_stream
@@ -84,7 +85,7 @@ def draw(
         report: called with (steps made, steps in all) while the samples are drawn.
     """
     samples = _draw(run, denoise, setting, index, 0, report)
-    return SampleBatch(x=np.asarray(samples.x), nfe=int(samples.nfe))
+    return SampleBatch(x=fetched(samples.x), nfe=int(samples.nfe))
 
 
 def drawing(

@@ -6,7 +6,7 @@ and ends in bitwise the parameters of a run that was never stopped.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +26,14 @@ from ..run.build import Run, with_parameters
 from ..run.callbacks import Callback, Snapshot, Stop, call, check_callbacks
 from ..run.devices import describe
 from ..run.environment import environment
-from ..run.log import Log
+from ..run.log import Log, NoLog, open_log
 from ..run.losses import make_held_out, make_loss, make_losses
 from ..run.messages import Pace, progress, quoted, say, say_next
 from ..run.opening import open_run, plain_config
-from ..run.placement import Placement, placement, replicated, share
+from ..run.placement import Placement, join_parts, placement, replicated, share
+from ..run.processes import any_says, are_several, first_goes_ahead, is_first, meet, one_speaks
 from ..run.signals import StopSignals
+from ..run.watchdog import NoWatchdog, Watchdog
 from ..state import TrainState, abstract_state, init_state, make_train_step
 from ..storage import pictures
 from ..storage.checkpoint import Checkpoints, last_good, latest, restore, template_of
@@ -66,9 +68,18 @@ def train(
     """
     workdir = run_directory(workdir)
     callbacks = check_callbacks(callbacks)
-    with locked(workdir, "train"):
+    with one_speaks(), _one_holds_the_lock(workdir):
         _train(config, workdir, callbacks, command)
-    update_card(workdir)
+    if is_first():
+        update_card(workdir)
+
+
+@contextlib.contextmanager
+def _one_holds_the_lock(workdir: Path) -> Iterator[None]:
+    """Hold the lock of training; of several processes the first does, before the others begin."""
+    with locked(workdir, "train") if is_first() else contextlib.nullcontext():
+        meet("lock")
+        yield
 
 
 class _Training(NamedTuple):
@@ -92,7 +103,8 @@ class _End(NamedTuple):
 
 
 def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback], command: str) -> None:
-    run, dataset = open_run(config, workdir)
+    with first_goes_ahead("data"):  # it prepares them
+        run, dataset = open_run(config, workdir)
     settings = run.config.train
     place = placement(run.config, settings.batch_size)
     mesh = place.mesh
@@ -104,6 +116,7 @@ def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback], com
         train=True,
         flip=settings.flip,
         balance=settings.balance,
+        part=(jax.process_index(), jax.process_count()),
     )
     training = _Training(
         run=run,
@@ -115,22 +128,27 @@ def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback], com
         callbacks=callbacks,
     )
     state = _first_state(training)
-    with _stopping_well(workdir):  # only now that all of it has been tried
-        write_json(workdir / CONFIG, plain_config(run.config))
     start = int(state.step)
-    facts = _facts_of(dataset, run.config)
+    if is_first():
+        with _stopping_well(workdir):  # only now that all of it has been tried
+            write_json(workdir / CONFIG, plain_config(run.config))
+            _record(training, dataset, start, command)
     if start >= settings.steps:
-        record_data(workdir, facts)
         say(f"{workdir} has made its {start} steps; raise --config.train.steps to go on")
         return
-    with _stopping_well(workdir):
-        record_start(
-            workdir,
-            data=facts,
-            start={"step": start, "command": command, **environment(mesh)},
-        )
     say(f"training on {describe(mesh)}")
     _say_how_it_ended(training, _loop(training, state))
+
+
+def _record(training: _Training, dataset: data.DataSet, start: int, command: str) -> None:
+    """Record for the model card what the data are, and that training starts here if it does."""
+    config = training.run.config
+    facts = _facts_of(dataset, config)
+    if start >= config.train.steps:
+        record_data(training.workdir, facts)
+        return
+    begun = {"step": start, "command": command, **environment(training.place.mesh)}
+    record_start(training.workdir, data=facts, start=begun)
 
 
 def _facts_of(dataset: data.DataSet, config: ConfigDict) -> dict[str, Any]:
@@ -180,8 +198,9 @@ def _loop(training: _Training, state: TrainState) -> _End:
     with (
         _stopping_well(training.workdir),
         _checkpoints(training) as checkpoints,
-        Log(training.workdir, start) as log,
+        open_log(training.workdir, start) as log,
         StopSignals() as signals,
+        _watched(training) as watchdog,
         progress(settings.steps, "train", start) as bar,
     ):
         pace = Pace(start, settings.steps)
@@ -189,10 +208,11 @@ def _loop(training: _Training, state: TrainState) -> _End:
             checkpoints.check()
             batches = [_next_batch(training) for _ in range(settings.accumulate)]
             state, metrics = train_step(state, batches if len(batches) > 1 else batches[0])
+            watchdog.beat(step)
             pace.made(step, metrics)
             training.times.update(state, batches[-1], step)
             window.append(metrics)
-            ending = step == settings.steps or bool(signals.received)
+            ending = step == settings.steps or _asked_to_stop(training, step, signals)
             saving = ending or step % settings.checkpoint_every == 0
             held_out = _held_out_at(training, step)
             if saving or held_out or step % settings.log_every == 0:
@@ -211,6 +231,27 @@ def _loop(training: _Training, state: TrainState) -> _End:
             if ending or stop:
                 break
     return _End(step=step, stop=stop, signal=signals.received)
+
+
+def _asked_to_stop(training: _Training, step: int, signals: StopSignals) -> bool:
+    """Tell whether a signal has come; several processes ask one another when they log, and stop together."""
+    if are_several() and step % training.run.config.train.log_every:
+        return False
+    return any_says(bool(signals.received))
+
+
+def _watched(training: _Training) -> Any:
+    """Return the watch over several processes; one that is alone needs none."""
+    if not are_several():
+        return NoWatchdog()
+    return Watchdog(
+        training.workdir,
+        jax.process_index(),
+        training.run.config.train.patience,
+        remedy=lambda: (
+            f"{last_good(training.workdir)}; start all processes again to go on from there"
+        ),
+    )
 
 
 def _held_out_at(training: _Training, step: int) -> Callable[[Any], dict[str, float]] | None:
@@ -254,7 +295,7 @@ def _show_progress(bar: tqdm, step: int, values: dict[str, float]) -> None:
 
 def _next_batch(training: _Training) -> dict:
     """Return the next batch on the devices, with the weights of the times if there are any."""
-    return training.times.join(share(training.place.mesh, next(training.stream)))
+    return training.times.join(join_parts(training.place.mesh, next(training.stream)))
 
 
 def _say_how_it_ended(training: _Training, end: _End) -> None:
@@ -342,7 +383,7 @@ def _held_out(run: Run, dataset: data.DataSet, mesh):
     return scalars
 
 
-def _show_samples(run: Run, params: Any, step: int, log: Log, workdir: Path) -> None:
+def _show_samples(run: Run, params: Any, step: int, log: Log | NoLog, workdir: Path) -> None:
     """Draw a few samples with the averaged weights, for the eye.
 
     A picture that fails is reported and costs the run nothing.
@@ -353,7 +394,8 @@ def _show_samples(run: Run, params: Any, step: int, log: Log, workdir: Path) -> 
         x, _ = draw(run, run.denoiser(params), setting, np.arange(number))
         picture = pictures.picture(x, run.facts.codec)
         log.picture(step, "samples", picture)
-        pictures.save_png(workdir / "samples" / f"train_{step:07d}.png", picture)
+        if is_first():
+            pictures.save_png(workdir / "samples" / f"train_{step:07d}.png", picture)
     except Exception as error:  # whatever a sampler or a library of pictures raises
         say(
             f"no picture of samples at step {step} ({type(error).__name__}: {error}); training "

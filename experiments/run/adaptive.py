@@ -9,11 +9,11 @@ in checkpoints beside the position in the data, so that a resumed run is bitwise
 stopped. The expected loss is left as it is; only its variance changes.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -41,7 +41,7 @@ class AdaptiveTimes:
         base = make(sde_lib, objective.times, TimeDistribution)
         equal = Binned(base, np.ones(objective.adapt_bins))
 
-        @jax.jit
+        @functools.partial(jax.jit, out_shardings=sharding)
         def new_weights(params: Any, key: jax.Array, batch: dict) -> jax.Array:
             def draw(key):
                 for_times, *keys = jax.random.split(key, 4)
@@ -57,7 +57,7 @@ class AdaptiveTimes:
         """Return a batch together with the weights."""
         if self._weights is None:
             return batch
-        weights = jax.device_put(jnp.asarray(self._weights), self._sharding)
+        weights = jax.device_put(self._weights, self._sharding)
         return batch | {WEIGHTS: weights}
 
     def update(self, state: TrainState, batch: dict, step: int) -> None:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from .compile_cache import remove_torn
@@ -104,7 +105,8 @@ def make_mesh(batch_size: int, devices: int = 0, fsdp: int = 1) -> Mesh:
         ValueError: the devices cannot share the batch, there are fewer than `devices`, or they make
             no whole number of groups.
     """
-    if not devices and jax.default_backend() == "cpu" and batch_size % fsdp == 0:
+    alone = jax.process_count() == 1
+    if alone and not devices and jax.default_backend() == "cpu" and batch_size % fsdp == 0:
         return fitting_mesh(batch_size, fsdp=fsdp)
     devices = count_devices(devices, fsdp)
     if batch_size % devices:
@@ -134,7 +136,12 @@ def count_devices(devices: int, fsdp: int = 1) -> int:
     Raises:
         ValueError: JAX has fewer, or they make no whole number of groups of `fsdp`.
     """
-    available = jax.local_device_count()
+    available = jax.device_count()
+    if jax.process_count() > 1 and devices not in (0, available):
+        raise ValueError(
+            f"config.devices is {devices}, but several processes use all their {available} devices; "
+            "set --config.devices=0"
+        )
     if devices > available:
         backend = jax.default_backend()
         raise ValueError(
@@ -156,18 +163,17 @@ def group_mesh(number: int, fsdp: int) -> Mesh:
 
 
 def _mesh(devices: int, fsdp: int, first: int = 0) -> Mesh:
-    return jax.make_mesh(
-        (devices // fsdp, fsdp),
-        (DATA, FSDP),
-        axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=jax.local_devices()[first : first + devices],
-    )
+    # In the order of the processes, so that each has its rows of a batch together.
+    chosen = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    grid = np.asarray(chosen[first : first + devices]).reshape(devices // fsdp, fsdp)
+    return Mesh(grid, (DATA, FSDP), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def describe(mesh: Mesh) -> str:
     """Say what a mesh computes on: "2 of 4 cpu devices", "1 gpu device (NVIDIA H100)"."""
     device = mesh.devices.flat[0]
-    available = jax.local_device_count()
+    available = jax.device_count()
     count = f"{mesh.size} of {available}" if mesh.size < available else f"{mesh.size}"
     name = "" if device.device_kind == device.platform else f" ({device.device_kind})"
-    return f"{count} {device.platform} device{'s' if available > 1 else ''}{name}"
+    processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return f"{count} {device.platform} device{'s' if available > 1 else ''}{name}{processes}"

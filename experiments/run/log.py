@@ -13,6 +13,12 @@ from tensorboardX.summary import image as image_summary
 from tensorboardX.summary import scalar as scalar_summary
 
 from ..storage.writing import without_nan, write_bytes
+from .processes import is_first
+
+
+def open_log(workdir: Path, step: int) -> "Log | NoLog":
+    """Return the log of a run: of several processes the first one writes it."""
+    return Log(workdir, step) if is_first() else NoLog()
 
 
 class Log:
@@ -80,6 +86,22 @@ class Log:
                 file=sys.stderr,
             )
         write_bytes(self._lines, earlier)
+
+
+class NoLog:
+    """The log of a process that writes none."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Write nothing."""
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """Write nothing."""
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Close nothing."""
 
 
 def _step_of(line: bytes) -> int | None:

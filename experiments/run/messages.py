@@ -12,6 +12,7 @@ import jax
 from tqdm import tqdm
 
 from ..storage.saved import needs_trust
+from .processes import is_first
 
 TIMED_STEPS = 100  # after these the time that the whole run takes is estimated
 
@@ -60,6 +61,8 @@ def progress(total: int, description: str, initial: int = 0, unit: str = "step")
 
     Where the output is no terminal it writes a line now and then instead.
     """
+    if not is_first():
+        return tqdm(disable=True)
     settings: dict[str, Any] = {"mininterval": 0.2, "dynamic_ncols": True, "file": sys.stderr}
     if not sys.stderr.isatty():
         settings = {

@@ -35,6 +35,7 @@ FREE_TRAIN = (
     "checkpoint_every",
     "keep",
     "keep_period",
+    "patience",
 )
 
 CONVERTED = "converted.json"  # beside a checkpoint that experiments.convert made: its step

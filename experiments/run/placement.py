@@ -192,8 +192,22 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
 def share(mesh: Mesh, batch: Any) -> Any:
     """Return `batch` with the leading axis of every array split over the devices of the mesh.
 
-    An array whose length they do not divide is replicated.
+    An array whose length they do not divide is replicated. Of several processes each has the whole
+    batch.
     """
-    split = NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
+    split = _split(mesh)
     whole = replicated(mesh)
     return jax.tree.map(lambda a: jax.device_put(a, whole if len(a) % mesh.size else split), batch)
+
+
+def join_parts(mesh: Mesh, part: Any) -> Any:
+    """Return the batch of which each process has the rows of its own devices, split like `share`'s."""
+    if jax.process_count() == 1:
+        return share(mesh, part)
+    split = _split(mesh)
+    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(split, a), part)
+
+
+def _split(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of an array whose leading axis is split over all devices."""
+    return NamedSharding(mesh, PartitionSpec((DATA, FSDP)))

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from ..errors import RunError
+from ..run.processes import any_says, are_several, first_goes_ahead, is_first
 from .checkpoint_folder import (
     ARRAYS,
     MANIFEST,
@@ -74,6 +75,14 @@ class Checkpoints:
         self.config = config
         self.directory = Path(workdir).absolute() / "checkpoints"
         self.directory.mkdir(parents=True, exist_ok=True)
+        with first_goes_ahead("checkpoints"):
+            self._clear()
+        self._staging = self.directory / STAGING
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future | None = None
+
+    def _clear(self) -> None:
+        """Remove what was cut off; raise a RunError if something else has the name of a checkpoint."""
         for entry in sorted(self.directory.iterdir()):
             if was_cut_off(entry):
                 print(
@@ -86,14 +95,14 @@ class Checkpoints:
                     f"{entry} has the name of a checkpoint, but was not written by this run; "
                     "rename it"
                 )
-        self._staging = self.directory / STAGING
-        self._writer = ThreadPoolExecutor(1, "checkpoint")
-        self._pending: Future | None = None
 
     def save(self, step: int, state: Any, position: Any) -> None:
-        """Write a checkpoint in the background, waiting only for the one before it."""
+        """Write a checkpoint in the background, waiting only for the one before it.
+
+        Of several processes each writes what its devices hold, and the first the rest.
+        """
         self.wait()
-        if not is_complete(self.directory / str(step)):
+        if not any_says(is_complete(self.directory / str(step))):
             # a copy, for the next training step overwrites the state that it is given
             state = jax.tree.map(jnp.copy, state)
             self._pending = self._writer.submit(self._write, step, state, position)
@@ -131,11 +140,8 @@ class Checkpoints:
             folder = self._staging / str(step)
             self._staging.mkdir(exist_ok=True)
             _write_arrays(folder, state, position)
-            write_json(folder / MARK, {"step": step, "config": self.config})
-            write_json(folder / ARRAYS, _arrays(state))
-            write_json(folder / MANIFEST, hashes(folder))
-            folder.rename(self.directory / str(step))
-            self._remove_old()  # only now that there is a newer one
+            if is_first():  # all have written
+                self._finish(folder, step, state)
         except Exception as error:  # whatever the writer's libraries raise
             good = last_good(self.directory.parent)
             raise RunError(
@@ -143,7 +149,16 @@ class Checkpoints:
                 "start again."
             ) from error
         finally:
-            shutil.rmtree(self._staging, ignore_errors=True)
+            if is_first():
+                shutil.rmtree(self._staging, ignore_errors=True)
+
+    def _finish(self, folder: Path, step: int, state: Any) -> None:
+        """Vouch for the arrays in a folder, and move it into its place."""
+        write_json(folder / MARK, {"step": step, "config": self.config})
+        write_json(folder / ARRAYS, _arrays(state))
+        write_json(folder / MANIFEST, hashes(folder))
+        folder.rename(self.directory / str(step))
+        self._remove_old()  # only now that there is a newer one
 
     def _remove_old(self) -> None:
         for step in complete_steps(self.directory.parent)[: -self.keep]:
@@ -218,7 +233,12 @@ def _read_arrays(folder: Path, template: Any) -> Restored:
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+    everyone = set(range(jax.process_count())) if are_several() else None
+    # Named processes wait for one another without their devices, which a training step keeps busy.
+    together = ocp.options.MultiprocessingOptions(active_processes=everyone)
+    options = ocp.CompositeOptions(multiprocessing_options=together)
+    handler = ocp.CompositeCheckpointHandler(composite_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=together)
 
 
 @contextlib.contextmanager
