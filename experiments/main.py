@@ -51,7 +51,8 @@ def execute(command: Command) -> None:
 
     check_settings(config)
     check_switches(config, command.overrides)
-    _set_up(command)
+    _set_up()
+    _join(command)
     if command.dry_run:
         dry_run(config)
     elif command.mode == "train":
@@ -99,19 +100,24 @@ def _work_with_a_run(command: Command, config: Any, workdir: Any, other_data: bo
     function_of(command.mode)(loaded, workdir)
 
 
-def _set_up(command: Command) -> None:
-    """Set up JAX, join the other processes, and silence what libraries log."""
+def _set_up() -> None:
+    """Set up JAX, and silence what libraries log."""
     from absl import logging
 
     from .run.devices import set_up_jax
-    from .run.processes import Group, join
 
     set_up_jax()
+    logging.set_verbosity(logging.FATAL)  # what libraries log as errors they raise as well
+
+
+def _join(command: Command) -> None:
+    """Join the other processes that a command names, if it names any."""
+    from .processes import Group, join
+
     group = Group(command.coordinator, command.processes, command.process)
     if group != Group() and command.mode != "train":
         raise RunError(f"--mode={command.mode} works in one process; leave out --processes")
     join(group)
-    logging.set_verbosity(logging.FATAL)  # what libraries log as errors they raise as well
 
 
 def _workdir(command: Command) -> Path | None:

@@ -22,6 +22,7 @@ from sde_lib import Denoise, check_name
 
 from ..card.page import update_card
 from ..errors import RunError
+from ..processes import fetched
 from ..run.blocks import BlockProgram, block_size, groups_for, whole_blocks
 from ..run.build import Run
 from ..run.conditions import conditions_digest, named_conditions, sampled_conditions
@@ -29,7 +30,6 @@ from ..run.guidance import guided
 from ..run.loading import Loaded
 from ..run.messages import progress, say, say_next, skip
 from ..run.placement import placement, share
-from ..run.processes import fetched
 from ..run.walks import make_walk
 from ..storage import pictures
 from ..storage.gathered import check_format, save_pngs, save_stream

@@ -21,6 +21,7 @@ from models.embedding import with_no_label
 from .. import data
 from ..card.page import update_card
 from ..errors import RunError
+from ..processes import any_says, are_several, first_goes_ahead, is_first, meet, one_speaks
 from ..run.adaptive import AdaptiveTimes
 from ..run.build import Run, with_parameters
 from ..run.callbacks import Callback, Snapshot, Stop, call, check_callbacks
@@ -31,7 +32,6 @@ from ..run.losses import make_held_out, make_loss, make_losses
 from ..run.messages import Pace, progress, quoted, say, say_next
 from ..run.opening import open_run, plain_config
 from ..run.placement import Placement, join_parts, placement, replicated, share
-from ..run.processes import any_says, are_several, first_goes_ahead, is_first, meet, one_speaks
 from ..run.signals import StopSignals
 from ..run.watchdog import NoWatchdog, Watchdog
 from ..state import TrainState, abstract_state, init_state, make_train_step
@@ -99,7 +99,7 @@ class _End(NamedTuple):
 
     step: int
     stop: Stop | None  # by a callback
-    signal: str | None  # its name
+    asked: str  # by which signal; "" if by none
 
 
 def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback], command: str) -> None:
@@ -194,7 +194,7 @@ def _loop(training: _Training, state: TrainState) -> _End:
         training.place.state(state),
     )
     window = []  # the metrics of the steps since they were last logged
-    stop = None
+    stop, asked = None, ""
     with (
         _stopping_well(training.workdir),
         _checkpoints(training) as checkpoints,
@@ -212,7 +212,8 @@ def _loop(training: _Training, state: TrainState) -> _End:
             pace.made(step, metrics)
             training.times.update(state, batches[-1], step)
             window.append(metrics)
-            ending = step == settings.steps or _asked_to_stop(training, step, signals)
+            asked = _asked_to_stop(training, step, signals)
+            ending = step == settings.steps or bool(asked)
             saving = ending or step % settings.checkpoint_every == 0
             held_out = _held_out_at(training, step)
             if saving or held_out or step % settings.log_every == 0:
@@ -230,14 +231,19 @@ def _loop(training: _Training, state: TrainState) -> _End:
                 _show_samples(run, state.ema, step, log, training.workdir)
             if ending or stop:
                 break
-    return _End(step=step, stop=stop, signal=signals.received)
+    return _End(step=step, stop=stop, asked=asked)
 
 
-def _asked_to_stop(training: _Training, step: int, signals: StopSignals) -> bool:
-    """Tell whether a signal has come; several processes ask one another when they log, and stop together."""
+def _asked_to_stop(training: _Training, step: int, signals: StopSignals) -> str:
+    """Return the signal that has come, or "" if there is none.
+
+    Several processes ask one another whenever they log, so that they stop together.
+    """
     if are_several() and step % training.run.config.train.log_every:
-        return False
-    return any_says(bool(signals.received))
+        return ""
+    if not any_says(bool(signals.received)):
+        return ""
+    return signals.received or "a signal to another process"
 
 
 def _watched(training: _Training) -> Any:
@@ -306,8 +312,8 @@ def _say_how_it_ended(training: _Training, end: _End) -> None:
             "command goes on from there."
         ) from end.stop.error
     reason = end.stop.reason if end.stop else None
-    if end.signal:
-        reason = f"by {end.signal}"
+    if end.asked:
+        reason = f"by {end.asked}"
     if reason and end.step < training.run.config.train.steps:
         say(
             f"stopped at step {end.step} {reason}; checkpoint saved. The same command goes on from "
@@ -330,9 +336,16 @@ def _say_how_it_ended(training: _Training, end: _End) -> None:
 
 @contextlib.contextmanager
 def _stopping_well(workdir: Path):
-    """Say where a run can go on from if it cannot read or write a file."""
+    """Say where a run can go on from if it cannot read or write a file, or loses another process."""
     try:
         yield
+    except jax.errors.JaxRuntimeError as error:
+        if not are_several():
+            raise
+        raise RunError(
+            f"training stopped, as another process ended or failed ({str(error)[:200]}); "
+            f"{last_good(workdir)}. Start all processes again to go on from there."
+        ) from error
     except OSError as error:
         raise RunError(
             f"training stopped ({error}); {last_good(workdir)}. Mend the cause; the same command "

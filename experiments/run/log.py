@@ -12,8 +12,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import image as image_summary
 from tensorboardX.summary import scalar as scalar_summary
 
+from ..processes import is_first
 from ..storage.writing import without_nan, write_bytes
-from .processes import is_first
 
 
 def open_log(workdir: Path, step: int) -> "Log | NoLog":

@@ -11,8 +11,8 @@ from typing import Any, TextIO
 import jax
 from tqdm import tqdm
 
+from ..processes import is_first
 from ..storage.saved import needs_trust
-from .processes import is_first
 
 TIMED_STEPS = 100  # after these the time that the whole run takes is estimated
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from ..storage.writing import write_bytes
 
 FOLDER = ".processes"
+SILENCE = 45.0  # seconds; a process that says nothing for so long is dead or stopped
 STUCK = 75  # the exit code: a failure that another start may not have
 
 
@@ -35,7 +36,8 @@ class Beat(NamedTuple):
 class Watchdog:
     """Ends this process when no step was made for `patience` seconds; a context.
 
-    It watches from the first `beat` on, as compiling takes its time.
+    It does so earlier, after `SILENCE`, if another process has said nothing for as long. It watches
+    from the first `beat` on, as compiling takes its time.
 
     Args:
         workdir: the run directory, which all processes see.
@@ -93,22 +95,27 @@ class Watchdog:
             waited = time.time() - self._since
             with contextlib.suppress(OSError):  # a full disk is no reason to end
                 self._write(self._step)
-            if waited > self._patience:
-                self._end(self._message(self._step, waited))
-                return
+            if waited > min(self._patience, SILENCE):
+                beats = self._beats(self._step)
+                if waited > self._patience or _silent(beats):
+                    self._end(self._message(beats, self._step, waited))
+                    return
 
     def _write(self, step: int) -> None:
         where = f"{socket.gethostname()}, process {os.getpid()}"
         beat = Beat(step, self._since, time.time(), where)
         write_bytes(self._path(self._number), json.dumps(beat._asdict()).encode())
 
-    def _message(self, step: int, waited: float) -> str:
+    def _beats(self, step: int) -> dict[int, Beat]:
+        """Return what each process last said, and this one says now."""
+        mine = {self._number: Beat(step, self._since, time.time(), "this one")}
+        return read_beats(self._folder) | mine
+
+    def _message(self, beats: dict[int, Beat], step: int, waited: float) -> str:
         """Say for how long nothing went on, and who is behind."""
-        beats = read_beats(self._folder)
-        beats[self._number] = Beat(step, self._since, time.time(), "this one")
         return (
-            f"no step was made for {waited:.0f} s after step {step}: "
-            f"{_who_is_behind(beats, time.time() - 4 * self._interval)}; {self._remedy()}"
+            f"no step was made for {waited:.0f} s after step {step}: {_who_is_behind(beats)}; "
+            f"{self._remedy()}"
         )
 
 
@@ -134,12 +141,17 @@ def read_beats(folder: Path) -> dict[int, Beat]:
     return beats
 
 
-def _who_is_behind(beats: dict[int, Beat], expected: float) -> str:
+def _silent(beats: dict[int, Beat]) -> dict[int, Beat]:
+    """Return what those processes last said that have said nothing for long."""
+    return {n: beat for n, beat in beats.items() if time.time() - beat.written > SILENCE}
+
+
+def _who_is_behind(beats: dict[int, Beat]) -> str:
     """Return the sentence about the process that holds up the others.
 
-    That is one that has said nothing since the time `expected`, or else one at the earliest step.
+    That is one that has said nothing for long, or else one at the earliest step.
     """
-    silent = {n: beat for n, beat in beats.items() if beat.written < expected}
+    silent = _silent(beats)
     earliest = min(beat.step for beat in beats.values())
     behind = {n: beat for n, beat in beats.items() if beat.step == earliest}
     if silent:

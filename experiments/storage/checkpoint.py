@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from ..errors import RunError
-from ..run.processes import any_says, are_several, first_goes_ahead, is_first
+from ..processes import any_says, are_several, first_goes_ahead, is_first
 from .checkpoint_folder import (
     ARRAYS,
     MANIFEST,

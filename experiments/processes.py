@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ..errors import RunError
+from .errors import RunError
 
 
 class Group(NamedTuple):
