@@ -149,6 +149,39 @@ def test_a_resumed_stream_is_bitwise_the_one_never_stopped(done, flip):
     assert_same(take(uninterrupted, 6), expected)
 
 
+@pytest.mark.parametrize("parts", [2, 3, 6])
+@pytest.mark.parametrize("settings", [{}, {"flip": True}, {"balance": True}])
+def test_the_parts_of_several_processes_are_together_the_batches_of_one(parts, settings):
+    """Over two epochs, with the same noise, whatever the number of processes."""
+    arguments = (Numbered(20), "train", 6)
+    settings = {"seed": 3, "train": True, **settings}
+    whole = take(batches(*arguments, **settings), 7)
+    read = [take(batches(*arguments, **settings, part=(i, parts)), 7) for i in range(parts)]
+    joined = [
+        {key: np.concatenate([part[key] for part in of_batch]) for key in of_batch[0]}
+        for of_batch in zip(*read, strict=True)
+    ]
+    assert_same(joined, whole)
+
+
+def test_a_part_resumes_where_it_was():
+    def part():
+        return batches(Numbered(20), "train", 6, seed=3, train=True, part=(1, 2))
+
+    expected = take(part(), 5)
+    first = part()
+    take(first, 2)
+    again = part()
+    again.set_state(json.loads(json.dumps(first.get_state())))
+    assert_same(take(again, 3), expected[2:])
+
+
+@pytest.mark.parametrize(("train", "size"), [(True, 7), (False, 6)])
+def test_a_batch_that_cannot_be_read_in_parts_is_refused(train, size):
+    with pytest.raises(ValueError, match=f"batch of {size} cannot be read in 2 equal parts"):
+        batches(Numbered(20), "train", size, seed=0, train=train, part=(0, 2))
+
+
 def test_reading_ahead_does_not_move_the_state():
     iterator = batches(Numbered(50), "train", 10, seed=0, train=True)
     states = [iterator.get_state()]

@@ -90,6 +90,19 @@ def test_an_image_is_bitwise_the_same_in_any_batch_on_any_devices_and_alone(imag
         np.testing.assert_array_equal(x, levels, strict=True)
 
 
+def test_a_group_of_devices_that_shares_the_weights_draws_the_same_but_for_rounding(images):
+    run = changed(images, devices=0).run
+    run.config.placement.unlock().fsdp = 2
+    assert groups_for(run, 99) == 2
+    setting = images.config.samplers.ddim
+    expected = drawing(images.run, images.denoiser, setting, 1)(np.arange(12)).x
+    program = BlockProgram(run, images.denoiser, setting, 2)
+    np.testing.assert_allclose(program(np.arange(12))[0], expected, atol=1e-4)
+    kept = [leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(program._arrays[0])]
+    whole = [leaf.size for leaf in jax.tree.leaves(program._arrays[0])]
+    assert sum(kept) < 0.7 * sum(whole)
+
+
 def test_a_part_is_kept_after_every_call_and_a_larger_number_goes_on(cheap, tmp_path):
     loaded, calls = cheap
     loaded = changed(loaded, batch_size=15, devices=2)  # 16: four blocks of 4
