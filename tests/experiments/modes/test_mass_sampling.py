@@ -100,7 +100,7 @@ def test_a_group_of_devices_that_shares_the_weights_draws_the_same_but_for_round
     np.testing.assert_allclose(program(np.arange(12))[0], expected, atol=1e-4)
     kept = [leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(program._arrays[0])]
     whole = [leaf.size for leaf in jax.tree.leaves(program._arrays[0])]
-    assert sum(kept) < 0.7 * sum(whole)
+    assert max(whole) == 2 * max(kept)  # the others are too small to be split
 
 
 def test_a_part_is_kept_after_every_call_and_a_larger_number_goes_on(cheap, tmp_path):
