@@ -27,12 +27,11 @@ from ..run.guidance import Guided, guided
 from ..run.loading import Loaded
 from ..run.messages import progress, say, say_next
 from ..storage.identity import identity
-from ..storage.lock import locked
+from ..storage.lock import ROOM, locked
 from ..storage.reading import read_object
 from ..storage.renamed import with_present_names
 from ..storage.workdir import check_plain_name
 from ..storage.writing import write_json
-from .sample import ROOM
 
 _NOISES = 1 << 30  # index of the first noise that fitting sees; samples count from 0
 

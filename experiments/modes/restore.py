@@ -33,11 +33,10 @@ from ..run.operators import make_operator
 from ..run.restoration import Part, Restored, Task, check_task, draw_part, gathered, parts_of
 from ..storage.identity import identity
 from ..storage.jobs import claim, save_arrays, stored_batch
-from ..storage.lock import locked
+from ..storage.lock import ROOM, locked
 from ..storage.pictures import save_png
 from ..storage.restored_picture import restored_picture
 from ..storage.writing import write_json
-from .sample import ROOM
 
 
 class Job(NamedTuple):

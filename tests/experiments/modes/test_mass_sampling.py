@@ -20,8 +20,8 @@ from experiments.modes.sample import (
     draw_many,
     drawing,
     sample,
-    with_settings,
 )
+from experiments.run import sample_parts
 from experiments.run.blocks import BlockProgram, devices_for
 from experiments.run.loading import Loaded
 from experiments.run.messages import progress, skip
@@ -29,6 +29,7 @@ from experiments.run.opening import FREE
 from experiments.storage.gathered import check_format, save_pngs, save_stream
 from experiments.storage.parts import Part, Parts, path_of, save_part
 from samplers import Samples
+from tests.experiments.settings import with_settings
 
 SHAPE = (8, 8, 1)
 IMAGES = 2000
@@ -351,7 +352,7 @@ def test_a_full_disk_is_said_and_loses_nothing(cheap, tmp_path, monkeypatch):
         save_part(path, part)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "save_part", full)
+        patch.setattr(sample_parts, "save_part", full)
         message = "No space left .*batch_0000016.npz.*; those before number 20 are kept: make room"
         with pytest.raises(RunError, match=message):
             sample(loaded, tmp_path)
