@@ -2,9 +2,9 @@
 
 A support vector machine learns to tell training images as they are from the same images under a
 random augmentation. What it says of images that it has not seen bounds what it can say of samples:
-the share that it calls augmented among held-out images as they are (`floor`) and under augmentations
-(`ceiling`). Samples of a model that does not leak are called augmented as often as the floor, but
-for what else is unlike real images in them.
+it calls a share of the held-out images augmented as they are (`floor`), and another one under
+augmentations (`ceiling`). Samples of a model that does not leak are called augmented as often as
+the floor, but for what else is unlike real images in them.
 """
 
 from typing import Any, NamedTuple

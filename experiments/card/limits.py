@@ -56,8 +56,8 @@ def intended_use(workdir: Path) -> list[str]:
         what += "likelihoods, and their use as priors of inverse problems"
     return [
         f"For research and teaching on {what}. It has learned from {data_title(config)} and "
-        "nothing else; whoever uses it keeps to the licence of these data. It is not made for decisions "
-        "about people, nor for samples that are passed off as real data.",
+        "nothing else; whoever uses it keeps to the licence of these data. It is not made for "
+        "decisions about people, nor for samples that are passed off as real data.",
     ]
 
 

@@ -157,7 +157,7 @@ def _residuals(loaded: Loaded, x: Array, cond: Any, t: Array) -> tuple[np.ndarra
 
 
 def _curves_of_means(level: Any) -> dict[str, np.ndarray]:
-    """Return the curves that are means, or ratios of means, of a `Level` of arrays (levels, batch)."""
+    """Return the curves that are means, or their ratios, of a `Level` of arrays (levels, batch)."""
     curves = {}
     for name in ("loss", "linear", "raw", "predicted"):
         curves[name] = getattr(level, name).mean(1)

@@ -122,7 +122,7 @@ class _RealData(NamedTuple):
 def _real_data(
     loaded: Loaded, workdir: Path, dataset: data.DataSet, extractor: Extractor | None
 ) -> _RealData:
-    """Return what samples are compared with; raise a RunError if there is too little of anything."""
+    """Return what samples are compared with; raise a RunError if there is too little of it."""
     config = loaded.run.config
     if config.eval.number < 2:
         raise RunError(

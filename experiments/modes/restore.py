@@ -1,6 +1,7 @@
 """Restoring what degraded observations were made of, with a trained network as the prior.
 
-    python -m experiments.main --workdir=runs/digits --mode=restore --config.inverse.operator.name=Pool
+    python -m experiments.main --workdir=runs/digits --mode=restore \\
+        --config.inverse.operator.name=Pool
     ... --config.inverse.observation=low.png,other.png --config.inverse.std=0.05
 
 Without observations, examples of the data are measured by the operator, and shown beside.

@@ -78,8 +78,8 @@ def noise_of(values: npt.ArrayLike, shape: tuple[int, ...]) -> Noise:
         return Noise(std=float(array.max()), cov=array.reshape(-1) ** 2)
     if array.shape != (size, size):
         raise ValueError(
-            f"the noise is one standard deviation, one of each measured value, of shape {shape}, or "
-            f"a covariance matrix of shape {(size, size)}, got shape {array.shape}"
+            f"the noise is one standard deviation, one of each measured value, of shape {shape}, "
+            f"or a covariance matrix of shape {(size, size)}, got shape {array.shape}"
         )
     if not np.abs(array - array.T).max() <= SYMMETRIC * np.abs(array).max():
         raise ValueError("the covariance matrix of the noise is not symmetric, or not finite")

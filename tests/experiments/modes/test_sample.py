@@ -230,7 +230,8 @@ def test_devices_share_a_batch_or_say_why_not():
     assert make_mesh(6).size == 3 and make_mesh(7).size == 1
     with pytest.raises(
         ValueError,
-        match="a batch of 128 cannot be shared by 3 devices; choose a multiple of 3, or fewer devices",
+        match="a batch of 128 cannot be shared by 3 devices; choose a multiple of 3, or "
+        "fewer devices",
     ):
         make_mesh(128, 3)
     with pytest.raises(

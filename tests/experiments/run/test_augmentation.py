@@ -230,7 +230,7 @@ def test_the_network_is_told_what_was_done_even_where_its_label_is_dropped(condi
 
 
 def test_without_augmentation_the_loss_is_what_it_was():
-    """The keys, the data and the network's arguments are those of a run that knows nothing of it."""
+    """Keys, data and the arguments of the network are those of a run that knows nothing of it."""
     given = []
     run = spied(0.0, given)
     x = jnp.asarray(RNG.normal(size=(8, 4, 4, 1)), jnp.float32)
