@@ -29,9 +29,7 @@ class Noise(NamedTuple):
     """The noise of one measurement."""
 
     std: float  # of a measured value, the largest if they differ
-    cov: np.ndarray | None = (
-        None  # of a flattened measurement, or its diagonal; None: std^2 for all
-    )
+    cov: np.ndarray | None = None  # of a flattened measurement, or its diagonal; None: std^2
 
     @property
     def white_std(self) -> float:

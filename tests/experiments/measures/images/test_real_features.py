@@ -42,7 +42,7 @@ class Means:
 def measured(folder, extract, name="means", dataset=None, file=""):
     extractor = Extractor(name, {"resize": None}, extract)
     dataset = dataset or Images()
-    return real_features.real_features(extractor, dataset, ("train", "test"), folder, file)
+    return real_features.measure_real(extractor, dataset, ("train", "test"), folder, file)
 
 
 def test_a_split_is_measured_in_blocks_and_kept(tmp_path, monkeypatch):
