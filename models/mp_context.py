@@ -31,14 +31,9 @@ class MPContextEmbedding(nnx.Module):
         self.out_features = out_features
 
     def __call__(self, context: Array | None, batch: int) -> Array:
-        """Return the embedding (batch, out_features).
+        """Return the embedding (batch, out_features) of what `ContextEmbedding` takes.
 
-        A member that is NaN in part gives NaN.
-
-        Args:
-            context: (batch, features) or (batch, members, features), in which a member of NaN is
-                absent; None: no context for any of the batch.
-            batch: the number of samples.
+        It is zeros where there is no context.
         """
         if context is None:
             return jnp.zeros((batch, self.out_features))

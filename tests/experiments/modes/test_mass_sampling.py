@@ -26,6 +26,7 @@ from experiments.run.blocks import BlockProgram, devices_for
 from experiments.run.loading import Loaded
 from experiments.run.messages import progress, skip
 from experiments.run.opening import FREE
+from experiments.run.sample_parts import PartJob, finished_part
 from experiments.storage.gathered import check_format, save_pngs, save_stream
 from experiments.storage.parts import Part, Parts, path_of, save_part
 from samplers import Samples
@@ -166,6 +167,20 @@ def test_what_was_drawn_before_says_nothing_about_the_rate():
     skip(bar, 40)
     bar.update(10)
     assert bar.n == 50 and bar.format_dict["initial"] == 40
+    bar.close()
+
+
+def test_the_bar_of_a_part_that_goes_on_begins_where_it_stopped(cheap, tmp_path):
+    run = changed(cheap[0], batch_size=16, devices=1).run
+    path = path_of(tmp_path, 0)
+    save_part(path, Part(x=np.zeros((6, *SHAPE), np.uint8), nfe=5, seconds=1.0))
+    draws = module.drawing(run, None, None, 1)
+    job = PartJob(
+        run=run, sampler="a", drawing=draws, devices=1, path=path, first=0, size=16, number=10
+    )
+    bar = progress(10, "sample")
+    assert len(finished_part(job, bar).x) == 10
+    assert bar.n == 10 and bar.format_dict["initial"] == 6
     bar.close()
 
 
