@@ -163,9 +163,8 @@ def test_the_learned_uncertainty_has_its_minimum_at_the_log_of_the_loss():
         )[0],
         jnp.float32,
     )
-    np.testing.assert_allclose(
-        uncertainty(weights, sde, t), jnp.log(loss), atol=1e-3
-    )  # it can be any function of the level
+    # it can be any function of the level
+    np.testing.assert_allclose(uncertainty(weights, sde, t), jnp.log(loss), atol=1e-3)
     assert np.all(np.isfinite(features(Rectified(), jnp.array([0.0, 1.0]))))
 
 
