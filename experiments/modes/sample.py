@@ -158,15 +158,7 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob
     check_name("sampler", name, config.samplers)
     size = part_size(run)
     denoise, guidance = guided(loaded)
-    note = identity(loaded) | {
-        "setting": json.loads(config.samplers[name].to_json_best_effort()),
-        "batch_size": size,
-        "block": block_size(run),
-        "seed": config.sampling.seed,
-        "label": config.sampling.label,
-        "condition": conditions_digest(run),
-        "guidance": guidance,
-    }
+    note = _note(loaded, name, guidance)
     unit = "image" if len(run.facts.shape) == 3 else "sample"
     costs = []
     devices = devices_for(run, min(size, number))
@@ -193,6 +185,21 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob
         compile_seconds=_compile_seconds(costs),
         guidance=guidance,
     )
+
+
+def _note(loaded: Loaded, name: str, guidance: dict[str, Any]) -> dict[str, Any]:
+    """Return what the samples of a job depend on, as plain JSON."""
+    run = loaded.run
+    sampling = run.config.sampling
+    return identity(loaded) | {
+        "setting": json.loads(run.config.samplers[name].to_json_best_effort()),
+        "batch_size": part_size(run),
+        "block": block_size(run),
+        "seed": sampling.seed,
+        "label": sampling.label,
+        "condition": conditions_digest(run),
+        "guidance": guidance,
+    }
 
 
 class _Cost(NamedTuple):
