@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def show(report: dict, workdir: Path) -> Path:
-    """Draw real digits beside those of each sampler, with their scores; return the picture's path."""
+    """Draw real digits beside those of each sampler, with their scores; return the path."""
     dataset = make_dataset(demo_config())
     source = dataset.source("fit")
     panels = {"real digits": np.stack([source[i]["x"] for i in range(49)])}

@@ -1,8 +1,9 @@
 """Command line of the toolkit.
 
-    python -m experiments.main --config=experiments/configs/digits.py:vp --workdir=runs/digits --mode=train
+    python -m experiments.main --config=experiments/configs/digits.py:vp --workdir=runs/digits \\
+        --mode=train
     python -m experiments.main --workdir=runs/digits --mode=sample --config.sampling.number=256
-    python -m experiments.main --workdir=runs/digits --mode=evaluate    # also likelihood, diagnose, dequantise, fit
+    python -m experiments.main --workdir=runs/digits --mode=evaluate
 
 Every setting of a configuration can be overridden: --config.train.steps=10000. --dry_run prints the
 resolved configuration and stops; --help lists modes, configurations and settings. Libraries are

@@ -4,8 +4,8 @@ A network that takes one kind of condition is called with its array:
 
 - labels, whole numbers (batch,) in 0..num_classes, of which the last means "no label";
 - contexts, floats (batch, features), or sets of such vectors (batch, members, features). A vector
-  of which all numbers are NaN is absent, so that sets of several sizes fit into one array. A context
-  without any vector means "no context";
+  of which all numbers are NaN is absent, so that sets of several sizes fit into one array. A set
+  of absent vectors means "no context";
 - images, floats (batch, height, width, channels) of the height and width of the data. An image of
   which all numbers are NaN means "no image".
 

@@ -9,10 +9,39 @@ a vector, a set of one, it is 0. Without members the embedding is a learned vect
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+
+
+class Members(NamedTuple):
+    """What an embedding knows of the members of a set."""
+
+    mean: Array  # (batch, features) of their features; 0 without members
+    log_number: Array  # (batch, 1); 0 without members
+    present: Array  # (batch, 1), whether there is any
+
+
+def members_of(context: Array, features_of: Callable[[Array], Array]) -> Members:
+    """Return the mean of the features of the members, and the log of their number.
+
+    A member that is NaN in part gives NaN.
+
+    Args:
+        context: (batch, features) or (batch, members, features), in which a member of NaN is
+            absent.
+        features_of: maps members (batch, members, features) to their features, each by itself. In
+            place of an absent one it gets zeros.
+    """
+    members = context if context.ndim == 3 else context[:, None]
+    present = ~jnp.isnan(members).all(-1, keepdims=True)
+    number = present.sum(1)
+    features = features_of(jnp.where(present, members, 0.0))
+    divisor = jnp.maximum(number, 1).astype(features.dtype)
+    mean = jnp.where(present, features, 0.0).sum(1) / divisor
+    return Members(mean=mean, log_number=jnp.log(divisor), present=number > 0)
 
 
 class ContextEmbedding(nnx.Module):
@@ -54,11 +83,10 @@ class ContextEmbedding(nnx.Module):
         no_context = jnp.broadcast_to(self.no_context[...][None], (batch, self.dense1.out_features))
         if context is None:
             return no_context
-        members = context if context.ndim == 3 else context[:, None]
-        present = ~jnp.isnan(members).all(-1, keepdims=True)
-        number = present.sum(1)
-        inner = self.activation(self.dense0(jnp.where(present, members, 0.0)))
-        divisor = jnp.maximum(number, 1).astype(inner.dtype)
-        mean = jnp.where(present, inner, 0.0).sum(1) / divisor
-        embedding = self.dense1(jnp.concatenate([mean, jnp.log(divisor)], axis=-1))
-        return jnp.where(number > 0, embedding, no_context)
+        members = members_of(context, self._inner)
+        outer = self.dense1(jnp.concatenate([members.mean, members.log_number], axis=-1))
+        return jnp.where(members.present, outer, no_context)
+
+    def _inner(self, members: Array) -> Array:
+        """Return the features of members, each by itself."""
+        return self.activation(self.dense0(members))

@@ -102,8 +102,8 @@ class DiT(nnx.Module):
     Published are S, B, L and XL with (width, depth, heads) = (384, 12, 6), (768, 12, 12),
     (1024, 24, 16) and (1152, 28, 16). With `num_classes` > 0 the network takes labels
     0..num_classes, of which the last means "no label"; with `context` > 0 vectors of that many
-    features, or sets of them; with `cond_channels` > 0 images, which are appended to the channels of
-    its input; see `models.conditions`.
+    features, or sets of them; with `cond_channels` > 0 images, as further channels of its input;
+    see `models.conditions`.
 
     Args:
         shape: (height, width, channels) of an image.

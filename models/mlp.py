@@ -2,8 +2,8 @@ r"""A residual multilayer perceptron for vectors: the network for densities in a
 
 .. math:: h \leftarrow h + W_2\,\mathrm{silu}\big((1 + \gamma) \odot W_1 h + \beta\big),
 
-with :math:`(\gamma, \beta) = W_e\,e(c, \text{condition})`, so that the noise level turns features on
-and off (Perez et al. 2018, arXiv:1709.07871) instead of only shifting them. The first :math:`h`
+with :math:`(\gamma, \beta) = W_e\,e(c, \text{condition})`, so that the noise level turns features
+on and off (Perez et al. 2018, arXiv:1709.07871) instead of only shifting them. The first :math:`h`
 sees each coordinate also through :math:`\sin \omega x, \cos \omega x` (Tancik et al. 2020,
 arXiv:2006.10739); without them sharp edges are learned slowly. There is no normalisation: it would
 take away the length of the vector.

@@ -1,6 +1,8 @@
 r"""The embedding of a context by operations that keep magnitudes; see `models.context`.
 
-.. math:: e = \operatorname{unit} \Big( W_1 \Big[ \frac{1}{n} \sum_{i=1}^n a(W_0 [y_i, 1]),\ \log n,\ 1
+.. math::
+    e = \operatorname{unit} \Big( W_1 \Big[
+    \frac{1}{n} \sum_{i=1}^n a(W_0 [y_i, 1]),\ \log n,\ 1
     \Big] \Big)
 
 in which ones stand for biases. No context is zeros, as "no label" is in this network.
@@ -10,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from .context import members_of
 from .mp_layers import MPConv, mp_silu, unit
 
 
@@ -28,25 +31,18 @@ class MPContextEmbedding(nnx.Module):
         self.out_features = out_features
 
     def __call__(self, context: Array | None, batch: int) -> Array:
-        """Return the embedding (batch, out_features).
+        """Return the embedding (batch, out_features) of what `ContextEmbedding` takes.
 
-        A member that is NaN in part gives NaN.
-
-        Args:
-            context: (batch, features) or (batch, members, features), in which a member of NaN is
-                absent; None: no context for any of the batch.
-            batch: the number of samples.
+        It is zeros where there is no context.
         """
         if context is None:
             return jnp.zeros((batch, self.out_features))
-        members = context if context.ndim == 3 else context[:, None]
-        present = ~jnp.isnan(members).all(-1, keepdims=True)
-        number = present.sum(1)
-        members = jnp.where(present, members, 0.0)
+        members = members_of(context, self._inner)
+        one = jnp.ones_like(members.log_number)
+        outer = self.dense1(jnp.concatenate([members.mean, members.log_number, one], axis=-1))
+        return jnp.where(members.present, unit(outer, -1), 0.0)
+
+    def _inner(self, members: Array) -> Array:
+        """Return the features of members, each by itself."""
         ones = jnp.ones_like(members[..., :1])
-        inner = mp_silu(self.dense0(jnp.concatenate([members, ones], axis=-1)))
-        divisor = jnp.maximum(number, 1).astype(inner.dtype)
-        mean = jnp.where(present, inner, 0.0).sum(1) / divisor
-        one = jnp.ones_like(divisor)
-        outer = self.dense1(jnp.concatenate([mean, jnp.log(divisor), one], axis=-1))
-        return jnp.where(number > 0, unit(outer, -1), 0.0)
+        return mp_silu(self.dense0(jnp.concatenate([members, ones], axis=-1)))

@@ -17,9 +17,7 @@ class Split(NamedTuple):
     `merge(train, params)` and `merge(evaluate, params)` put it together again.
     """
 
-    train: (
-        nnx.GraphDef
-    )  # with dropout: calls need rngs=nnx.Rngs(dropout=key) if its rate is above 0
+    train: nnx.GraphDef  # with dropout: above rate 0, calls need rngs=nnx.Rngs(dropout=key)
     evaluate: nnx.GraphDef  # deterministic: calls need no rngs
     params: Params  # nested plain dict of arrays
 

@@ -19,9 +19,7 @@ class Descended(NamedTuple):
     """What a descent returns."""
 
     numbers: Any  # those that were best on the held-out half
-    history: (
-        np.ndarray
-    )  # median distances of the held-out half: at the start, then after each chunk
+    history: np.ndarray  # median distances of the held-out half, at first and after each chunk
 
 
 def descend(

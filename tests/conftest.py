@@ -1,10 +1,11 @@
 """Settings of the whole test session; they come before the first import of the packages under test.
 
-Four CPU devices are forced, so that sharding is tested on any machine (unsharded work runs on the first).
+Four CPU devices are forced, so that sharding is tested on any machine; the rest runs on the first.
 x64 is off, as for users; oracles switch it on where they need it.
-Every shape in a signature (`Float[Array, "batch *dims"]`) of `sde_lib` and `samplers` is checked while the tests run.
-Most of a test's time is compiling: XLA's CPU backend is asked for little optimisation, in one part, which takes a sixth.
-It compiles for the same instructions on every x86 machine, and waits long for devices that share a busy core.
+Every shape in a signature of `sde_lib` and `samplers` (`Float[Array, "batch *dims"]`) is checked.
+Most of a test's time is compiling: XLA's CPU backend is asked for little optimisation, in one part,
+which takes a sixth. It compiles for the same instructions on every x86 machine, and waits long for
+devices that share a busy core.
 """
 
 import os
@@ -23,7 +24,7 @@ os.environ.setdefault(
     + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
 )
 os.environ["MPLBACKEND"] = "Agg"
-# Neither the user's settings of matplotlib nor an old list of fonts; workers and subprocesses inherit the folder.
+# Neither the user's settings of matplotlib nor an old list of fonts, in subprocesses as well.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     matplotlib_folder = tempfile.TemporaryDirectory()
     os.environ["MPLCONFIGDIR"] = matplotlib_folder.name
@@ -42,7 +43,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_enable_x64", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Only shapes are checked: where a signature says plain `Array` or `float`, in_float64 passes NumPy and a transformation a tracer.
+# Only shapes are checked: for plain `Array` and `float`, in_float64 passes NumPy, and JAX a tracer.
 check_shapes = beartype(
     conf=BeartypeConf(hint_overrides=FrozenDict({jax.Array: object, float: object}))
 )
@@ -73,14 +74,14 @@ MOST_MAPS = 15_000  # of the 65,530 that Linux grants a process, which ends in a
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_programs_make_room():
-    """Forget what was compiled once it fills the memory map of the process: a program takes several entries of it."""
+    """Forget what was compiled once it fills the process's memory map, by several entries each."""
     yield
     if _memory_maps() > MOST_MAPS:
         jax.clear_caches()
 
 
 def _memory_maps() -> int:
-    """Return the number of entries in this process's memory map, 0 where the system does not tell."""
+    """Return the number of entries in the memory map, 0 where the system does not tell."""
     try:
         with open("/proc/self/maps") as maps:
             return sum(1 for _ in maps)
@@ -92,6 +93,6 @@ LONGEST = ("test_notebooks.py", "test_end_to_end.py", "test_unet.py", "test_comm
 
 
 def pytest_collection_modifyitems(items: list):
-    """Put the files that take longest first, so that no process is left alone with one of them at the end."""
+    """Put the files that take longest first, so that no process is left alone with one."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))

@@ -1,6 +1,8 @@
-"""Every notebook runs in a fresh kernel without a word on stderr, and what is stored with it is what such a run leaves behind.
+"""Every notebook runs in a fresh kernel without a word on stderr, and stores what it then shows.
 
-To run notebooks and store what they show: `.venv/bin/python tests/test_notebooks.py notebooks/NAME.ipynb ...`
+To run notebooks and store what they show:
+
+    .venv/bin/python tests/test_notebooks.py notebooks/NAME.ipynb ...
 """
 
 import ast
@@ -11,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import matplotlib.font_manager  # noqa: F401  it makes the list of fonts, which else the first kernel would, and say so
+import matplotlib.font_manager  # noqa: F401  makes the list of fonts, which says so
 import nbformat
 import pytest
 from jupyter_client.kernelspec import KernelSpec
@@ -60,7 +62,7 @@ def code_cells(notebook):
 
 
 def execute(notebook, limit=LIMIT):
-    """Run a copy of `notebook` from top to bottom, with all warnings shown, within `limit` seconds, and return it.
+    """Run a copy of `notebook` within `limit` seconds, with all warnings shown, and return it.
 
     It runs in an empty folder, as a user starts a notebook from anywhere.
     """
@@ -92,7 +94,7 @@ def store(path):
 
 
 def shape(cell):
-    """Return what a cell shows, without its numbers: the text of streams, and the kinds of data of everything else."""
+    """Return what a cell shows, without its numbers: the text of streams, the kinds of the rest."""
     shown, text = [], ""
     for output in cell.outputs:
         if output.output_type == "stream":

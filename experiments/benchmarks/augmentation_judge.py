@@ -2,9 +2,9 @@
 
 A support vector machine learns to tell training images as they are from the same images under a
 random augmentation. What it says of images that it has not seen bounds what it can say of samples:
-the share that it calls augmented among held-out images as they are (`floor`) and under augmentations
-(`ceiling`). Samples of a model that does not leak are called augmented as often as the floor, but
-for what else is unlike real images in them.
+it calls a share of the held-out images augmented as they are (`floor`), and another one under
+augmentations (`ceiling`). Samples of a model that does not leak are called augmented as often as
+the floor, but for what else is unlike real images in them.
 """
 
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ class Judge(NamedTuple):
 
     def share(self, images: np.ndarray) -> Proportion:
         """Return the share of images (n, ...) in raw values that look augmented."""
-        return proportion(self.classifier.predict(_rows(images)))
+        return _share(self.classifier, images)
 
 
 def train_judge(training: np.ndarray, held_out: np.ndarray, codec: data.Codec) -> Judge:
@@ -48,10 +48,10 @@ def train_judge(training: np.ndarray, held_out: np.ndarray, codec: data.Codec) -
     classifier = make_pipeline(StandardScaler(), SVC(C=10.0))
     rows = np.concatenate([_rows(training), _rows(changed)])
     classifier.fit(rows, np.arange(len(rows)) >= len(training))
-    judge = Judge(classifier=classifier, floor=Proportion(0, 0), ceiling=Proportion(1, 0))
-    return judge._replace(
-        floor=judge.share(held_out),
-        ceiling=judge.share(augmented_copies(held_out, codec, copies=4, seed=2)),
+    return Judge(
+        classifier=classifier,
+        floor=_share(classifier, held_out),
+        ceiling=_share(classifier, augmented_copies(held_out, codec, copies=4, seed=2)),
     )
 
 
@@ -81,10 +81,9 @@ def random_augmentations(count: int, *, seed: int, only: bool = True) -> jax.Arr
     return draws[np.flatnonzero(np.asarray(draws != 0).any(axis=1))[:count]]
 
 
-def proportion(hits: np.ndarray) -> Proportion:
-    """Return the share of true values (n,), with its standard error."""
-    share = float(np.mean(hits))
-    return Proportion(share, float(np.sqrt(share * (1 - share) / len(hits))))
+def _share(classifier: Any, images: np.ndarray) -> Proportion:
+    """Return the share of raw images (n, ...) that a classifier calls augmented."""
+    return Proportion.of(classifier.predict(_rows(images)))
 
 
 def _rows(images: np.ndarray) -> np.ndarray:

@@ -6,7 +6,8 @@ channels of its own pixel, and its place. A product of conditional distributions
 a code: its bits per dimension need no dequantisation, and no bound.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from ..run.devices import make_mesh
 from ..run.messages import progress
 from ..run.placement import replicate, share
 
+BATCH = 16  # images that are computed together
 OUTSIDE = -2.0  # what a pixel outside of the image is taken for; those inside are in [-1, 1]
 
 
@@ -92,19 +94,43 @@ def bits_per_dim(model: CausalModel, levels: Array) -> Array:
     return nats.mean((1, 2, 3)) / jnp.log(2.0)
 
 
-def train_causal(
-    dataset: data.DataSet, split: str, steps: int, batch_size: int = 16, seed: int = 0
-) -> CausalModel:
+def train_causal(dataset: data.DataSet, split: str, steps: int) -> CausalModel:
     """Return a model of the grey levels of a split, trained by Adam with a decaying rate."""
+    graph, weights = nnx.split(CausalModel(settings_of(dataset), rngs=nnx.Rngs(0)))
+    rate = optax.warmup_cosine_decay_schedule(0.0, 2e-3, max(1, steps // 50), steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    update = update_of(graph, optimizer)
+    mesh = make_mesh(BATCH)
+    weights = replicate(mesh, weights)
+    state = replicate(mesh, optimizer.init(weights))
+    rng = np.random.default_rng(0)
+    source = dataset.source(split)
+    with progress(steps, "autoregressive") as bar:
+        for _ in range(steps):
+            rows = rng.integers(0, len(source), BATCH)
+            images = np.stack([source[int(row)]["x"] for row in rows]).astype(np.int32)
+            weights, state, loss = update(weights, state, share(mesh, images))
+            bar.set_postfix(bits=f"{float(loss):.3f}", refresh=False)
+            bar.update()
+    return nnx.merge(graph, weights)
+
+
+def settings_of(dataset: data.DataSet) -> CausalSettings:
+    """Return what a model of a data set is made of.
+
+    Raises:
+        ValueError: the data are no images of grey levels.
+    """
     if dataset.levels is None or len(dataset.shape) != 3:
         raise ValueError(
             f"need images of grey levels, got {dataset.levels} levels and shape {dataset.shape}"
         )
     height, width, channels = dataset.shape
-    settings = CausalSettings((height, width, channels), dataset.levels)
-    graph, weights = nnx.split(CausalModel(settings, rngs=nnx.Rngs(seed)))
-    rate = optax.warmup_cosine_decay_schedule(0.0, 2e-3, max(1, steps // 50), steps)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    return CausalSettings(shape=(height, width, channels), levels=dataset.levels)
+
+
+def update_of(graph: Any, optimizer: optax.GradientTransformation) -> Callable:
+    """Return the compiled step (weights, state, levels) -> (weights, state, loss)."""
 
     @jax.jit(donate_argnums=(0, 1))
     def update(weights, state, levels):
@@ -115,31 +141,18 @@ def train_causal(
         change, state = optimizer.update(gradient, state, weights)
         return optax.apply_updates(weights, change), state, loss
 
-    mesh = make_mesh(batch_size)
-    weights = replicate(mesh, weights)
-    state = replicate(mesh, optimizer.init(weights))
-    rng = np.random.default_rng(seed)
-    source = dataset.source(split)
-    with progress(steps, "autoregressive") as bar:
-        for _ in range(steps):
-            rows = rng.integers(0, len(source), batch_size)
-            images = np.stack([source[int(row)]["x"] for row in rows]).astype(np.int32)
-            weights, state, loss = update(weights, state, share(mesh, images))
-            bar.set_postfix(bits=f"{float(loss):.3f}", refresh=False)
-            bar.update()
-    return nnx.merge(graph, weights)
+    return update
 
 
 def measure_causal(model: CausalModel, dataset: data.DataSet, split: str) -> np.ndarray:
     """Return the bits per dimension of each image of a split, (n,)."""
     graph, weights = nnx.split(model)
     measure = jax.jit(lambda weights, levels: bits_per_dim(nnx.merge(graph, weights), levels))
-    batch_size = 16
     bits = []
     for block in data.blocks(dataset, split):
-        for first in range(0, len(block.x), batch_size):
-            images = block.x[first : first + batch_size].astype(np.int32)
-            filled = np.zeros((batch_size, *images.shape[1:]), np.int32)
+        for first in range(0, len(block.x), BATCH):
+            images = block.x[first : first + BATCH].astype(np.int32)
+            filled = np.zeros((BATCH, *images.shape[1:]), np.int32)
             filled[: len(images)] = images
             bits.append(np.asarray(measure(weights, filled))[: len(images)])
     return np.concatenate(bits)

@@ -84,7 +84,7 @@ def judge_of(real: Digits) -> tuple[Any, metrics.Proportion]:
     judge = SVC(gamma="scale", C=10.0)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     correct = cross_val_predict(judge, features, real.label, cv=folds) == real.label
-    return judge.fit(features, real.label), _proportion(correct)
+    return judge.fit(features, real.label), metrics.Proportion.of(correct)
 
 
 def conditional_scores(samples: Digits, real: Digits, judge: Any) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def conditional_scores(samples: Digits, real: Digits, judge: Any) -> dict[str, A
         pairs.append((fake[:number], own[:number]))
     ratios = [fake.var(0).sum() / own.var(0).sum() for fake, own in pairs]
     return {
-        "accuracy": _proportion(correct)._asdict(),
+        "accuracy": metrics.Proportion.of(correct)._asdict(),
         "one_nn": _mean_over_classes(pairs)._asdict(),
         "variance": float(np.mean(ratios)),
     }
@@ -127,12 +127,6 @@ def _mean_over_classes(pairs: list[tuple[np.ndarray, np.ndarray]]) -> metrics.Pr
         value=float(np.mean([score.value for score in scores])),
         std_error=float(np.sqrt((errors**2).sum()) / len(scores)),
     )
-
-
-def _proportion(correct: np.ndarray) -> metrics.Proportion:
-    """Return the share of true values, with its standard error."""
-    share = float(correct.mean())
-    return metrics.Proportion(share, float(np.sqrt(share * (1 - share) / len(correct))))
 
 
 def _rows(x: np.ndarray) -> np.ndarray:

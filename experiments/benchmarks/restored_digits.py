@@ -1,7 +1,8 @@
 """Restoring handwritten digits that the network has not seen: inpainting, super-resolution and
 deblurring by several methods.
 
-    python -m experiments.main --config=experiments/configs/digits.py:vp --workdir=runs/digits --mode=train
+    python -m experiments.main --config=experiments/configs/digits.py:vp --workdir=runs/digits \\
+        --mode=train
     python -m experiments.benchmarks.restored_digits --workdir=runs/digits --out=restored_digits
 
 For every operator and method, over test digits with noise of a tenth of the range of grey levels:
@@ -80,8 +81,9 @@ def observe(loaded: Loaded, name: str, truth: np.ndarray) -> Observed:
 
 
 def posterior_score(loaded: Loaded, measured: Measured, y: np.ndarray) -> Callable:
-    """Return the score (n, d) -> (n, d) of a clean image given `y`: the network's at `LEVEL`, and the
-    measurement's.
+    """Return the score (n, d) -> (n, d) of clean images given `y`.
+
+    It is the sum of the network's at `LEVEL` and the measurement's.
     """
     t = float(loaded.sde.time_of_level(LEVEL))
     alpha, _ = loaded.sde.marginal(jnp.asarray(t))

@@ -11,7 +11,7 @@ from ..errors import RunError
 from ..run.messages import say
 from ..storage.saved_config import CONFIG
 from ..storage.writing import write_text
-from . import about, limits, results
+from . import about, comparison, reproducing, results, use
 
 CARD = "card.md"
 
@@ -22,15 +22,15 @@ SECTIONS: tuple[tuple[str, Callable[[Path], list[str]]], ...] = (
     ("Data", about.data),
     ("Network and training", about.training),
     ("Likelihood", results.likelihood),
-    ("Samples compared with real data", results.evaluation),
-    ("Memorisation", limits.memorisation),
+    ("Samples compared with real data", comparison.evaluation),
+    ("Memorisation", use.memorisation),
     ("Health of the score", results.health),
     ("Solvers for few evaluations", results.fits),
     ("Restoration", results.restorations),
-    ("Intended use", limits.intended_use),
-    ("Limits", limits.limits),
-    ("Configuration", about.configuration),
-    ("How to make it again", about.reproduction),
+    ("Intended use", use.intended_use),
+    ("Limits", use.limits),
+    ("Configuration", reproducing.configuration),
+    ("How to make it again", reproducing.reproduction),
 )
 
 

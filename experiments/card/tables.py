@@ -60,8 +60,8 @@ def measured(value: Mapping[str, Any]) -> str:
     return f"{text} ({number(low)} to {number(high)}{share})"
 
 
-def scalars(report: Mapping[str, Any], place: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
-    """Return every number in nested dictionaries as text, by its way there.
+def scalars(report: Mapping[str, Any], keys: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
+    """Return every number in nested dictionaries as text, by the keys that lead to it.
 
     A dictionary with a "value" is one number with its error; what else it holds follows. A number
     "NAME" has the error "NAME_std_error", where there is one. Lists are left out, as they are no
@@ -70,17 +70,17 @@ def scalars(report: Mapping[str, Any], place: tuple[str, ...] = ()) -> dict[tupl
     found: dict[tuple[str, ...], str] = {}
     parts = dict(report)
     if isinstance(parts.get("value"), int | float):
-        found[place] = measured(parts)
+        found[keys] = measured(parts)
         for name in ("value", "std_error", "low", "high", "level"):
             parts.pop(name, None)
     for name, value in parts.items():
-        way = (*place, str(name))
+        inner = (*keys, str(name))
         if isinstance(value, Mapping):
-            found |= scalars(value, way)
+            found |= scalars(value, inner)
         elif name.endswith(STD_ERROR) and name.removesuffix(STD_ERROR) in parts:
             continue  # it stands beside its number
         elif value is None or isinstance(value, int | float):
-            found[way] = with_error(value, parts.get(f"{name}{STD_ERROR}"))
+            found[inner] = with_error(value, parts.get(f"{name}{STD_ERROR}"))
     return found
 
 

@@ -85,7 +85,7 @@ FACTS = ("shape", "levels", "num_classes", "sd", "cond_shape")
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
-    """Return a hint for a name that does not exist: the closest one that does, or else all of them."""
+    """Return a hint for a name that does not exist: the closest one that does, or all of them."""
     choices = [str(name) for name in known]
     close = difflib.get_close_matches(key, choices, 1) or [", ".join(choices)]
     return f"did you mean {close[0]}?"
@@ -140,7 +140,7 @@ def check_finite(value: Any, path: str) -> None:
 
 
 def _within(value: float, low: float, high: float, ends: str) -> bool:
-    """Tell whether a value is in an interval; `ends` "[)" allows its lower end, not its upper one."""
+    """Tell whether a value is in an interval; `ends` "[)" allows its lower end alone."""
     above = low <= value if ends[0] == "[" else low < value
     below = value <= high if ends[1] == "]" else value < high
     return above and below

@@ -7,8 +7,8 @@
     python -m experiments.convert --workdir=runs/ncsnpp --to=folder
     python -m experiments.convert --from=export.zip --workdir=runs/digits
 
-The third command writes a folder that diffusers' UNet2DModel.from_pretrained reads. The last one makes a
-run directory of the file that --mode=export made of another; it has no --format.
+The third command writes a folder that diffusers' UNet2DModel.from_pretrained reads. The last one
+makes a run directory of the file that --mode=export made of another; it has no --format.
 
 Formats: score_sde_pytorch (.pth, or an .npz of its state dict), score_sde (msgpack), diffusers
 (.safetensors of a UNet2DModel, with its config.json beside it), edm (.pkl of a network snapshot).

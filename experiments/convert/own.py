@@ -1,4 +1,4 @@
-"""A run directory of the one file that `--mode=export` made of another."""
+"""A run directory made of the file that `--mode=export` writes, of whatever run it was."""
 
 import json
 from fnmatch import fnmatchcase

@@ -16,7 +16,9 @@ import numpy as np
 from .base import DataSet
 from .streaming import blocks
 
-BLOCKS, CLASSES = 1, 2  # what a permutation is of, in its seed
+# What a permutation is of, in its seed.
+BLOCKS = 1
+CLASSES = 2
 
 
 def balanced_rows(dataset: DataSet, split: str, seed: int) -> Callable[[int], int]:
@@ -43,8 +45,8 @@ def take_turns(labels: np.ndarray, seed: int) -> Callable[[int], int]:
     """Return the function from a position to a row, for the labels of all rows.
 
     Args:
-      labels: of all examples, (n,) whole numbers; classes without examples never come.
-      seed: of the order.
+        labels: of all examples, (n,) whole numbers; classes without examples never come.
+        seed: of the order.
     """
     classes = np.unique(labels)
     rows = [np.flatnonzero(labels == label) for label in classes]

@@ -126,8 +126,8 @@ def check_facts(dataset: DataSet) -> None:
     )
     if cond_shape is not None and not (whole and 1 <= len(cond_shape) <= 3):
         raise ValueError(
-            f"{type(dataset).__name__}.cond_shape must be None, (features,), (members, features) or "
-            f"(height, width, channels), got {cond_shape!r}"
+            f"{type(dataset).__name__}.cond_shape must be None, (features,), (members, features) "
+            f"or (height, width, channels), got {cond_shape!r}"
         )
 
 

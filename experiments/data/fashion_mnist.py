@@ -149,7 +149,8 @@ def _files_in(folder: Path, prefix: str) -> dict[str, tuple[Path, Path]]:
         if not found:
             raise FileNotFoundError(
                 f"no file {name} or {name}.gz in {printable(folder)}; data.path must name the "
-                f"folder of the four IDX files of Fashion-MNIST, {', '.join(sum(FILES.values(), ()))}"
+                "folder of the four IDX files of Fashion-MNIST, "
+                f"{', '.join(sum(FILES.values(), ()))}"
             )
         return found[0]
 

@@ -181,7 +181,7 @@ def _array_beside(name: str, value: str | None) -> Path | None:
 
 
 def _check_array_file(place: Path) -> None:
-    """Raise a ValueError that says how to convert a file that is no .npy file and no .npz archive."""
+    """Raise a ValueError that says how to convert a file that is neither .npy nor .npz."""
     suffix = place.suffix.lower()
     if (suffix in SUFFIXES or is_idx_name(place)) and place.is_file():
         return

@@ -201,7 +201,7 @@ def anew(place: Any, name: str, directory: Path) -> str:
 
 
 def damaged(place: Any, error: Exception, name: str, directory: Path) -> ValueError:
-    """Return the error that says that a prepared data set is damaged, and how to prepare it anew."""
+    """Return the error that a prepared data set is damaged, with how to prepare it anew."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return ValueError(f"{place} is damaged ({reason}); {anew(place, name, directory)}")
 

@@ -22,6 +22,12 @@ class Proportion(NamedTuple):
     value: float
     std_error: float
 
+    @classmethod
+    def of(cls, yes: np.ndarray) -> "Proportion":
+        """Return the share of yes in (n,) independent answers."""
+        value = float(np.mean(yes))
+        return cls(value=value, std_error=float(np.sqrt(value * (1 - value) / len(yes))))
+
 
 def pooled_pixels(x: np.ndarray, side: int = 8) -> np.ndarray:
     """Return the pixels of images, pooled to at most 8 x 8, as features (batch, features).

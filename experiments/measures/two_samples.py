@@ -102,8 +102,7 @@ def c2st(a, b, classifier: Any = None, folds: int = 5, seed: int = 0) -> Proport
     labels = np.repeat([0, 1], len(a))
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     right = cross_val_predict(classifier, points, labels, cv=split) == labels
-    share = float(right.mean())
-    return Proportion(share, float(np.sqrt(share * (1 - share) / len(right))))
+    return Proportion.of(right)
 
 
 def _pair(a, b) -> tuple[np.ndarray, np.ndarray]:

@@ -129,7 +129,7 @@ def dequantise(loaded: Loaded, workdir: Path) -> None:
 
 
 def _train_flow(loaded: Loaded, folder: Path) -> None:
-    """Train the flow of a run to the last of its steps, or until a signal, and say what was done."""
+    """Train the flow of a run to its last step, or until a signal, and say what was done."""
     run = loaded.run
     settings = run.config.dequantise
     dequantiser = Dequantiser(loaded)

@@ -30,10 +30,10 @@ from ..run.loading import Loaded, template_on_one_device
 from ..run.messages import say, say_next
 from ..storage import checkpoint
 from ..storage.identity import identity
-from ..storage.lock import locked
+from ..storage.lock import ROOM, locked
 from ..storage.writing import write_json
 from .evaluate import real_images
-from .sample import ROOM, check_can_draw, draw
+from .sample import check_can_draw, draw
 
 LEVELS = 12  # noise levels
 EXAMPLES = 256  # held-out examples that the curves are means over
@@ -157,7 +157,7 @@ def _residuals(loaded: Loaded, x: Array, cond: Any, t: Array) -> tuple[np.ndarra
 
 
 def _curves_of_means(level: Any) -> dict[str, np.ndarray]:
-    """Return the curves that are means, or ratios of means, of a `Level` of arrays (levels, batch)."""
+    """Return the curves that are means, or their ratios, of a `Level` of arrays (levels, batch)."""
     curves = {}
     for name in ("loss", "linear", "raw", "predicted"):
         curves[name] = getattr(level, name).mean(1)

@@ -22,7 +22,7 @@ from ..run.conditions import named_conditions
 from ..run.loading import Loaded
 from ..run.messages import say, say_next
 from ..storage.identity import identity
-from ..storage.lock import locked
+from ..storage.lock import ROOM, locked
 from ..storage.workdir import check_plain_name
 from ..storage.writing import write_json
 from .dequantise import restore_dequantiser
@@ -35,7 +35,7 @@ from .image_evaluation import (
     memorised_pixels,
 )
 from .likelihood import measure_likelihood, sentence
-from .sample import ROOM, check_can_draw, draw_many
+from .sample import check_can_draw, draw_many
 
 
 def evaluate(
@@ -122,7 +122,7 @@ class _RealData(NamedTuple):
 def _real_data(
     loaded: Loaded, workdir: Path, dataset: data.DataSet, extractor: Extractor | None
 ) -> _RealData:
-    """Return what samples are compared with; raise a RunError if there is too little of anything."""
+    """Return what samples are compared with; raise a RunError if there is too little of it."""
     config = loaded.run.config
     if config.eval.number < 2:
         raise RunError(

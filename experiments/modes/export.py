@@ -24,11 +24,10 @@ from ..run.messages import quoted, say
 from ..run.opening import plain_config
 from ..storage.checkpoint import latest
 from ..storage.exported import as_json, is_exported, pack, write_exported
-from ..storage.lock import locked
+from ..storage.lock import ROOM, locked
 from ..storage.saved import needs_trust
 from ..storage.training_record import METRICS, TRAINING
 from .dequantise import FOLDER, restore_dequantiser
-from .sample import ROOM
 
 EXPORT = "export.zip"
 # What the card is made of, and what it shows.

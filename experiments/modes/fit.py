@@ -4,7 +4,8 @@
 to the guided flow, each call of which costs what the guidance costs.
 
 python -m experiments.main --config=... --workdir=runs/digits --mode=fit --config.fit.nfe=5
-python -m experiments.main --config=... --workdir=runs/digits --mode=sample --config.sampling.sampler=fit5
+python -m experiments.main --config=... --workdir=runs/digits --mode=sample \\
+    --config.sampling.sampler=fit5
 """
 
 import contextlib
@@ -27,12 +28,11 @@ from ..run.loading import Loaded
 from ..run.messages import progress, say, say_next
 from ..run.placement import placement, share
 from ..storage.identity import identity
-from ..storage.lock import locked
+from ..storage.lock import ROOM, locked
 from ..storage.reading import read_object
 from ..storage.renamed import with_present_names
 from ..storage.workdir import check_plain_name
 from ..storage.writing import write_json
-from .sample import ROOM
 
 _NOISES = 1 << 30  # index of the first noise that fitting sees; samples count from 0
 
@@ -203,8 +203,8 @@ def _check_fits(path: Path, made_for: dict[str, Any], loaded: Loaded) -> None:
     now = guided(loaded).identity
     if before != now:
         warnings.warn(
-            f"{path} was fitted under config.guidance = {json.dumps(before)}, but samples are drawn "
-            f"under {json.dumps(now)}; its few steps suit the flow that it was fitted to, so fit "
-            "another one with this guidance and --config.fit.save_as=...",
+            f"{path} was fitted under config.guidance = {json.dumps(before)}, but samples are "
+            f"drawn under {json.dumps(now)}; its few steps suit the flow that it was fitted to, so "
+            "fit another one with this guidance and --config.fit.save_as=...",
             stacklevel=3,
         )

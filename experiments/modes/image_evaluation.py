@@ -14,8 +14,9 @@ from ..measures.images.memorisation import (
     draw_nearest_in_split,
     nearest_in_split,
 )
-from ..measures.images.real_features import features_of, real_features
-from ..measures.images.scores import SMALLEST, RealFeatures, image_scores, real_scores, share
+from ..measures.images.real_features import features_of, measure_real
+from ..measures.images.scores import SMALLEST, RealFeatures, image_scores, real_scores
+from ..measures.metrics import Proportion
 from ..run.messages import say
 from ..storage.labelled_rows import labelled
 from ..storage.pictures import save_png, to_uint8
@@ -78,9 +79,9 @@ def compare_features(
             )
     splits = (settings.train_split, settings.split)
     folder = workdir / REFERENCE
-    real, labels = real_features(extractor, dataset, splits, folder, settings.reference)
+    real, labels = measure_real(extractor, dataset, splits, folder, settings.reference)
     known = extractor.classes_of == config.data.name
-    return FeatureComparison(extractor, real, labels if known else None)
+    return FeatureComparison(extractor=extractor, real=real, labels=labels if known else None)
 
 
 def memorised_pixels(
@@ -104,7 +105,7 @@ def memorised_pixels(
         "samples": len(some),
         "copies": nearest.copies,
         "threshold": THRESHOLD,
-        **share(nearest.ratio < THRESHOLD),
+        **Proportion.of(nearest.ratio < THRESHOLD)._asdict(),
     }
 
 

@@ -30,11 +30,10 @@ from ..run.messages import progress, say, say_next
 from ..run.placement import placement, share
 from ..storage.identity import data_hash, digest, identity
 from ..storage.jobs import claim, save_arrays
-from ..storage.lock import locked
+from ..storage.lock import ROOM, locked
 from ..storage.reading import read_arrays
 from ..storage.writing import write_json
 from .dequantise import Redraw, restore_dequantiser
-from .sample import ROOM
 
 
 def likelihood(loaded: Loaded, workdir: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Restoring what degraded observations were made of, with a trained network as the prior.
 
-    python -m experiments.main --workdir=runs/digits --mode=restore --config.inverse.operator.name=Pool
+    python -m experiments.main --workdir=runs/digits --mode=restore \\
+        --config.inverse.operator.name=Pool
     ... --config.inverse.observation=low.png,other.png --config.inverse.std=0.05
 
 Without observations, examples of the data are measured by the operator, and shown beside.
@@ -33,11 +34,10 @@ from ..run.operators import make_operator
 from ..run.restoration import Part, Restored, Task, check_task, draw_part, gathered, parts_of
 from ..storage.identity import identity
 from ..storage.jobs import claim, save_arrays, stored_batch
-from ..storage.lock import locked
+from ..storage.lock import ROOM, locked
 from ..storage.pictures import save_png
 from ..storage.restored_picture import restored_picture
 from ..storage.writing import write_json
-from .sample import ROOM
 
 
 class Job(NamedTuple):

@@ -8,14 +8,12 @@ folder `png`, `grid.png` and `summary.json`, and, with `config.sampling.keep` st
 """
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from samplers import Samples, draw_prior
 from sde_lib import Denoise, check_name
@@ -23,24 +21,24 @@ from sde_lib import Denoise, check_name
 from ..card.page import update_card
 from ..errors import RunError
 from ..processes import fetched
-from ..run.blocks import BlockProgram, block_size, groups_for, whole_blocks
+from ..run.blocks import BlockProgram, block_size, groups_for
 from ..run.build import Run
 from ..run.conditions import conditions_digest, named_conditions, sampled_conditions
 from ..run.guidance import guided
 from ..run.loading import Loaded
-from ..run.messages import progress, say, say_next, skip
+from ..run.messages import progress, say, say_next
 from ..run.placement import placement, share
+from ..run.sample_parts import PartJob, finished_part, part_size
 from ..run.walks import make_walk
 from ..storage import pictures
 from ..storage.gathered import check_format, save_pngs, save_stream
 from ..storage.identity import identity
 from ..storage.jobs import claim, save_arrays
-from ..storage.lock import locked
-from ..storage.parts import Part, Parts, path_of, save_part, stored_part
+from ..storage.lock import ROOM, locked
+from ..storage.parts import Parts, path_of
 from ..storage.workdir import check_plain_name
 from ..storage.writing import write_json
 
-ROOM = 1 << 20  # bytes that a mode wants to be free before it computes for long
 SHOWN_IMAGES = 64  # in the picture of samples
 SHOWN_POINTS = 10_000
 
@@ -159,17 +157,9 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob
     run = loaded.run
     config = run.config
     check_name("sampler", name, config.samplers)
-    size = _part_size(run)
+    size = part_size(run)
     denoise, guidance = guided(loaded)
-    note = identity(loaded) | {
-        "setting": json.loads(config.samplers[name].to_json_best_effort()),
-        "batch_size": size,
-        "block": block_size(run),
-        "seed": config.sampling.seed,
-        "label": config.sampling.label,
-        "condition": conditions_digest(run),
-        "guidance": guidance,
-    }
+    note = _note(loaded, name, guidance)
     unit = "image" if len(run.facts.shape) == 3 else "sample"
     costs = []
     devices = groups_for(run, min(size, number))
@@ -177,8 +167,17 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob
     with locked(folder.parent, folder.name), progress(number, f"sample {name}", unit=unit) as bar:
         claim(folder, note)
         for first in range(0, number, size):
-            job = _PartJob(run, name, draws, devices, path_of(folder, first), first, number)
-            part = _finished_part(job, bar)
+            job = PartJob(
+                run=run,
+                sampler=name,
+                drawing=draws,
+                devices=devices,
+                path=path_of(folder, first),
+                first=first,
+                size=size,
+                number=number,
+            )
+            part = finished_part(job, bar)
             costs.append(_Cost(len(part.x), part.nfe, part.seconds))
     return SampleJob(
         parts=Parts(folder=folder, number=number, size=size),
@@ -187,6 +186,21 @@ def draw_many(loaded: Loaded, name: str, number: int, folder: Path) -> SampleJob
         compile_seconds=_compile_seconds(costs),
         guidance=guidance,
     )
+
+
+def _note(loaded: Loaded, name: str, guidance: dict[str, Any]) -> dict[str, Any]:
+    """Return what the samples of a job depend on, as plain JSON."""
+    run = loaded.run
+    sampling = run.config.sampling
+    return identity(loaded) | {
+        "setting": json.loads(run.config.samplers[name].to_json_best_effort()),
+        "batch_size": part_size(run),
+        "block": block_size(run),
+        "seed": sampling.seed,
+        "label": sampling.label,
+        "condition": conditions_digest(run),
+        "guidance": guidance,
+    }
 
 
 class _Cost(NamedTuple):
@@ -203,95 +217,6 @@ def _compile_seconds(costs: list[_Cost]) -> float:
         return 0.0
     typical = float(np.median([cost.seconds / cost.samples for cost in costs[1:]]))
     return max(0.0, costs[0].seconds - typical * costs[0].samples)
-
-
-def _part_size(run: Run) -> int:
-    """Return how many samples a part holds: a batch, of whole blocks where there are blocks."""
-    block = block_size(run) or 1
-    return block * whole_blocks(run.config.sampling.batch_size, block)
-
-
-class _PartJob(NamedTuple):
-    """What has to be known to finish a part."""
-
-    run: Run
-    sampler: str
-    drawing: Callable[..., SampleBatch]
-    devices: int  # that draw a block each
-    path: Path
-    first: int  # sample of the part
-    number: int  # of the samples of all parts
-
-
-def _finished_part(job: _PartJob, bar: Any) -> Part:
-    """Return a part with all its samples before `number`; draw and keep those that it lacks."""
-    size = _part_size(job.run)
-    needed = min(size, job.number - job.first)
-    facts = job.run.facts
-    nothing = facts.codec.decode(np.zeros((0, *facts.shape), np.float32))
-    part = stored_part(job.path, like=nothing)
-    skip(bar, min(len(part.x), needed))
-    while len(part.x) < needed:
-        index = job.first + _next_places(job, len(part.x), size)
-        report = _Report(bar, done=bar.n, count=len(index), number=job.number)
-        part = part.with_more(_draw_more(job, index, report))
-        _keep(job.path, part, kept=int(index[0]))
-        bar.update(min(job.first + len(part.x), job.number) - bar.n)
-    return part
-
-
-class _Report(NamedTuple):
-    """Moves a bar while `count` samples are drawn, of which those before `number` count."""
-
-    bar: Any
-    done: int
-    count: int
-    number: int
-
-    def __call__(self, step: int, steps: int) -> None:
-        now = self.done + self.count * step // steps
-        self.bar.update(min(now, self.number) - self.bar.n)
-
-
-def _next_places(job: _PartJob, done: int, size: int) -> np.ndarray:
-    """Return the places in a part whose samples are drawn next: those of a block on each device.
-
-    Without blocks they are all that the part can hold, though a job may need fewer of its last
-    part, for which another program would have to be compiled.
-
-    Args:
-        job: the part.
-        done: how many samples of the part are there.
-        size: how many samples a full part holds.
-    """
-    block = block_size(job.run)
-    if not block:
-        return np.arange(done, min(size, job.number))
-    stop = (done // block + job.devices) * block
-    return np.arange(done, min(stop, size, job.number - job.first))
-
-
-def _keep(path: Path, part: Part, kept: int) -> None:
-    """Write a part; `kept`: the number of the first sample that was not there."""
-    try:
-        save_part(path, part)
-    except OSError as error:
-        raise RunError(
-            f"cannot write samples ({error}); those before number {kept} are kept: make room, or "
-            "get the right to write there, and start the same command again"
-        ) from error
-
-
-def _draw_more(job: _PartJob, index: np.ndarray, report: Callable) -> Part:
-    """Draw the samples `index`, in raw values."""
-    start = time.perf_counter()
-    x, nfe = job.drawing(index, report)
-    if not np.isfinite(x).all():
-        raise RunError(
-            f"{job.sampler!r} gave samples that are not finite, from number {index[0]} on; "
-            "try more steps or a smaller snr"
-        )
-    return Part(x=job.run.facts.codec.decode(x), nfe=nfe, seconds=time.perf_counter() - start)
 
 
 def sample(loaded: Loaded, workdir: Path) -> None:
@@ -377,16 +302,3 @@ def _conditions(run: Run, parts: Parts, name: str) -> Iterator[np.ndarray]:
     """Yield the label or the condition of each sample, part after part."""
     for index in parts.ranges():
         yield named_conditions(run, index)[name]
-
-
-def with_settings(loaded: Loaded, config: ConfigDict | None, sections: tuple[str, ...]) -> Loaded:
-    """Return a loaded run whose `sections` are those of `config`, the command line's.
-
-    The rest stays as it was trained.
-    """
-    if config is None:
-        return loaded
-    merged = ConfigDict(loaded.config).unlock()
-    for section in sections:
-        merged[section] = config[section]
-    return loaded._replace(config=merged, run=loaded.run._replace(config=merged))

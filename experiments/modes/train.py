@@ -1,8 +1,8 @@
 """Training: from a configuration and a run directory to checkpoints.
 
 A run directory holds `config.json` (resolved), `checkpoints/`, `metrics.jsonl`, `tensorboard/`,
-`samples/`, `training.json` and `card.md`. Started again with the same configuration, training goes on from the newest checkpoint
-and ends in bitwise the parameters of a run that was never stopped.
+`samples/`, `training.json` and `card.md`. Started again with the same configuration, training goes
+on from the newest checkpoint, to bitwise the parameters of a run that was never stopped.
 """
 
 import contextlib
@@ -162,7 +162,7 @@ def _facts_of(dataset: data.DataSet, config: ConfigDict) -> dict[str, Any]:
 
 
 def _first_state(training: _Training) -> TrainState:
-    """Return the state of the newest checkpoint, with stream and times at its place, or a new one."""
+    """Return the newest checkpoint's state, with stream and times at its place, or a new one."""
     run = training.run
     abstract = abstract_state(run.parameters(), run.tx)
     shardings = training.place.state(abstract)

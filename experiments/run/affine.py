@@ -2,9 +2,9 @@ r"""Images under an affine map of the plane.
 
 A point is (x, y) in pixels from the centre of the image, x to the right and y down. Under
 :math:`q = A p + b` the pixel at :math:`q` takes the value of the image at
-:math:`p = A^{-1} (q - b)`. Between pixels the image is interpolated by the cubic convolution of Keys
+:math:`p = A^{-1} (q - b)`. Between pixels, values are interpolated by the cubic convolution of Keys
 1981 (doi:10.1109/TASSP.1981.1163711) with a = -1/2, which reproduces polynomials of degree two.
-Outside, it is continued by reflection at the centres of its border pixels. So a map that sends
+Outside, the image is reflected at the centres of its border pixels. So a map that sends
 centres of pixels to centres of pixels, such as a translation by whole pixels, a mirroring or a
 quarter turn of a square, moves values and changes none. There is no low-pass filter: an image that
 is made much smaller is aliased.
@@ -55,7 +55,7 @@ def inverse(matrix: Array) -> Array:
 
 
 def _taps(place: Array, size: int) -> tuple[Array, Array]:
-    """Return the four pixels along an axis that values at places (...) depend on, and their weights.
+    """Return the four pixels of an axis that values at places (...) depend on, and their weights.
 
     Both are (..., 4); places are in pixels from the first one.
     """

@@ -2,31 +2,30 @@ r"""Augmentation that does not leak into samples, because the network is told of
 
 Training images are mirrored, turned, scaled, stretched and moved at random, and what was done is
 told to the network, beside the noise level. So it learns the score of the images under each
-augmentation; told zeros, as whenever it is sampled or its likelihood is measured, that of the images
-as they are (Karras et al. 2022, arXiv:2206.00364, appendix F.2; Jun et al. 2020, ICML).
+augmentation, and of the images as they are when it is told zeros, as for samples and likelihoods
+(Karras et al. 2022, arXiv:2206.00364, appendix F.2; Jun et al. 2020, ICML).
 
-Nine numbers :math:`a_0 \dots a_8` describe the map :math:`q = A p + b` of a point in pixels from the
-centre (`affine`), in the order in which it is composed:
+Nine numbers :math:`a_0 \dots a_8` describe the map :math:`q = A p + b` of a point, in pixels from
+the centre (`affine`). It is composed in this order:
 
-========================  ========================================  ===============================
-mirroring x, y            :math:`\mathrm{diag}(1 - 2 a_0, 1 - 2 a_1)`  :math:`a_0, a_1` 0 or 1
-scaling                   :math:`2^{a_2 / 5}`                       :math:`a_2 \sim N(0, 1)`
-turning by :math:`\phi`   :math:`a_3 = \cos\phi - 1,\ a_4 = \sin\phi`  :math:`\phi` uniform
-stretching                :math:`\exp\big(\tfrac{\ln 2}{5} [[a_5, a_6], [a_6, -a_5]]\big)`  see below
-moving                    :math:`(a_7 W, a_8 H) / 8`                :math:`a_7, a_8 \sim N(0, 1)`
-========================  ========================================  ===============================
+- mirroring x and y: :math:`\mathrm{diag}(1 - 2 a_0, 1 - 2 a_1)`, with :math:`a_0, a_1` 0 or 1;
+- scaling: :math:`2^{a_2 / 5}`, with :math:`a_2 \sim N(0, 1)`;
+- turning by a uniform :math:`\phi`: :math:`a_3 = \cos\phi - 1,\ a_4 = \sin\phi`;
+- stretching: :math:`\exp\big(\tfrac{\ln 2}{5} [[a_5, a_6], [a_6, -a_5]]\big)`;
+- moving: :math:`(a_7 W, a_8 H) / 8`, with :math:`a_7, a_8 \sim N(0, 1)`.
 
 Each of the six (mirroring counts twice) is drawn with the given probability, and left out, with
 zeros, otherwise. Stretching is by :math:`2^{w/5}` along a direction :math:`\psi` and by its inverse
-across, with :math:`w \sim N(0, 1)`, :math:`\psi` uniform, and :math:`(a_5, a_6) = w (\cos 2\psi, \sin
-2\psi)`. That differs from EDM in two ways. EDM tells :math:`w (\cos\psi, \sin\psi)`, which is the
-same for :math:`(w, \psi)` and :math:`(-w, \psi + \pi)`, a stretch and a squeeze along one
-direction; here the numbers alone decide the map, and the map is computed from them. And EDM mirrors
-in x always, here it is one augmentation of six.
+across, with :math:`w \sim N(0, 1)`, :math:`\psi` uniform, and
+:math:`(a_5, a_6) = w (\cos 2\psi, \sin 2\psi)`. That differs from EDM in two ways.
+EDM tells :math:`w (\cos\psi, \sin\psi)`, which is the same for :math:`(w, \psi)` and
+:math:`(-w, \psi + \pi)`, a stretch and a squeeze along one direction; here the numbers alone decide
+the map, and the map is computed from them. And EDM mirrors in x always, here it is one augmentation
+of six.
 
 It is the model values that are augmented, with their dequantisation noise. Interpolated values are
-no grey levels any more, but what a network that is told zeros models are the dequantised grey levels
-alone, so that likelihoods are what they were.
+no grey levels any more, but a network that is told zeros models the dequantised grey levels alone,
+so that likelihoods are what they were.
 """
 
 import jax

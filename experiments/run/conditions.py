@@ -67,7 +67,7 @@ def conditions_of(run: "Run", batch: dict, dropped: Array | None = None) -> Any:
 
 
 def _conditions_of_data(run: "Run", batch: dict, dropped: Array | None) -> dict[str, Any]:
-    """Return the conditions that a batch of data has, by kind; none if the run is not conditional."""
+    """Return the conditions of a batch of data, by kind; none if the run is not conditional."""
     given = {}
     if not run.config.train.conditional:
         return given

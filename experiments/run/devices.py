@@ -34,12 +34,13 @@ def set_up_jax() -> None:
     XLA_FLAGS, JAX_NUM_CPU_DEVICES and JAX_COMPILATION_CACHE_DIR have the last word.
     """
     folder = cache_folder()
-    if folder and not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
+    settings: Any = jax.config  # its type does not name them
+    if folder and not settings.jax_compilation_cache_dir:
         remove_torn(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not chosen and jax.config.jax_num_cpu_devices < 1:  # pyright: ignore[reportAttributeAccessIssue]
+    if not chosen and settings.jax_num_cpu_devices < 1:
         jax.config.update("jax_num_cpu_devices", _cores())
     if computes_on_cpu():
         keep_memory()

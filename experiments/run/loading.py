@@ -48,8 +48,8 @@ def load(workdir: str | Path, step: int | None = None, *, trust: bool = False) -
             never allowed to do so by itself.
 
     Raises:
-        RunError: no run directory or exported run, a configuration that is damaged, not that of the weights or
-            names foreign code without `trust`, or no complete and undamaged checkpoint.
+        RunError: no run directory or exported run, a configuration that is damaged, is not that of
+            the weights or names foreign code without `trust`, or no undamaged checkpoint.
     """
     file = Path(workdir).expanduser()
     if file.is_file():

@@ -1,4 +1,4 @@
-"""What a run tells its user: sentences, a progress bar, how long training takes, what comes next."""
+"""What a run tells its user: sentences, progress, how long training takes, what comes next."""
 
 import math
 import shlex

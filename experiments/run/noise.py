@@ -29,9 +29,7 @@ class Noise(NamedTuple):
     """The noise of one measurement."""
 
     std: float  # of a measured value, the largest if they differ
-    cov: np.ndarray | None = (
-        None  # of a flattened measurement, or its diagonal; None: std^2 for all
-    )
+    cov: np.ndarray | None = None  # of a flattened measurement, or its diagonal; None: std^2
 
     @property
     def white_std(self) -> float:
@@ -78,8 +76,8 @@ def noise_of(values: npt.ArrayLike, shape: tuple[int, ...]) -> Noise:
         return Noise(std=float(array.max()), cov=array.reshape(-1) ** 2)
     if array.shape != (size, size):
         raise ValueError(
-            f"the noise is one standard deviation, one of each measured value, of shape {shape}, or "
-            f"a covariance matrix of shape {(size, size)}, got shape {array.shape}"
+            f"the noise is one standard deviation, one of each measured value, of shape {shape}, "
+            f"or a covariance matrix of shape {(size, size)}, got shape {array.shape}"
         )
     if not np.abs(array - array.T).max() <= SYMMETRIC * np.abs(array).max():
         raise ValueError("the covariance matrix of the noise is not symmetric, or not finite")

@@ -184,8 +184,8 @@ def draw_part(
     x = np.asarray(samples.x)
     if not np.isfinite(x).all():
         raise RunError(
-            f"{task.method} gave samples that are not finite; take more steps, or for dps a smaller "
-            "step_size"
+            f"{task.method} gave samples that are not finite; take more steps, or for dps a "
+            "smaller step_size"
         )
     return Part(x=x, nfe=int(samples.nfe))
 

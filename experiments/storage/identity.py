@@ -36,6 +36,7 @@ _COMPUTING = (
     "run/operators.py",
     "run/restoration.py",
     "run/restoration_methods.py",
+    "run/sample_parts.py",
     "run/walks.py",
     "modes/dequantise.py",
     "modes/likelihood.py",

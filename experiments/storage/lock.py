@@ -24,6 +24,8 @@ try:
 except ImportError:  # Windows has other locks
     fcntl = None
 
+ROOM = 1 << 20  # bytes that a mode wants to be free before it computes for long
+
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # by some network file systems
 
 

@@ -2,8 +2,8 @@
 
 It is read with one check of its form, and held against the weights that it belongs to.
 
-Settings that are newer than the file take their defaults. Sections that are missing do not, as nobody
-knows without them what was trained; those that were not there when the file was written may be.
+Settings that are newer than the file take their defaults. Sections that are missing do not, as
+nobody knows without them what was trained; only those that are newer than the file may be.
 """
 
 import json

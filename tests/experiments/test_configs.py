@@ -189,13 +189,15 @@ def test_vectors_of_ones_own_train(tmp_path):
             "net",
             "name",
             "MPL",
-            "models has no Module 'MPL'; choose one of DiT, ImageClassifier, MLP, MPUNet, NCSN, UNet",
+            "models has no Module 'MPL'; choose one of DiT, ImageClassifier, MLP, MPUNet, NCSN, "
+            "UNet",
         ),
         (
             "data",
             "name",
             "Digit",
-            "experiments.data has no DataSet 'Digit'; choose one of Digits, FashionMNIST, Files, Satellite, TFDS, Toy",
+            "experiments.data has no DataSet 'Digit'; choose one of Digits, FashionMNIST, Files, "
+            "Satellite, TFDS, Toy",
         ),
         ("data", "density", "spiral", "unknown density 'spiral'; choose one of"),
         ("denoiser", "prediction", "eps", "unknown prediction 'eps'; choose one of edm, noise"),

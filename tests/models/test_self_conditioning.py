@@ -11,8 +11,6 @@ from tests.models.networks import NETWORKS, build, differ, filled, takes
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 4, 2)), jnp.float32)
 SMALL = {"UNet": {"ch_mult": (1,)}, "NCSN": {"scale_by_sigma": False}}
-
-
 TAKING = [cls for cls in NETWORKS if takes(cls, "self_conditioning")]
 
 

@@ -1,4 +1,4 @@
-"""DPM-Solver with adaptive steps: its algorithm again in NumPy, its accuracy, its count of evaluations."""
+"""DPM-Solver with adaptive steps: its algorithm again in NumPy, its accuracy and evaluations."""
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,10 @@ X, END = np.array([[-1.2], [0.4], [1.7]]), 1e-3
 
 
 def reference(sde, x, order, rtol, atol, sd, growth, longest, h=0.05, theta=0.9, accepted=None):
-    """Return where one sample ends and the network calls it took, step by step as in appendix C of arXiv:2206.00927.
+    """Return where one sample ends and the network calls it took, as in arXiv:2206.00927, app. C.
 
-    Errors are relative to the normalised state, which is x itself for VP and sd = 1; there and without a limit of growth it is the paper's.
+    Errors are relative to the normalised state, which is x itself for VP and sd = 1; there, and
+    without a limit of growth, it is the paper's algorithm.
     """
 
     def lam_of(t):

@@ -47,7 +47,7 @@ def affine(x, t, cond):
 
 
 class Counting(Remembering):
-    """Estimates of Gaussian data, of which the one at the end of the walk is the number of earlier calls."""
+    """Estimates of Gaussian data; the one at the end of the walk is the number of earlier calls."""
 
     end: float
     sigma_data: float = 1.0

@@ -285,7 +285,7 @@ def test_products_with_the_jacobian_count_as_evaluations(cls, count):
 
 
 def test_a_jacobian_that_is_neither_symmetric_nor_positive_does_no_harm():
-    """That of a trained network is neither; the residual of the equation never exceeds the first one."""
+    """That of a trained network is neither; the residual never exceeds the first one."""
     sde = VE()
     skew = np.array([[0.6, 0.7, 0, 0], [-0.3, 0.5, 0, 0], [0, 0, -0.2, 0.3], [0, 0, 0.1, 0.7]])
     product = jnp.asarray(skew.T, jnp.float32)

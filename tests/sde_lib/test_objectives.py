@@ -71,8 +71,9 @@ def network(sde, prediction, shift=0.0, slope=0.0):
 
 @pytest.mark.parametrize("prediction", ["edm", "noise", "x0"])
 def test_the_perfect_network_has_the_smallest_loss_and_no_gradient(sde, prediction):
-    # The loss left is the posterior variance: of the noise alpha^2 c / h^2 along each eigenvector of the data, c its variance and
-    # h^2 = alpha^2 c + sigma^2. 4096 samples a time; means within 5 standard errors; false-alarm probability 1e-5.
+    # The loss left is the posterior variance: of the noise alpha^2 c / h^2 along each eigenvector
+    # of the data, c its variance and h^2 = alpha^2 c + sigma^2. 4096 samples a time; means within 5
+    # standard errors; false-alarm probability 1e-5.
     t = jnp.repeat(jnp.array([0.05, 0.3, 0.8]), 4096)
     x0 = DATA.sample(jax.random.key(0), len(t))
 
@@ -107,7 +108,8 @@ def test_the_loss_refuses_unknown_weightings_and_other_times():
     denoiser = Denoiser(lambda x, signal, cond: x, VP())
     with pytest.raises(
         ValueError,
-        match="unknown weighting 'uniform'; choose one of likelihood, min_snr, noise, prediction, sigmoid, x0",
+        match="unknown weighting 'uniform'; choose one of likelihood, min_snr, noise, prediction, "
+        "sigmoid, x0",
     ):
         denoising_loss(
             jax.random.key(0), denoiser, jnp.ones((3, 2)), jnp.full(3, 0.5), weighting="uniform"
@@ -128,7 +130,8 @@ def test_flow_matching_is_the_loss_of_the_velocity_on_straight_lines():
 
 @pytest.mark.parametrize(("weighting", "prediction"), [("noise", "edm"), ("likelihood", "noise")])
 def test_the_sliced_loss_is_the_denoising_loss_but_for_a_constant(weighting, prediction):
-    # At weight "noise" the constant is 1, at others the ratio of the weights. 40 000 draws, 5 standard errors of the difference.
+    # At weight "noise" the constant is 1, at others the ratio of the weights. 40 000 draws, 5
+    # standard errors of the difference.
     sde, n = VP(), 40_000
     t, x0 = jnp.full(n, 0.3), DATA.sample(jax.random.key(0), n)
     denoiser = Denoiser(lambda x, signal, cond: jnp.tanh(x) + 0.1, sde, prediction, "time")
@@ -160,14 +163,16 @@ def test_the_learned_uncertainty_has_its_minimum_at_the_log_of_the_loss():
         )[0],
         jnp.float32,
     )
-    np.testing.assert_allclose(
-        uncertainty(weights, sde, t), jnp.log(loss), atol=1e-3
-    )  # it can be any function of the level
+    # it can be any function of the level
+    np.testing.assert_allclose(uncertainty(weights, sde, t), jnp.log(loss), atol=1e-3)
     assert np.all(np.isfinite(features(Rectified(), jnp.array([0.0, 1.0]))))
 
 
 def test_the_features_of_the_uncertainty_are_those_of_a_gaussian_kernel_in_the_level():
-    """Products of features are, but for their being 64, exp(-(2 pi d)^2 / 2) at levels log(sigma / alpha) / 4 that differ by d."""
+    """Products of features are exp(-(2 pi d)^2 / 2), but for their being 64.
+
+    d is the distance of their levels log(sigma / alpha) / 4.
+    """
     sde = Rectified()
     level = jnp.linspace(-1.5, 1.5, 200)
     here = np.asarray(features(sde, sde.time(-8 * level)), np.float64)

@@ -28,7 +28,7 @@ class SplitFeatures(NamedTuple):
     labels: np.ndarray  # (n,) of these
 
 
-def real_features(
+def measure_real(
     extractor: Extractor, dataset: data.DataSet, splits: tuple[str, str], folder: Path, file: str
 ) -> tuple[RealFeatures, np.ndarray]:
     """Return the features of training and of held-out images, and the classes of the latter.

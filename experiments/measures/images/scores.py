@@ -10,6 +10,7 @@ import numpy as np
 
 from ...data.joint_moments import FeatureMoments, measure_moments
 from ...data.streaming import evenly_spaced
+from ..metrics import Proportion
 from .feature_network import ImageFeatures
 from .frechet import extrapolated_frechet_distance, frechet_distance
 from .inception import inception_score
@@ -28,9 +29,7 @@ class RealFeatures(NamedTuple):
     """The features that those of samples are compared with."""
 
     moments: FeatureMoments  # of the training images
-    training: (
-        np.ndarray | None
-    )  # (m, d), of all or many of them; None: only their moments are known
+    training: np.ndarray | None  # (m, d), of all or many of them; None: only the moments are known
     held_out: ImageFeatures
 
 
@@ -64,11 +63,12 @@ def image_scores(
         scores["kernel_train"] = kernel_distance(features, some)._asdict()
         scores |= compare_manifolds(features, some)._asdict()
         nearest = nearest_training(features, real.training)
-        scores["memorised"] = share(nearest.ratio < THRESHOLD)
+        scores["memorised"] = Proportion.of(nearest.ratio < THRESHOLD)._asdict()
     if images.probabilities is not None:
         scores["inception_score"] = inception_score(images.probabilities)._asdict()
         if labels is not None:
-            scores["accuracy"] = share(images.probabilities.argmax(1) == labels)
+            right = images.probabilities.argmax(1) == labels
+            scores["accuracy"] = Proportion.of(right)._asdict()
     return scores
 
 
@@ -102,12 +102,6 @@ def frechet(features: np.ndarray, reference: FeatureMoments) -> dict[str, float]
         "infinite": distance.infinite,
         "infinite_std_error": distance.std_error,
     }
-
-
-def share(yes: np.ndarray) -> dict[str, float]:
-    """Return a share of yes among n, with its standard error."""
-    value = float(np.mean(yes))
-    return {"value": value, "std_error": float(np.sqrt(value * (1 - value) / len(yes)))}
 
 
 COLUMNS = {

@@ -128,7 +128,8 @@ def test_the_file_of_another_network_is_refused_and_what_else_it_says_is_told(
         )
         with pytest.raises(
             RunError,
-            match=rf"toy.py is of another network than here \(config.{section}.* leave --config out",
+            match=rf"toy.py is of another network than here \(config.{section}.* "
+            "leave --config out",
         ):
             merge(command, run_config, given)
     given = tiny_config().unlock()

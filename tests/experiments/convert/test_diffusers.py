@@ -19,8 +19,9 @@ from experiments.convert.diffusers import network, process
 from experiments.convert.export import to_diffusers
 from experiments.convert.safetensors import read_safetensors, write_safetensors
 from experiments.errors import RunError
-from experiments.modes.sample import sample, with_settings
+from experiments.modes.sample import sample
 from experiments.storage.writing import write_json
+from tests.experiments.settings import with_settings
 
 SHAPE = (8, 8, 3)
 DDPM = {

@@ -23,10 +23,11 @@ from experiments.convert import convert, rules
 from experiments.convert.edm import edm_rules, settings_of
 from experiments.convert.torch_file import LEGACY_MAGIC
 from experiments.errors import RunError
-from experiments.modes.sample import sample, with_settings
+from experiments.modes.sample import sample
 from experiments.run.walks import make_walk
 from tests.experiments.convert.test_edm import SONG, build
 from tests.experiments.convert.test_score_sde import numbered
+from tests.experiments.settings import with_settings
 
 SOURCE = "raise SystemExit('the source inside a snapshot was run')"
 

@@ -17,7 +17,7 @@ from flax import nnx
 import models
 from experiments.convert import rules
 from experiments.convert.ncsn import ncsn_rules
-from models.ncsn import stretched
+from models.ncsn_blocks import stretched
 
 SIGMAS = (50.0, 0.01, 10)
 SETTINGS = {

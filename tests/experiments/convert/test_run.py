@@ -22,11 +22,12 @@ from experiments.configs.toy import get_config
 from experiments.convert import FORMATS, Converted, convert, write_run
 from experiments.convert.__main__ import main
 from experiments.errors import RunError
-from experiments.modes.sample import sample, with_settings
+from experiments.modes.sample import sample
 from experiments.modes.train import train
 from experiments.run.build import Run, make_dataset
 from experiments.run.check import check_data
 from experiments.run.walks import make_walk
+from tests.experiments.settings import with_settings
 from tests.models.networks import filled
 
 

@@ -3,6 +3,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from experiments.measures.metrics import (
+    Proportion,
     frechet_distance,
     nearest_distances,
     nearest_neighbour_accuracy,
@@ -17,6 +18,11 @@ def exactly(mean, root, rng, n=200):
     z = rng.standard_normal((n, root.shape[1]))
     q, _ = np.linalg.qr(z - z.mean(0))
     return mean + q @ root.T
+
+
+def test_a_share_has_the_standard_error_of_a_mean():
+    yes = np.arange(10) < 3
+    assert Proportion.of(yes) == pytest.approx((0.3, yes.std() / np.sqrt(10)))
 
 
 @pytest.mark.parametrize("rank", [5, 2])

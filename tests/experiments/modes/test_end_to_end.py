@@ -122,7 +122,7 @@ def with_config(loaded, **sections):
 
 
 def run(mode, loaded, workdir, capsys):
-    """Run a mode; what it says last is the command that comes next, and the model card comes back."""
+    """Run a mode; it says last which command comes next, and the model card comes back."""
     capsys.readouterr()
     (workdir / "card.md").unlink()
     result = MODES[mode](loaded, workdir)

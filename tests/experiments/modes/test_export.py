@@ -1,4 +1,4 @@
-"""A run in one file: opened elsewhere it is bitwise the run, and what is damaged or hostile is refused."""
+"""A run in one file: elsewhere it is bitwise the run; a damaged or hostile one is refused."""
 
 import io
 import json
@@ -311,9 +311,9 @@ def test_a_run_directory_made_of_a_file_is_one_for_every_mode(
 @pytest.mark.parametrize(
     "name",
     [
-        "../evil.json", "/evil", "samples/../evil.json", "samples/../../grid.png", "samples/.x/grid.png",
-        "fits/a.json", "error.txt", "job.json", "samples/a/b/grid.png", "samples\\..\\grid.png",
-        "evaluation.json/evil", "samples",
+        "../evil.json", "/evil", "samples/../evil.json", "samples/../../grid.png",
+        "samples/.x/grid.png", "fits/a.json", "error.txt", "job.json", "samples/a/b/grid.png",
+        "samples\\..\\grid.png", "evaluation.json/evil", "samples",
     ],
 )  # fmt: skip
 def test_a_part_that_is_no_result_is_not_written(file, tmp_path, name):

@@ -20,15 +20,17 @@ from experiments.modes.sample import (
     draw_many,
     drawing,
     sample,
-    with_settings,
 )
+from experiments.run import sample_parts
 from experiments.run.blocks import BlockProgram, groups_for
 from experiments.run.loading import Loaded
 from experiments.run.messages import progress, skip
 from experiments.run.opening import FREE
+from experiments.run.sample_parts import PartJob, finished_part
 from experiments.storage.gathered import check_format, save_pngs, save_stream
 from experiments.storage.parts import Part, Parts, path_of, save_part
 from samplers import Samples
+from tests.experiments.settings import with_settings
 
 SHAPE = (8, 8, 1)
 IMAGES = 2000
@@ -178,6 +180,20 @@ def test_what_was_drawn_before_says_nothing_about_the_rate():
     skip(bar, 40)
     bar.update(10)
     assert bar.n == 50 and bar.format_dict["initial"] == 40
+    bar.close()
+
+
+def test_the_bar_of_a_part_that_goes_on_begins_where_it_stopped(cheap, tmp_path):
+    run = changed(cheap[0], batch_size=16, devices=1).run
+    path = path_of(tmp_path, 0)
+    save_part(path, Part(x=np.zeros((6, *SHAPE), np.uint8), nfe=5, seconds=1.0))
+    draws = module.drawing(run, None, None, 1)
+    job = PartJob(
+        run=run, sampler="a", drawing=draws, devices=1, path=path, first=0, size=16, number=10
+    )
+    bar = progress(10, "sample")
+    assert len(finished_part(job, bar).x) == 10
+    assert bar.n == 10 and bar.format_dict["initial"] == 6
     bar.close()
 
 
@@ -364,7 +380,7 @@ def test_a_full_disk_is_said_and_loses_nothing(cheap, tmp_path, monkeypatch):
         save_part(path, part)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "save_part", full)
+        patch.setattr(sample_parts, "save_part", full)
         message = "No space left .*batch_0000016.npz.*; those before number 20 are kept: make room"
         with pytest.raises(RunError, match=message):
             sample(loaded, tmp_path)

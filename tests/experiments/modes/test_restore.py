@@ -12,10 +12,10 @@ from PIL import Image
 from experiments.data.codec import GreyLevels
 from experiments.errors import RunError
 from experiments.modes.restore import make_job, psnr, restore
-from experiments.modes.sample import with_settings
 from experiments.run.loading import load
 from experiments.run.opening import FREE
 from experiments.run.restoration import Part
+from tests.experiments.settings import with_settings
 
 # A method that compiles fast; the others are walked by one test.
 STEPS = {"steps": 2, "samples": 3, "method": "diffpir"}

@@ -16,7 +16,6 @@ from experiments.modes.sample import (
     draw_many,
     draw_walk,
     sample,
-    with_settings,
 )
 from experiments.modes.train import train
 from experiments.run.build import DataFacts, build
@@ -28,6 +27,7 @@ from experiments.run.opening import FREE
 from experiments.storage.parts import Part, Parts, path_of, save_part
 from samplers import grids
 from sde_lib import check_denoise
+from tests.experiments.settings import with_settings
 
 
 def changed(loaded, **settings):

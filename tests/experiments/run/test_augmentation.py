@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from experiments.run.augmentation import (
-    augment,
-    augmented,
-    draw_augmentations,
-    linear_map,
-)
+from experiments.configs import digits, digits_classifier
+from experiments.configs.common import base_config
+from experiments.run.augmentation import augment, augmented, draw_augmentations, linear_map
 from experiments.run.build import DataFacts, build
 from experiments.run.losses import make_losses
 from sde_lib import VP, Denoiser, Uniform, denoising_loss
@@ -42,8 +39,14 @@ def always():
     return np.asarray(draw_augmentations(jax.random.key(1), COUNT, 1.0), np.float64)
 
 
-KINDS = {"mirror_x": [0], "mirror_y": [1], "scale": [2], "turn": [3, 4], "stretch": [5, 6]}
-KINDS |= {"move": [7, 8]}
+KINDS = {
+    "mirror_x": [0],
+    "mirror_y": [1],
+    "scale": [2],
+    "turn": [3, 4],
+    "stretch": [5, 6],
+    "move": [7, 8],
+}
 
 
 def test_each_augmentation_is_as_frequent_as_stated_and_independent_of_the_others(drawn):
@@ -197,8 +200,6 @@ def spied(augmentation, given, denoise=None, **train):
 
 
 def build_config(**train):
-    from experiments.configs.common import base_config
-
     config = base_config().unlock()
     config.train.update(train)
     return config
@@ -230,7 +231,7 @@ def test_the_network_is_told_what_was_done_even_where_its_label_is_dropped(condi
 
 
 def test_without_augmentation_the_loss_is_what_it_was():
-    """The keys, the data and the network's arguments are those of a run that knows nothing of it."""
+    """Keys, data and the arguments of the network are those of a run that knows nothing of it."""
     given = []
     run = spied(0.0, given)
     x = jnp.asarray(RNG.normal(size=(8, 4, 4, 1)), jnp.float32)
@@ -288,9 +289,7 @@ def test_the_best_network_that_is_told_does_not_leak_and_the_best_that_is_not_do
 
 
 def config_of_images(**train):
-    from experiments.configs.digits import get_config
-
-    config = get_config("vp")
+    config = digits.get_config("vp")
     config.net.update({"nf": 8, "ch_mult": (1,), "num_res_blocks": 1, "attn_resolutions": ()})
     config.train.update(train)
     return config
@@ -324,9 +323,7 @@ def test_what_cannot_be_augmented_is_refused(change, facts, message):
 
 
 def test_a_classifier_is_not_augmented():
-    from experiments.configs.digits_classifier import get_config
-
-    config = get_config("vp")
+    config = digits_classifier.get_config("vp")
     config.train.augment = 0.12
     with pytest.raises(ValueError, match="config.train.augment is set, but a classifier has no"):
         build(config, FACTS, abstract=True)

@@ -65,9 +65,9 @@ def drawn(loaded, folder, number=2000, **sampling):
 def test_an_amortised_posterior_is_the_exact_one(posterior_run, tmp_path):
     """Linear-Gaussian: posterior mean and covariance are known.
 
-    Of 2000 samples a mean is off by 0.05 posterior standard deviations, and a covariance by 8 % of a
-    variance, less than once in 50 times; the network's own error is about as large, and the prior,
-    or the posterior of another observation, is several times farther.
+    Of 2000 samples a mean is off by 0.05 posterior standard deviations, and a covariance by 8 % of
+    a variance, less than once in 50 times; the network's own error is about as large. The prior,
+    and the posterior of another observation, are several times farther.
     """
     loaded = experiments.load(posterior_run)
     mean, covariance = exact_posterior(OBSERVED)

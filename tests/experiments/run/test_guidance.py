@@ -21,7 +21,7 @@ from experiments.run.guidance import guided
 
 @pytest.fixture(scope="module")
 def conditional(tiny_config, tmp_path_factory):
-    """Return the directory of a run on eight classes that is conditional, with checkpoints 10, 20."""
+    """Return the directory of a conditional run on eight classes, with checkpoints 10, 20."""
     workdir = tmp_path_factory.mktemp("conditional") / "run"
     config = tiny_config()
     config.train.conditional = True

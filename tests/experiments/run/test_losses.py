@@ -66,7 +66,7 @@ def test_labels_are_dropped_as_often_as_the_configuration_says(dropout, tiny_run
 
 
 def test_self_conditioning_is_trained_with_a_first_pass_half_of_the_time(tiny_run, monkeypatch):
-    """Of 400 steps, within five standard deviations of a binomial count: a false alarm in 2 million."""
+    """Of 400 steps, within five standard deviations of a binomial: a false alarm in 2 million."""
 
     def first_pass_itself(key, denoiser, x, t, cond, weighting, first_pass):
         assert denoiser.self_conditioning

@@ -1,5 +1,7 @@
 """Features of real images are measured block by block, kept, and never taken for others."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -42,7 +44,7 @@ class Means:
 def measured(folder, extract, name="means", dataset=None, file=""):
     extractor = Extractor(name, {"resize": None}, extract)
     dataset = dataset or Images()
-    return real_features.real_features(extractor, dataset, ("train", "test"), folder, file)
+    return real_features.measure_real(extractor, dataset, ("train", "test"), folder, file)
 
 
 def test_a_split_is_measured_in_blocks_and_kept(tmp_path, monkeypatch):
@@ -118,7 +120,7 @@ def test_the_network_of_the_package_is_for_its_own_images():
 
 
 def test_a_network_for_other_images_is_refused(tmp_path):
-    packaged = str(real_features.Path(memorisation.__file__).with_name("fashion_mnist.npz"))
+    packaged = str(Path(memorisation.__file__).with_name("fashion_mnist.npz"))
     codec = Images().codec
     with pytest.raises(RunError, match=r"of shape \(28, 28, 1\), but these have shape \(8, 8, 1\)"):
         open_extractor(packaged, (8, 8, 1), codec)

@@ -55,9 +55,8 @@ def test_each_score_is_that_of_its_measure(real):
 
 def test_the_distance_is_extrapolated_where_there_are_samples_enough():
     reference = measure_moments(features(0, 40_000).features)
-    fake = features(
-        2, 600, shift=1.0
-    ).features  # at a squared distance of 1 in each of 4 dimensions
+    # at a squared distance of 1 in each of 4 dimensions
+    fake = features(2, 600, shift=1.0).features
     scores = frechet(fake, reference)
     assert abs(scores["infinite"] - 4) < 3 * scores["infinite_std_error"] < 0.7
     assert scores["infinite"] < scores["value"]

@@ -5,8 +5,8 @@ from typing import Any
 
 from ..storage.checkpoint_folder import latest
 from .about import CLASSIFIER, data_title
+from .comparison import memorised
 from .files import config_of, of_which_weights, present, read_result
-from .results import memorised
 from .tables import number, table
 
 
@@ -56,30 +56,30 @@ def intended_use(workdir: Path) -> list[str]:
         what += "likelihoods, and their use as priors of inverse problems"
     return [
         f"For research and teaching on {what}. It has learned from {data_title(config)} and "
-        "nothing else; whoever uses it keeps to the licence of these data. It is not made for decisions "
-        "about people, nor for samples that are passed off as real data.",
+        "nothing else; whoever uses it keeps to the licence of these data. It is not made for "
+        "decisions about people, nor for samples that are passed off as real data.",
     ]
 
 
 def limits(workdir: Path) -> list[str]:
     """Return what a reader should know before trusting the run, one line each."""
     config = config_of(workdir)
-    found = [
+    lines = [
         "Samples have the rarities, gaps and errors of the data that were learned from.",
         "Scores of samples depend on how many there are: compare them with those of real data in "
         "the same table, not with other tables.",
     ]
     if config["facts"]["levels"] is not None:
-        found.append(
+        lines.append(
             "Bits per dimension are those of uniformly dequantised grey levels unless a "
             "dequantiser was used: an upper bound on those of the grey levels themselves."
         )
     if config["train"]["conditional"]:
-        found.append("The network is given the class or condition of what it is to draw.")
+        lines.append("The network is given the class or condition of what it is to draw.")
     step = latest(workdir)
     if step is not None and step < config["train"]["steps"]:
-        found.append(f"Training was stopped at step {step:,} of {config['train']['steps']:,}.")
-    return [f"- {line}" for line in found + _failed_checks(workdir)]
+        lines.append(f"Training was stopped at step {step:,} of {config['train']['steps']:,}.")
+    return [f"- {line}" for line in lines + _failed_checks(workdir)]
 
 
 def _failed_checks(workdir: Path) -> list[str]:
