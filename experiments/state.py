@@ -16,6 +16,8 @@ from .run.optimizers import make_optimizer as make_optimizer
 
 Params = Any
 LossFn = Callable[[Params, Key[Array, ""], Any], Float[Array, ""]]  # (params, key, batch) -> scalar
+# (average, params, updates made before) -> average
+AverageFn = Callable[[Params, Params, Int[Array, ""]], Params]
 
 
 class TrainState(NamedTuple):
@@ -26,6 +28,7 @@ class TrainState(NamedTuple):
     ema: Params  # exponential moving average of params, the weights to sample with
     opt: optax.OptState
     key: Key[Array, ""]  # of the run; never changes
+    averages: tuple[Params, ...] = ()  # further averages of params, each by a rule of its own
 
 
 class Metrics(NamedTuple):
@@ -35,8 +38,10 @@ class Metrics(NamedTuple):
     grad_norm: Float[Array, ""]
 
 
-def init_state(key: Key[Array, ""], params: Params, tx: optax.GradientTransformation) -> TrainState:
-    """Return the state before the first step.
+def init_state(
+    key: Key[Array, ""], params: Params, tx: optax.GradientTransformation, averages: int = 0
+) -> TrainState:
+    """Return the state before the first step, with a number of further averages.
 
     It owns a copy of `params`, as steps donate their state.
     """
@@ -49,6 +54,7 @@ def init_state(key: Key[Array, ""], params: Params, tx: optax.GradientTransforma
             ema=jax.tree.map(jnp.copy, params),
             opt=tx.init(params),
             key=jnp.copy(key),
+            averages=tuple(jax.tree.map(jnp.copy, params) for _ in range(averages)),
         )
 
     return init(key, params)
@@ -69,10 +75,12 @@ def make_train_step(
     tx: optax.GradientTransformation,
     ema_rate: float = 0.999,
     accumulate: int = 1,
+    averages: Sequence[AverageFn] = (),
 ) -> Callable:
     """Return the compiled step (state, batch) -> (state, Metrics).
 
-    It donates the state it is given.
+    It donates the state it is given. `averages` are the rules of the further averages that the
+    state keeps, in their order.
 
     With `accumulate` = k above 1 a step takes a sequence of k batches of one size instead of a
     batch, and updates once, along the mean of their gradients: for a loss that is a mean over
@@ -98,6 +106,10 @@ def make_train_step(
             ema=ema,
             opt=opt,
             key=state.key,
+            averages=tuple(
+                update(average, params, state.step)
+                for average, update in zip(state.averages, averages, strict=True)
+            ),
         )
         return new_state, Metrics(loss=loss, grad_norm=optax.tree.norm(grads))
 

@@ -64,6 +64,8 @@ EVERYTHING = (
     "objective",
     "optim",
     "ema",
+    "averages",
+    "average",
     "train",
     "dequantise",
     "sampling",
@@ -83,12 +85,13 @@ MODES = {
     ),
     "sample": Mode(
         "draw samples with one of the samplers",
-        ("sampling", "guidance", "devices"),
+        ("average", "sampling", "guidance", "devices"),
         samplers=_sampling_sampler,
     ),
     "restore": Mode(
         "restore what a degraded observation was made of, with samples of the posterior",
         (
+            "average",
             "inverse",
             "sampling.seed",
             "sampling.batch_size",
@@ -100,6 +103,7 @@ MODES = {
     "evaluate": Mode(
         "likelihood of held-out data, and samples compared with real data",
         (
+            "average",
             *LIKELIHOOD,
             "eval.samplers",
             "eval.number",
@@ -120,12 +124,13 @@ MODES = {
     ),
     "likelihood": Mode(
         "bits per dimension of every held-out example, with errors and a bound",
-        (*LIKELIHOOD, "sampling.seed", "devices", "data"),
+        ("average", *LIKELIHOOD, "sampling.seed", "devices", "data"),
         needs_data=True,
     ),
     "diagnose": Mode(
         "a health report of the learned score, as a picture and numbers",
         (
+            "average",
             "eval.split",
             "eval.train_split",
             "sampling.seed",
@@ -141,16 +146,31 @@ MODES = {
     ),
     "dequantise": Mode(
         "train a flow that places grey levels, for tighter likelihoods",
-        ("dequantise", "train.log_every", "train.checkpoint_every", "devices", "data"),
+        (
+            "average",
+            "dequantise",
+            "train.log_every",
+            "train.checkpoint_every",
+            "devices",
+            "data",
+        ),
         needs_data=True,
     ),
     "fit": Mode(
         "learn a sampler of few evaluations for this network",
-        ("fit", "sampling.seed", "sampling.label", "sampling.condition", "guidance", "devices"),
+        (
+            "average",
+            "fit",
+            "sampling.seed",
+            "sampling.label",
+            "sampling.condition",
+            "guidance",
+            "devices",
+        ),
     ),
     "export": Mode(
         "write the run into one file, which experiments.load opens anywhere",
-        (),
+        ("average",),
         takes_classifiers=True,
     ),
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -23,20 +24,24 @@ from .. import data
 from ..card.page import update_card
 from ..errors import RunError
 from ..run.adaptive import AdaptiveTimes
+from ..run.averages import kept, rules
 from ..run.build import Run
 from ..run.callbacks import Callback, Snapshot, Stop, call, check_callbacks
 from ..run.devices import describe, make_mesh, replicated, share
 from ..run.environment import environment
+from ..run.loading import kept_at
 from ..run.log import Log
 from ..run.losses import make_held_out, make_loss, make_losses
 from ..run.messages import Pace, progress, quoted, say, say_next
-from ..run.opening import open_run, plain_config
+from ..run.opening import is_converted, open_run, plain_config, training_note
 from ..run.signals import StopSignals
 from ..state import TrainState, init_state, make_train_step
 from ..storage import pictures
 from ..storage.checkpoint import Checkpoints, last_good, latest, restore, template_of
+from ..storage.checkpoint_folder import find
 from ..storage.lock import locked
 from ..storage.saved_config import CONFIG, decisive
+from ..storage.snapshots import Snapshots
 from ..storage.training_record import TrainingClock, record_data, record_start, seconds_at
 from ..storage.workdir import run_directory
 from ..storage.writing import write_json
@@ -147,15 +152,21 @@ def _first_state(training: _Training) -> TrainState:
     run = training.run
     whole = replicated(training.mesh)
     key = jax.random.fold_in(jax.random.key(run.config.seed), 1)
-    state = jax.device_put(init_state(key, run.parameters(), run.tx), whole)
+    averages = len(kept(run.config))
+    state = jax.device_put(init_state(key, run.parameters(), run.tx, averages), whole)
     if latest(training.workdir) is None:
         return state
-    state, position = restore(training.workdir, template_of(state, whole))
+    stored = kept_at(run, find(training.workdir, None))
+    template = template_of(state._replace(averages=state.averages[:stored]), whole)
+    state, position = restore(training.workdir, template)
     if position is not None:
         training.stream.set_state(training.times.restore(position))
     else:
         # A converted checkpoint has seen none of these data, and perhaps none without a label.
         state = state._replace(params=with_no_label(state.params), ema=with_no_label(state.ema))
+        # Nor is it known what its parameters were before: as if they had always been these.
+        copies = tuple(jax.tree.map(jnp.copy, state.params) for _ in range(averages))
+        state = state._replace(averages=copies)
     say(f"going on from step {int(state.step)} of {training.workdir}")
     return state
 
@@ -166,16 +177,20 @@ def _loop(training: _Training, state: TrainState) -> _End:
     settings = run.config.train
     start = step = int(state.step)
     clock = TrainingClock(seconds_at(training.workdir, start))
-    train_step = make_train_step(make_loss(run), run.tx, run.config.ema, settings.accumulate)
+    train_step = make_train_step(
+        make_loss(run), run.tx, run.config.ema, settings.accumulate, rules(run.config)
+    )
     window = []  # the metrics of the steps since they were last logged
     stop = None
     with (
         _stopping_well(training.workdir),
         _checkpoints(training) as checkpoints,
+        _snapshots(training) as snapshots,
         Log(training.workdir, start) as log,
         StopSignals() as signals,
         progress(settings.steps, "train", start) as bar,
     ):
+        snapshots.save(start, state.averages)  # which a killed run may not have written any more
         pace = Pace(start, settings.steps)
         for step in range(start + 1, settings.steps + 1):
             checkpoints.check()
@@ -187,7 +202,7 @@ def _loop(training: _Training, state: TrainState) -> _End:
             ending = step == settings.steps or bool(signals.received)
             saving = ending or step % settings.checkpoint_every == 0
             held_out = _held_out_at(training, step)
-            if saving or held_out or step % settings.log_every == 0:
+            if saving or held_out or snapshots.due(step) or step % settings.log_every == 0:
                 values = _check_finite(window, state.params, step, checkpoints)
                 if held_out:
                     values |= held_out(state.ema)
@@ -197,7 +212,9 @@ def _loop(training: _Training, state: TrainState) -> _End:
                 window = []
                 stop = _call_callbacks(training, step, values, state)
             if saving or stop:
+                snapshots.wait()
                 checkpoints.save(step, state, _position(training))
+            snapshots.save(step, state.averages)
             if settings.sample_every and step % settings.sample_every == 0:
                 _show_samples(run, state.ema, step, log, training.workdir)
             if ending or stop:
@@ -235,6 +252,18 @@ def _checkpoints(training: _Training) -> Checkpoints:
         keep=config.train.keep,
         keep_period=config.train.keep_period,
         config=decisive(plain_config(config)),
+    )
+
+
+def _snapshots(training: _Training) -> Snapshots:
+    """Return the snapshots of the averages of a run, open for writing."""
+    config = training.run.config
+    workdir = training.workdir
+    anew = latest(workdir) is None or is_converted(workdir)
+    return Snapshots(
+        workdir,
+        every=config.averages.snapshot_every,
+        note=training_note(plain_config(config)) if anew else None,
     )
 
 
