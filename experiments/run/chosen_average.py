@@ -107,11 +107,11 @@ def _check_reached(
     """Raise a RunError if a profile is not reconstructed, warn if it is roughly so."""
     if combination.error <= DOUBTFUL:
         return
-    good = reachable(profiles, step)
+    nearest = _nearest_width(profiles, sigma_rel, step)
     text = (
         f"config.average is sigma_rel={sigma_rel:g}, but the profile that the snapshots up to step "
-        f"{step} make is off by {combination.error:.2g} of its norm; within {DOUBTFUL:g} they reach "
-        f"widths from {good[0]:.3g} to {good[1]:.3g}, and a smaller config.averages.snapshot_every "
+        f"{step} make is off by {combination.error:.2g} of its norm; the nearest width that they "
+        f"make within {DOUBTFUL:g} is {nearest:.3g}, and a smaller config.averages.snapshot_every "
         "reaches more"
     )
     if combination.error > REFUSED:
@@ -119,13 +119,13 @@ def _check_reached(
     warnings.warn(text, stacklevel=2)
 
 
-def reachable(profiles: list[Profile], step: int) -> tuple[float, float]:
-    """Return the least and the largest width whose profile is made within `DOUBTFUL`."""
+def _nearest_width(profiles: list[Profile], sigma_rel: float, step: int) -> float:
+    """Return the width next to one that is out of reach whose profile is made within `DOUBTFUL`."""
     good = [
         width for width in WIDTHS if fit_profile(Profile(width, step), profiles).error <= DOUBTFUL
     ]
-    widths = [profile.sigma_rel for profile in profiles if profile.step == step]
-    return min([*good, *widths]), max([*good, *widths])
+    good += [profile.sigma_rel for profile in profiles if profile.step == step]
+    return min(good, key=lambda width: abs(width - sigma_rel))
 
 
 def _combined(workdir: Path, state: TrainState, stored: list[Stored], weights: np.ndarray) -> Any:
