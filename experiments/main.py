@@ -89,6 +89,7 @@ def _work_with_a_run(command: Command, config: Any, workdir: Any, other_data: bo
     from .run.build import build, make_dataset
     from .run.check import check_data, check_denoises, check_run
     from .run.loading import restore_run
+    from .run.messages import say
 
     run = build(config, abstract=True)
     if not MODES[command.mode].takes_classifiers:
@@ -96,6 +97,7 @@ def _work_with_a_run(command: Command, config: Any, workdir: Any, other_data: bo
     if MODES[command.mode].needs_data:
         check_data(run, make_dataset(config), other=other_data)
     loaded = with_fits(restore_run(run, workdir), workdir)
+    say(f"weights of step {loaded.step}: {loaded.average}")
     check_settings(loaded.config)
     check_run(loaded.run)
     function_of(command.mode)(loaded, workdir)

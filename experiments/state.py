@@ -16,6 +16,8 @@ from .run.optimizers import make_optimizer as make_optimizer
 
 Params = Any
 LossFn = Callable[[Params, Key[Array, ""], Any], Float[Array, ""]]  # (params, key, batch) -> scalar
+# (average, params, updates made before) -> average
+AverageFn = Callable[[Params, Params, Int[Array, ""]], Params]
 
 
 class TrainState(NamedTuple):
@@ -26,6 +28,7 @@ class TrainState(NamedTuple):
     ema: Params  # exponential moving average of params, the weights to sample with
     opt: optax.OptState
     key: Key[Array, ""]  # of the run; never changes
+    averages: tuple[Params, ...] = ()  # further averages of params, each by a rule of its own
 
 
 class Metrics(NamedTuple):
@@ -39,9 +42,10 @@ def init_state(
     key: Key[Array, ""],
     params: Params,
     tx: optax.GradientTransformation,
+    averages: int = 0,
     shardings: Any = None,
 ) -> TrainState:
-    """Return the state before the first step.
+    """Return the state before the first step, with a number of further averages.
 
     It owns a copy of `params`, as steps donate their state. `shardings`: where its arrays are to
     be; a tuple like it, or one for all of them.
@@ -54,15 +58,23 @@ def init_state(
             ema=jax.tree.map(jnp.copy, params),
             opt=tx.init(params),
             key=jnp.copy(key),
+            averages=tuple(jax.tree.map(jnp.copy, params) for _ in range(averages)),
         )
 
     # one program, not one for every shape
     return jax.jit(init, out_shardings=shardings)(key, params)
 
 
-def abstract_state(params: Params, tx: optax.GradientTransformation) -> TrainState:
-    """Return the shapes and types of a state; nothing is computed. `params` may be shapes as well."""
-    return jax.eval_shape(lambda params: init_state(jax.random.key(0), params, tx), params)
+def abstract_state(
+    params: Params, tx: optax.GradientTransformation, averages: int = 0
+) -> TrainState:
+    """Return the shapes and types of a state; nothing is computed.
+
+    `params` may be shapes as well.
+    """
+    return jax.eval_shape(
+        lambda params: init_state(jax.random.key(0), params, tx, averages), params
+    )
 
 
 def ema_update(ema: Params, params: Params, rate: float, step: Int[Array, ""]) -> Params:
@@ -80,11 +92,13 @@ def make_train_step(
     tx: optax.GradientTransformation,
     ema_rate: float = 0.999,
     accumulate: int = 1,
+    averages: Sequence[AverageFn] = (),
     shardings: Any = None,
 ) -> Callable:
     """Return the compiled step (state, batch) -> (state, Metrics).
 
-    It donates the state it is given. `shardings`: where the arrays of the new state are to be, see
+    It donates the state it is given. `averages` are the rules of the further averages that the
+    state keeps, in their order. `shardings`: where the arrays of the new state are to be, see
     `init_state`.
 
     With `accumulate` = k above 1 a step takes a sequence of k batches of one size instead of a
@@ -111,6 +125,10 @@ def make_train_step(
             ema=ema,
             opt=opt,
             key=state.key,
+            averages=tuple(
+                update(average, params, state.step)
+                for average, update in zip(state.averages, averages, strict=True)
+            ),
         )
         return new_state, Metrics(loss=loss, grad_norm=optax.tree.norm(grads))
 

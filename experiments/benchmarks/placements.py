@@ -51,7 +51,7 @@ def subject(run: Run, place: Placement, batch: int) -> Subject:
     """Return the training step of a run with its arrays in their places."""
     shardings = place.state(abstract_state(run.parameters(), run.tx))
     drawn = with_parameters(run, place.weights(run.split.params))
-    state = init_state(jax.random.key(0), drawn.parameters(), run.tx, shardings)
+    state = init_state(jax.random.key(0), drawn.parameters(), run.tx, shardings=shardings)
     step = make_train_step(place.gathers(make_loss(run)), run.tx, shardings=shardings)
     x = np.random.default_rng(0).uniform(-1, 1, (batch, *SHAPE)).astype(np.float32)
     data = share(place.mesh, {"x": x, "label": np.zeros(batch, np.int32)})

@@ -5,6 +5,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from ..run.averages import kept
 from ..run.messages import duration
 from ..storage.checkpoint_folder import ARRAYS, find, latest
 from ..storage.reading import read_object
@@ -119,11 +122,17 @@ def training(workdir: Path) -> list[str]:
         ("steps", f"{step:,} of {settings['steps']:,}"),
         ("examples a step", batch),
         ("optimiser", f"{config['optim']['name']}, learning rate {config['optim']['lr']:g}"),
-        ("moving average of the weights", number(config["ema"])),
+        ("moving average of the weights", _averages(config)),
         ("wall time", UNKNOWN if seconds is None else _time(seconds)),
     ]
     rows += _loss_rows(workdir, step)
     return table(("training", ""), rows) + ["", *_hardware(workdir)]
+
+
+def _averages(config: dict[str, Any]) -> str:
+    """Return the rate of the moving average, and what other averages are kept."""
+    others = ", ".join(map(str, kept(ConfigDict(config))))
+    return number(config["ema"]) + (f"; beside it {others}" if others else "")
 
 
 def _time(seconds: float) -> str:

@@ -19,7 +19,17 @@ from .overrides import apply, value_at
 from .parse import Command, Override
 
 # Sections in which what a configuration file says replaces what a run says.
-REPLACED = ("sampling", "guidance", "inverse", "eval", "fit", "dequantise", "devices", "placement")
+REPLACED = (
+    "average",
+    "sampling",
+    "guidance",
+    "inverse",
+    "eval",
+    "fit",
+    "dequantise",
+    "devices",
+    "placement",
+)
 # Sections that the weights of a checkpoint belong to.
 DECIDED = ("net", "sde", "denoiser")
 MISSING = object()

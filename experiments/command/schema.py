@@ -21,6 +21,7 @@ AT_LEAST = {
     "seed": 0,
     "devices": 0,
     "placement.fsdp": 1,
+    "averages.snapshot_every": 0,
     "objective.adapt_every": 0,
     "objective.adapt_bins": 2,
     "train.steps": 1,
@@ -68,9 +69,12 @@ AT_MOST = {
     "dequantise.layers": 1000,
 }
 
-# Numbers that need not be whole: lower end, upper end, and which of the two are themselves allowed.
+# Numbers that need not be whole, alone or in a tuple: lower end, upper end, and which of the two are
+# themselves allowed.
 RANGES = {
     "ema": (0.0, 1.0, "[)"),
+    "averages.rates": (0.0, 1.0, "[)"),
+    "averages.sigma_rel": (0.0, 12**-0.5, "()"),
     "train.label_dropout": (0.0, 1.0, "[]"),
     "train.augment": (0.0, 1.0, "[]"),
     "denoiser.sigma_data": (0.0, math.inf, "[)"),
@@ -116,12 +120,23 @@ def _check_ranges(config: ConfigDict) -> None:
             raise ValueError(f"need config.{path} >= {low}, got {value}")
         if value is not None and value > high:
             raise ValueError(f"need config.{path} <= {high}, got {value}")
-    for path, (low, high, ends) in RANGES.items():
+    for path in RANGES:
         value = _at(config, path)
-        if value is not None and not _within(value, low, high, ends):
-            upper = "" if high == math.inf else f" {'<' if ends[1] == ')' else '<='} {high:g}"
-            lower = f"{low:g} {'<' if ends[0] == '(' else '<='}"
-            raise ValueError(f"need {lower} config.{path}{upper}, got {value}")
+        numbers = value if isinstance(value, tuple | list) else (value,)
+        for number in numbers:
+            if number is not None:
+                _check_range(path, number)
+
+
+def _check_range(path: str, value: Any) -> None:
+    """Raise a ValueError if a number, alone or in a tuple, is out of the range of its setting."""
+    low, high, ends = RANGES[path]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"config.{path} takes numbers, got {value!r}")
+    if not _within(value, low, high, ends):
+        upper = "" if high == math.inf else f" {'<' if ends[1] == ')' else '<='} {high:g}"
+        lower = f"{low:g} {'<' if ends[0] == '(' else '<='}"
+        raise ValueError(f"need {lower} config.{path}{upper}, got {value}")
 
 
 def check_finite(value: Any, path: str) -> None:

@@ -13,6 +13,7 @@ from .parse import Override
 SWITCHES = {
     "train.label_dropout": "train.conditional",
     "train.held_out_every": "train.held_out",
+    "averages.sigma_rel": "averages.snapshot_every",
     "objective.adapt_bins": "objective.adapt_every",
     "eval.number": "eval.samplers",
 }

@@ -77,7 +77,16 @@ def base_config() -> ConfigDict:
                 "decay_steps": 0,  # the update at which the learning rate arrives at 0
                 "unit_weights": False,  # end every update at weights of unit magnitude; True for MPUNet
             },
-            "ema": 0.999,  # rate of the moving average of the weights, which every mode but training uses
+            "ema": 0.999,  # rate of the moving average of the weights
+            "averages": {
+                "rates": (),  # rates of further moving averages that are kept beside it
+                "snapshot_every": 0,  # updates between stored snapshots of power-function averages; 0: none are kept
+                "sigma_rel": (
+                    0.05,
+                    0.10,
+                ),  # relative widths of these, of which those of other widths are made afterwards
+            },
+            "average": "ema",  # the one that every mode but training uses: ema; ema=0.9999, one of `rates`; sigma_rel=0.15
             "train": {
                 "steps": 100_000,  # how many updates
                 "batch_size": 128,  # examples a batch

@@ -49,6 +49,7 @@ def open_exported(source: str | Path, workdir: str | Path, *, trust: bool = Fals
     results = [name for name in exported.parts if _is_result(name)]
     check_free(workdir, (*WRITTEN, FOLDER, *results))
     config = exported_config(exported, trust=trust)
+    config.average = "ema"  # whichever average a file holds, it is the one of its run directory
     with reading(source, "run that can be built"):
         run = write_run(_converted(exported, config), workdir)
     write_json(workdir / CONVERTED, {"step": exported.step, "weights": exported.weights})

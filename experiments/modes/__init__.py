@@ -65,6 +65,8 @@ EVERYTHING = (
     "objective",
     "optim",
     "ema",
+    "averages",
+    "average",
     "train",
     "dequantise",
     "sampling",
@@ -84,12 +86,13 @@ MODES = {
     ),
     "sample": Mode(
         "draw samples with one of the samplers",
-        ("sampling", "guidance", "devices", "placement"),
+        ("average", "sampling", "guidance", "devices", "placement"),
         samplers=_sampling_sampler,
     ),
     "restore": Mode(
         "restore what a degraded observation was made of, with samples of the posterior",
         (
+            "average",
             "inverse",
             "sampling.seed",
             "sampling.batch_size",
@@ -102,6 +105,7 @@ MODES = {
     "evaluate": Mode(
         "likelihood of held-out data, and samples compared with real data",
         (
+            "average",
             *LIKELIHOOD,
             "eval.samplers",
             "eval.number",
@@ -123,12 +127,13 @@ MODES = {
     ),
     "likelihood": Mode(
         "bits per dimension of every held-out example, with errors and a bound",
-        (*LIKELIHOOD, "sampling.seed", "devices", "placement", "data"),
+        ("average", *LIKELIHOOD, "sampling.seed", "devices", "placement", "data"),
         needs_data=True,
     ),
     "diagnose": Mode(
         "a health report of the learned score, as a picture and numbers",
         (
+            "average",
             "eval.split",
             "eval.train_split",
             "sampling.seed",
@@ -145,12 +150,21 @@ MODES = {
     ),
     "dequantise": Mode(
         "train a flow that places grey levels, for tighter likelihoods",
-        ("dequantise", "train.log_every", "train.checkpoint_every", "devices", "placement", "data"),
+        (
+            "average",
+            "dequantise",
+            "train.log_every",
+            "train.checkpoint_every",
+            "devices",
+            "placement",
+            "data",
+        ),
         needs_data=True,
     ),
     "fit": Mode(
         "learn a sampler of few evaluations for this network",
         (
+            "average",
             "fit",
             "sampling.seed",
             "sampling.label",
@@ -162,7 +176,7 @@ MODES = {
     ),
     "export": Mode(
         "write the run into one file, which experiments.load opens anywhere",
-        (),
+        ("average",),
         takes_classifiers=True,
     ),
 }

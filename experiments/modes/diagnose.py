@@ -26,9 +26,8 @@ from ..measures.pde import score_error
 from ..run.build import make_dataset
 from ..run.conditions import conditions_of
 from ..run.guidance import guided
-from ..run.loading import Loaded, template_on_one_device
+from ..run.loading import Loaded, restore_state
 from ..run.messages import say, say_next
-from ..storage import checkpoint
 from ..storage.identity import identity
 from ..storage.lock import ROOM, locked
 from ..storage.writing import write_json
@@ -94,8 +93,7 @@ def _diagnose(loaded: Loaded, workdir: Path) -> dict[str, Any]:
 
 def raw_denoiser(loaded: Loaded, workdir: Path) -> Any:
     """Return the denoiser with the weights of the checkpoint that are not averaged."""
-    template = template_on_one_device(loaded.run.parameters(), loaded.run.tx)
-    return loaded.run.denoiser(checkpoint.restore(workdir, template, loaded.step).state.params)
+    return loaded.run.denoiser(restore_state(loaded.run, workdir, loaded.step).params)
 
 
 def health_curves(

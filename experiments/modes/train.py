@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -23,22 +24,26 @@ from ..card.page import update_card
 from ..errors import RunError
 from ..processes import any_says, are_several, first_goes_ahead, is_first, meet, one_speaks
 from ..run.adaptive import AdaptiveTimes
+from ..run.averages import kept, rules
 from ..run.build import Run, with_parameters
 from ..run.callbacks import Callback, Snapshot, Stop, call, check_callbacks
 from ..run.devices import describe
 from ..run.environment import environment
+from ..run.loading import kept_at
 from ..run.log import Log, NoLog, open_log
 from ..run.losses import make_held_out, make_loss, make_losses
 from ..run.messages import Pace, progress, quoted, say, say_next
-from ..run.opening import open_run, plain_config
+from ..run.opening import is_converted, open_run, plain_config, training_note
 from ..run.placement import Placement, join_parts, placement, replicated, share
 from ..run.signals import StopSignals
 from ..run.watchdog import NoWatchdog, Watchdog
 from ..state import TrainState, abstract_state, init_state, make_train_step
 from ..storage import pictures
 from ..storage.checkpoint import Checkpoints, last_good, latest, restore, template_of
+from ..storage.checkpoint_folder import find
 from ..storage.lock import locked
 from ..storage.saved_config import CONFIG, decisive
+from ..storage.snapshots import Snapshots
 from ..storage.training_record import TrainingClock, record_data, record_start, seconds_at
 from ..storage.workdir import run_directory
 from ..storage.writing import write_json
@@ -164,18 +169,25 @@ def _facts_of(dataset: data.DataSet, config: ConfigDict) -> dict[str, Any]:
 def _first_state(training: _Training) -> TrainState:
     """Return the newest checkpoint's state, with stream and times at its place, or a new one."""
     run = training.run
-    abstract = abstract_state(run.parameters(), run.tx)
+    averages = len(kept(run.config))
+    abstract = abstract_state(run.parameters(), run.tx, averages)
     shardings = training.place.state(abstract)
     if latest(training.workdir) is None:
         key = jax.random.fold_in(jax.random.key(run.config.seed), 1)
         drawn = with_parameters(run, training.place.weights(run.split.params))
-        return init_state(key, drawn.parameters(), run.tx, shardings)
-    state, position = restore(training.workdir, template_of(abstract, shardings))
+        return init_state(key, drawn.parameters(), run.tx, averages, shardings)
+    stored = kept_at(run, find(training.workdir, None))
+    template = template_of(abstract, shardings)
+    template = template._replace(averages=template.averages[:stored])
+    state, position = restore(training.workdir, template)
     if position is not None:
         training.stream.set_state(training.times.restore(position))
     else:
         # A converted checkpoint has seen none of these data, and perhaps none without a label.
         state = state._replace(params=with_no_label(state.params), ema=with_no_label(state.ema))
+        # Nor is it known what its parameters were before: as if they had always been these.
+        copies = tuple(jax.tree.map(jnp.copy, state.params) for _ in range(averages))
+        state = jax.device_put(state._replace(averages=copies), shardings)
     say(f"going on from step {int(state.step)} of {training.workdir}")
     return state
 
@@ -191,6 +203,7 @@ def _loop(training: _Training, state: TrainState) -> _End:
         run.tx,
         run.config.ema,
         settings.accumulate,
+        rules(run.config),
         training.place.state(state),
     )
     window = []  # the metrics of the steps since they were last logged
@@ -198,11 +211,13 @@ def _loop(training: _Training, state: TrainState) -> _End:
     with (
         _stopping_well(training.workdir),
         _checkpoints(training) as checkpoints,
+        _snapshots(training) as snapshots,
         open_log(training.workdir, start) as log,
         StopSignals() as signals,
         _watched(training) as watchdog,
         progress(settings.steps, "train", start) as bar,
     ):
+        snapshots.save(start, state.averages)  # which a killed run may not have written any more
         pace = Pace(start, settings.steps)
         for step in range(start + 1, settings.steps + 1):
             checkpoints.check()
@@ -216,7 +231,7 @@ def _loop(training: _Training, state: TrainState) -> _End:
             ending = step == settings.steps or bool(asked)
             saving = ending or step % settings.checkpoint_every == 0
             held_out = _held_out_at(training, step)
-            if saving or held_out or step % settings.log_every == 0:
+            if saving or held_out or snapshots.due(step) or step % settings.log_every == 0:
                 values = _check_finite(window, state.params, step, checkpoints)
                 if held_out:
                     values |= held_out(state.ema)
@@ -226,7 +241,11 @@ def _loop(training: _Training, state: TrainState) -> _End:
                 window = []
                 stop = _call_callbacks(training, step, values, state)
             if saving or stop:
+                snapshots.wait()
                 checkpoints.save(step, state, _position(training))
+            if are_several() and snapshots.due(step):
+                checkpoints.wait()  # all processes write one thing at a time, in the same order
+            snapshots.save(step, state.averages)
             if settings.sample_every and step % settings.sample_every == 0:
                 _show_samples(run, state.ema, step, log, training.workdir)
             if ending or stop:
@@ -290,6 +309,18 @@ def _checkpoints(training: _Training) -> Checkpoints:
         keep=config.train.keep,
         keep_period=config.train.keep_period,
         config=decisive(plain_config(config)),
+    )
+
+
+def _snapshots(training: _Training) -> Snapshots:
+    """Return the snapshots of the averages of a run, open for writing."""
+    config = training.run.config
+    workdir = training.workdir
+    anew = latest(workdir) is None or is_converted(workdir)
+    return Snapshots(
+        workdir,
+        every=config.averages.snapshot_every,
+        note=training_note(plain_config(config)) if anew else None,
     )
 
 

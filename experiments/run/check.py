@@ -13,6 +13,7 @@ from sde_lib import TimeDistribution, check_name
 from ..command.schema import AT_LEAST as AT_LEAST
 from ..command.schema import check_settings as check_settings
 from ..errors import RunError
+from .averages import check_averages
 from .build import CLASSIFIER, Run, make
 from .conditions import guides_by_class
 from .guidance import check_guidance
@@ -41,6 +42,7 @@ def check_run(run: Run) -> None:
     with naming("config.objective"):
         check_name("weighting", config.objective.weighting, sde_lib.WEIGHTINGS)
         check_name("objective", config.objective.name, [*sde_lib.OBJECTIVES, CLASSIFIER])
+    check_averages(config)
     check_guidance(run)
     with naming("config.eval.trace"):
         check_name("trace", config.eval.trace, TRACES)

@@ -48,7 +48,9 @@ def exported_config(exported: Exported, *, trust: bool = False) -> Any:
     return with_defaults(saved)
 
 
-def load_exported(path: Path, step: int | None = None, *, trust: bool = False) -> "Loaded":
+def load_exported(
+    path: Path, step: int | None = None, *, average: str | None = None, trust: bool = False
+) -> "Loaded":
     """Open the file of an exported run; see `load`.
 
     Raises:
@@ -63,6 +65,11 @@ def load_exported(path: Path, step: int | None = None, *, trust: bool = False) -
             f"{path} holds the weights of step {exported.step} and no others, not {step}"
         )
     config = exported_config(exported, trust=trust)
+    if average not in (None, config.average):
+        raise RunError(
+            f"{path} holds the average {config.average} and no others, not {average}; take the run "
+            "directory that it was exported from"
+        )
     try:
         run = build(config, abstract=True)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
@@ -77,4 +84,5 @@ def load_exported(path: Path, step: int | None = None, *, trust: bool = False) -
         step=exported.step,
         weights=exported.weights,
         classifier=run.classifier(params) if run.classifies else None,
+        average=f"the average {config.average} of an exported run",
     )

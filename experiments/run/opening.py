@@ -10,6 +10,7 @@ from .. import data
 from ..command.resolve import DECIDED
 from ..errors import RunError
 from ..storage.checkpoint import latest
+from ..storage.identity import code_version, digest
 from ..storage.reading import read_object
 from ..storage.saved_config import CONFIG, check_belongs, differences, read_config
 from .build import Run, build, make_dataset, measure_facts
@@ -17,6 +18,7 @@ from .check import check_data, check_devices, check_run, check_settings
 
 # Sections that may change between two starts of a run; the rest decides what the parameters become.
 FREE = (
+    "average",
     "sampling",
     "guidance",
     "samplers",
@@ -105,6 +107,14 @@ def _check_is_ours(path: Path) -> None:
 def plain_config(config: ConfigDict) -> dict[str, Any]:
     """Return a configuration as plain JSON."""
     return json.loads(config.to_json_best_effort())
+
+
+def training_note(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what identifies the parameters that training with a configuration arrives at."""
+    return {
+        "training": digest(json.dumps(_decisive(config), sort_keys=True).encode()),
+        "code": code_version(),
+    }
 
 
 def _decisive(config: dict) -> dict:

@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +41,8 @@ from .checkpoint_folder import (
 from .checkpoint_folder import last_good as last_good
 from .checkpoint_folder import latest as latest
 from .writing import check_room, write_json
+
+_ORBAX = threading.Lock()  # two of its checkpointers at a time take each other's folders for theirs
 
 
 class Restored(NamedTuple):
@@ -205,6 +208,18 @@ def template_of(state: Any, shardings: Any) -> Any:
     )
 
 
+def holds(folder: Path, field: str) -> bool:
+    """Tell whether a complete checkpoint holds arrays in a field of its state.
+
+    One whose files are damaged, which `restore` refuses, holds none.
+    """
+    try:
+        stored = json.loads((folder / ARRAYS).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return any(name.startswith(f".{field}") for name in stored)
+
+
 def _arrays(state: Any) -> dict[str, str]:
     """Return shape and type of every array of a state by its place in it."""
     return {
@@ -214,22 +229,40 @@ def _arrays(state: Any) -> dict[str, str]:
 
 
 def _write_arrays(folder: Path, state: Any, position: Any) -> None:
-    with _plainly_named(folder.parent) as parent, _checkpointer() as checkpointer:
+    with _ORBAX, _plainly_named(folder.parent) as parent, _checkpointer() as checkpointer:
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
+            state=ocp.args.StandardSave(_filled_fields(state)),
             data=ocp.args.JsonSave(position),
         )
         checkpointer.save(parent / folder.name, args=args)
 
 
 def _read_arrays(folder: Path, template: Any) -> Restored:
-    with _plainly_named(folder.parent) as parent, _checkpointer() as checkpointer:
+    with _ORBAX, _plainly_named(folder.parent) as parent, _checkpointer() as checkpointer:
         args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(template),
+            state=ocp.args.StandardRestore(_filled_fields(template)),
             data=ocp.args.JsonRestore(),
         )
         restored = checkpointer.restore(parent / folder.name, args=args)
-    return Restored(state=restored["state"], position=restored["data"])
+    state = restored["state"]
+    if hasattr(template, "_replace"):
+        state = template._replace(**state)
+    return Restored(state=state, position=restored["data"])
+
+
+def _filled_fields(state: Any) -> Any:
+    """Return the fields of a NamedTuple by name, without optional ones that hold no arrays.
+
+    So a state fits checkpoints that are older than such a field. Other states stay as they are.
+    """
+    if not hasattr(state, "_asdict"):
+        return state
+    optional = state._field_defaults
+    return {
+        name: value
+        for name, value in state._asdict().items()
+        if name not in optional or jax.tree.leaves(value)
+    }
 
 
 def _checkpointer() -> ocp.Checkpointer:

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from ..run.loading import Loaded
 
 _COMPUTING = (
+    "run/averages.py",
     "run/blocks.py",
     "run/build.py",
+    "run/chosen_average.py",
     "run/conditions.py",
     "run/devices.py",
     "run/flow.py",
@@ -34,6 +36,7 @@ _COMPUTING = (
     "run/noise.py",
     "run/observations.py",
     "run/operators.py",
+    "run/power_average.py",
     "run/restoration.py",
     "run/restoration_methods.py",
     "run/sample_parts.py",

@@ -28,7 +28,10 @@ NAMED_WITH_DEFAULTS = ("objective", "optim")
 # What decides how weights are used; the rest decides how they came about, or is for the user to
 # choose.
 DECISIVE = ("sde", "net", "denoiser", "facts")
-NEWER_SECTIONS = ("guidance", "inverse", "placement")  # that a saved configuration may lack
+# Sections and settings that a saved configuration may lack.
+NEWER_SECTIONS = ("guidance", "inverse", "averages", "average", "placement")
+# Settings that are lists of numbers; other lists are of names.
+NUMBERS = ("config.averages.rates", "config.averages.sigma_rel")
 FACTS = ("shape", "levels", "num_classes", "sd")
 NEWER_FACTS = ("cond_shape",)  # that a saved configuration may lack
 
@@ -66,6 +69,8 @@ def with_defaults(saved: dict[str, Any]) -> ConfigDict:
         plain = isinstance(defaults, dict) and "name" not in defaults and section != "samplers"
         if plain or section in NAMED_WITH_DEFAULTS:
             filled[section] = {**defaults, **saved.get(section, {})}
+        elif section in NEWER_SECTIONS:
+            filled.setdefault(section, defaults)
     if "net" in filled:
         filled["net"] = with_present_names(filled["net"])
     if "shape" in filled.get("facts", {}):
@@ -193,6 +198,9 @@ def _value_errors(place: str, value: Any, default: Any) -> list[str]:
         good, expected = _is_whole(value), "a whole number"
     elif isinstance(default, float):
         good, expected = _is_number(value), "a number"
+    elif place in NUMBERS:
+        good = isinstance(value, list) and all(map(_is_number, value))
+        expected = "a list of numbers"
     elif isinstance(default, list):
         good = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
         expected = "a list of names"

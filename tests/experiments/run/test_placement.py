@@ -132,7 +132,7 @@ def trained(place, steps=3):
     """Return the state after a few steps of training with a placement, and its losses."""
     tx = optax.adam(1e-2)
     shardings = place.state(abstract_state(toy_params(), tx))
-    state = init_state(jax.random.key(1), toy_params(), tx, shardings)
+    state = init_state(jax.random.key(1), toy_params(), tx, shardings=shardings)
     step = make_train_step(place.gathers(toy_loss), tx, 0.9, shardings=shardings)
     x = np.random.default_rng(0).standard_normal((8, WIDE)).astype(np.float32)
     losses = []
