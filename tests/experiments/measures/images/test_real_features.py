@@ -77,6 +77,26 @@ def test_a_named_file_of_another_network_is_refused(tmp_path):
         measured(tmp_path, Means(), name="other means", file=file)
 
 
+def test_a_named_file_of_other_images_is_refused(tmp_path):
+    """Other pixels in one image, another split, and images of which the file does not say."""
+    file = str(tmp_path / "reference.npz")
+    measured(tmp_path, Means(), file=file)
+    before = (tmp_path / "reference.npz").read_bytes()
+    one_pixel = Images()
+    one_pixel.x["train"][17, 3, 4] ^= 1
+    extractor = Extractor("means", {"resize": None}, Means())
+    message = r"reference\.npz has features of 50 other images .* or name a new one"
+    for dataset, splits in ((one_pixel, ("train", "test")), (Images(), ("test", "train"))):
+        with pytest.raises(RunError, match=message):
+            real_features.real_features(extractor, dataset, splits, tmp_path, file)
+    assert (tmp_path / "reference.npz").read_bytes() == before
+    with np.load(file) as saved:
+        silent = {name: saved[name] for name in saved.files if name != "images"}
+    np.savez(file, **silent)
+    real, _ = measured(tmp_path, Means(), dataset=Images(seed=1), file=file)
+    np.testing.assert_array_equal(real.moments.mean, silent["mean"])
+
+
 def test_of_many_images_some_features_are_kept_and_all_moments(tmp_path, monkeypatch):
     monkeypatch.setattr(real_features, "KEPT", 20)
     real, labels = measured(tmp_path, Means())
