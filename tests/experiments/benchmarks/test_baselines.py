@@ -1,5 +1,8 @@
 """The baselines are densities: causal, normalised, and right where the answer is known."""
 
+import json
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,3 +83,31 @@ def test_vectors_have_no_pixels_before_them():
     dataset = Noise(None)
     with pytest.raises(ValueError, match="need images of grey levels, got None levels"):
         train_causal(dataset, "train", 1)
+
+
+def test_the_script_measures_files_of_ones_own(tmp_path, monkeypatch):
+    """Both models on uniform noise of four levels, 2 bits; the mixture pays for its shape."""
+    x = np.random.default_rng(0).integers(0, 4, (400, 3, 4, 1), np.uint8)
+    np.save(tmp_path / "noise.npy", x)
+    out = tmp_path / "baselines.json"
+    arguments = ["--data=Files", f"--config.data.path={tmp_path / 'noise.npy'}"]
+    arguments += ["--config.data.levels=4", "--config.data.validation=0.3", f"--out={out}"]
+    arguments += ["--splits", "train", "validation", "validation", "--steps=30", "--limit=200"]
+    monkeypatch.setattr(sys, "argv", ["baselines", *arguments])
+    baselines.main()
+    report = json.loads(out.read_text())
+    assert report["data"] == "Files" and report["data_settings"]["levels"] == 4
+    held_out = report["autoregressive"]["images"]
+    assert 80 < held_out < 160 and report["mixture"]["images"] == held_out
+    assert report["autoregressive"]["steps"] == 30
+    assert 1.95 < report["autoregressive"]["bits_per_dim"] < 2.2
+    # a Gaussian of a uniform law costs log2(sqrt(2 pi e / 12)) = 0.25 bits more than that law
+    assert 2.2 < report["mixture"]["bits_per_dim"] < 2.5
+    assert set(report["mixture"]["validation"]) == {"1", "10", "20"}
+
+
+def test_data_that_cannot_be_opened_end_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["baselines", "--data=Files", f"--out={tmp_path / 'a.json'}"])
+    with pytest.raises(SystemExit):
+        baselines.main()
+    assert capsys.readouterr().err == "error: config.data: Files needs a value for path\n"

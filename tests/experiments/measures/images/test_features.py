@@ -149,7 +149,7 @@ def test_the_script_trains_a_network_that_knows_digits(tmp_path, monkeypatch, ca
         train_features, "FeatureSettings", lambda **facts: FeatureSettings(width=8, **facts)
     )
     out = tmp_path / "digits.npz"
-    arguments = ["train_features", "--data=SomeDigits", f"--out={out}", "--steps=60", "--lr=0.01"]
+    arguments = ["train_features", "--data=Digits", f"--out={out}", "--steps=60", "--lr=0.01"]
     monkeypatch.setattr(sys, "argv", arguments)
     train_features.main()
     assert "parameters" in capsys.readouterr().out
@@ -161,9 +161,12 @@ def test_the_script_trains_a_network_that_knows_digits(tmp_path, monkeypatch, ca
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--data=Nothing", "--out=a.npz"], "unknown data set 'Nothing'; choose one of Digits"),
+        (["--data=Nothing", "--out=a.npz"], "has no DataSet 'Nothing'; choose one of Digits"),
         (["--data=Digits", "--out=a.zip"], "name a file that ends in .npz"),
-        (["--data=Files", "--out=a.npz"], "cannot be opened without settings"),
+        (["--data=Files", "--out=a.npz"], "error: config.data: Files needs a value for path"),
+        (["--data=Files", "--config.data.size=3", "--out=a.npz"], "Files has no setting size; it"),
+        (["--data=Digits", "--config.seed=3", "--out=a.npz"], "unrecognized arguments: --config.s"),
+        (["--data=Digits", "more", "--out=a.npz"], "unrecognized arguments: more"),
     ],
 )
 def test_what_the_script_cannot_do_ends_in_one_line(arguments, message, monkeypatch, capsys):
