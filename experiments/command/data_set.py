@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from ..configs.common import base_config
-from ..errors import RunError
 from .overrides import apply
 from .parse import parse
 

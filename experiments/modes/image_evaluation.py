@@ -79,7 +79,7 @@ def compare_features(
     splits = (settings.train_split, settings.split)
     folder = workdir / REFERENCE
     real, labels = real_features(extractor, dataset, splits, folder, settings.reference)
-    known = extractor.classes_of == config.data.name
+    known = extractor.knows_classes(config.data)
     return FeatureComparison(extractor, real, labels if known else None)
 
 
