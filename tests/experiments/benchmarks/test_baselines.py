@@ -150,6 +150,20 @@ def test_a_gaussian_of_dequantised_noise_costs_its_entropy():
     assert result["images"] == 1500 and 0 < result["std_error"] < 0.01
 
 
+def test_the_mixture_sees_the_first_images_dequantised():
+    """The fraction has the mean 1/2 and the variance 1/12: five standard errors of 8400 values."""
+    dataset = Noise(4)
+    x = baselines.grey_levels(dataset, "train", 700, seed=0)
+    assert x.shape == (700, 12) and x.dtype == np.float64
+    levels = np.floor(x)
+    np.testing.assert_array_equal(levels, dataset.x["train"][:700].reshape(700, 12))
+    fraction = x - levels
+    assert abs(fraction.mean() - 1 / 2) < 0.016
+    assert abs(fraction.var() - 1 / 12) < 0.0041
+    assert np.abs(x - baselines.grey_levels(dataset, "train", 700, seed=1)).max() > 0.5
+    assert len(baselines.grey_levels(dataset, "train", 10_000, seed=0)) == 1500
+
+
 def test_the_mixture_is_fitted_chosen_and_measured_on_one_split_each(monkeypatch):
     """One Gaussian: that of the first split; the second chooses; the third, constant, is measured.
 

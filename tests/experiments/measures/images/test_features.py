@@ -6,11 +6,13 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from ml_collections import ConfigDict
 from sklearn.datasets import load_digits
 
 from experiments import train_features
-from experiments.data import Digits
+from experiments.data import Digits, codec_of
 from experiments.errors import RunError
+from experiments.measures.images.extractor import open_extractor
 from experiments.measures.images.feature_file import load_network, save_network
 from experiments.measures.images.feature_network import (
     BATCH,
@@ -156,6 +158,25 @@ def test_the_script_trains_a_network_that_knows_digits(tmp_path, monkeypatch, ca
     saved = load_network(out)
     assert saved.facts["accuracy"] > 0.6
     assert train_features.accuracy(saved.network, SomeDigits(), "test") > 0.6
+
+
+def test_the_script_takes_files_of_ones_own_and_writes_which(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 5, (80, 8, 8, 1), np.uint8), np.arange(80) % 3
+    path, out = tmp_path / "images.npz", tmp_path / "features.npz"
+    np.savez(path, x=images, y=labels)
+    arguments = ["--data=Files", f"--config.data.path={path}", "--config.data.levels=5"]
+    arguments += ["--held_out=validation", f"--out={out}", "--steps=2", "--batch_size=8"]
+    monkeypatch.setattr(sys, "argv", ["train_features", *arguments])
+    train_features.main()
+    saved = load_network(out)
+    assert saved.facts["data"] == "Files"
+    assert saved.facts["data_settings"] == {"path": str(path), "levels": 5}
+    extractor = open_extractor(str(out), (8, 8, 1), codec_of(5))
+    section = {"name": "Files", "path": str(path), "levels": 5, "image_size": None}
+    assert extractor is not None and extractor.knows_classes(ConfigDict(section))
+    assert not extractor.knows_classes(ConfigDict(section | {"path": "elsewhere"}))
+    assert extractor.extract(images).probabilities.shape == (80, 3)
 
 
 @pytest.mark.parametrize(
