@@ -51,12 +51,13 @@ def check_widths(nf: int, ch_mult: Sequence[float]) -> None:
         )
 
 
-def check_image_shape(shape: tuple[int, ...], levels: int) -> None:
+def check_image_shape(shape: tuple[int, ...], levels: int, pad: int | None = None) -> None:
     """Raise a ValueError unless `shape` is an image that can be halved levels - 1 times.
 
     Args:
-        shape: expected (height, width, channels).
+        shape: expected (height, width, channels), with the border.
         levels: the number of resolutions.
+        pad: the border that the network has put around the image; None: it can put none.
     """
     if len(shape) != 3:
         raise ValueError(
@@ -71,8 +72,19 @@ def check_image_shape(shape: tuple[int, ...], levels: int) -> None:
         raise ValueError(
             f"images of shape {shape} cannot be halved {levels - 1} times "
             f"({levels} entries in ch_mult): height and width must be multiples of {factor}; "
-            "pad or crop the images, or shorten ch_mult"
+            f"pad or crop the images, or shorten ch_mult{_border_remedy(shape, factor, pad)}"
         )
+
+
+def _border_remedy(shape: tuple[int, ...], factor: int, pad: int | None) -> str:
+    """Return the border that would help, as the end of a message; "" if none would."""
+    if pad is None:
+        return ""
+    inside = (shape[0] - 2 * pad, shape[1] - 2 * pad)
+    for border in range(1, factor):
+        if all((size + 2 * border) % factor == 0 for size in inside):
+            return f", or let the network put a border around them: pad={border} (config.net.pad)"
+    return ""
 
 
 def check_attention(resolutions: Iterable[int], heights: Sequence[int]) -> None:

@@ -144,7 +144,7 @@ class UNet(nnx.Module):
         check_choice("nonlinearity", nonlinearity, ACTIVATIONS)
         check_at_least(0, pad=pad)
         padded = bordered_shape(tuple(shape), pad)
-        check_image_shape(padded, len(levels))
+        check_image_shape(padded, len(levels), pad)
         check_widths(nf, ch_mult)
         check_at_least(1, num_res_blocks=num_res_blocks)
         check_dropout(dropout)

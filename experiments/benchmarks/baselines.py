@@ -11,16 +11,22 @@ Both are trained on the training split, and measured once on the test split.
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 from sklearn.mixture import GaussianMixture
 
 from .. import data
+from ..command.data_set import add_data, parse_with_data
 from ..data.codec import dequantised
 from ..data.pipeline import random_words
+from ..errors import RunError
+from ..measures.images.feature_file import data_facts
+from ..run.build import make_dataset
 from ..run.devices import set_up_jax
 from ..run.messages import say
 from ..storage.writing import write_json
@@ -94,15 +100,23 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("--data", required=True, help="a data set of grey levels")
+    add_data(parser, "of grey levels")
     parser.add_argument("--out", required=True, type=Path, help=".json file to write")
     parser.add_argument("--splits", nargs=3, default=("train", "validation", "test"))
     parser.add_argument("--steps", type=int, default=6000, help="of the autoregressive model")
     parser.add_argument("--limit", type=int, default=60_000, help="images for the mixture")
-    arguments = parser.parse_args()
     set_up_jax()
-    dataset = getattr(data, arguments.data)()
-    report: dict[str, Any] = {"data": arguments.data}
+    try:
+        run(*parse_with_data(parser))
+    except (RunError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def run(arguments: argparse.Namespace, config: ConfigDict) -> None:
+    """Measure both models on the data that a configuration names."""
+    dataset = make_dataset(config)
+    report: dict[str, Any] = data_facts(config.data)
     parts = {
         "mixture": lambda: mixture_bits(dataset, arguments.splits, arguments.limit),
         "autoregressive": lambda: causal_bits(dataset, arguments.splits, arguments.steps),

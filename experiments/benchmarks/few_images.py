@@ -46,7 +46,7 @@ from ..measures.images import nearest_training
 from ..modes.likelihood import measure_likelihood
 from ..modes.sample import draw
 from ..run.augmentation import AUGMENTATION
-from ..run.build import DataFacts, Run, build, with_parameters
+from ..run.build import DataFacts, Run, build, make_dataset, with_parameters
 from ..run.devices import set_up_jax
 from ..run.loading import Loaded
 from ..run.losses import make_loss
@@ -115,7 +115,7 @@ class Experiment(NamedTuple):
 
 def prepare(name: str, sizes: Sizes) -> Experiment:
     """Return the experiment on the data set of a name."""
-    dataset = getattr(data, name)()
+    dataset = make_dataset(CONFIGS[name].get_config("vp"))
     pool = _raw(dataset, "train", None)
     held_out = _raw(dataset, "validation", sizes.held_out)
     codec = dataset.codec

@@ -170,7 +170,7 @@ def base_config() -> ConfigDict:
                 "rtol": 1e-4,  # tolerance of the coarser of two solves; the likelihood is that of a tenth of it
                 "samplers": ("pc", "ddim", "ode"),  # entries of config.samplers to compare
                 "number": 1000,  # samples of each
-                "features": "",  # compare images in these too: file of train_features or Inception; "": the package's if 28 x 28 grey; none
+                "features": "",  # compare images in: file of train_features, Inception or DINOv2; "": the package's if grey and small; none
                 "reference": "",  # file of features of training images, written if missing; "": in the run directory
                 "latency": False,  # seconds of an image by evaluations and batch size, which takes minutes of compiling
             },

@@ -80,7 +80,7 @@ def compare_features(
     splits = (settings.train_split, settings.split)
     folder = workdir / REFERENCE
     real, labels = measure_real(extractor, dataset, splits, folder, settings.reference)
-    known = extractor.classes_of == config.data.name
+    known = extractor.knows_classes(config.data)
     return FeatureComparison(extractor=extractor, real=real, labels=labels if known else None)
 
 

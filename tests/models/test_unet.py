@@ -151,6 +151,18 @@ def test_a_border_that_does_not_help_is_refused(shape, pad, message):
         models.UNet(shape, pad=pad, ch_mult=(1, 1, 1, 1), rngs=models.rngs_of(0))
 
 
+@pytest.mark.parametrize("pad", [0, 1])
+def test_a_size_that_a_border_would_let_halve_names_that_border(pad):
+    message = r"or let the network put a border around them: pad=2 \(config.net.pad\)$"
+    with pytest.raises(ValueError, match=message):
+        models.UNet((28, 20, 1), pad=pad, ch_mult=(1, 1, 1, 1), rngs=models.rngs_of(0))
+    for shape in ((28, 32, 1), (27, 27, 1)):  # no border does
+        with pytest.raises(ValueError, match="shorten ch_mult$"):
+            models.UNet(shape, pad=pad, ch_mult=(1, 1, 1, 1), rngs=models.rngs_of(0))
+    with pytest.raises(ValueError, match="shorten ch_mult$"):  # it has no such setting
+        models.MPUNet((28, 28, 1), ch_mult=(1, 1, 1, 1), rngs=models.rngs_of(0))
+
+
 def test_a_size_that_does_not_halve_names_the_remedy():
     message = (
         r"\(28, 30, 1\) cannot be halved 2 times .* multiples of 4; "

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from ml_collections import ConfigDict
 
 from ...errors import RunError
 from ...storage.identity import digest
@@ -21,6 +22,8 @@ from .feature_network import FeatureNetwork, FeatureSettings, check_settings, sh
 
 REMEDY = "train it anew with python -m experiments.train_features"
 FACTS = "facts"
+DATA = "data"  # among the facts: the data set that the network was trained on
+DATA_SETTINGS = "data_settings"  # likewise: the settings of it that were given
 HASH = "hash"
 
 
@@ -84,6 +87,17 @@ def load_network(path: Path) -> SavedNetwork:
     network = nnx.eval_shape(lambda: FeatureNetwork(settings, rngs=nnx.Rngs(0)))
     _fill(path, network, arrays)
     return SavedNetwork(network=network, name=f"feature_network {claimed[:16]}", facts=facts)
+
+
+def data_facts(section: ConfigDict) -> dict[str, Any]:
+    """Return what to write of a data set, given its section of a configuration."""
+    settings = {k: v for k, v in plain_section(section).items() if v is not None}
+    return {DATA: settings.pop("name"), DATA_SETTINGS: settings}
+
+
+def plain_section(section: ConfigDict) -> dict[str, Any]:
+    """Return a section of a configuration as plain JSON."""
+    return json.loads(section.to_json_best_effort())
 
 
 def _fill(path: Path, network: FeatureNetwork, arrays: dict[str, np.ndarray]) -> None:

@@ -9,7 +9,6 @@ filter and with pixel i of the result at place i * (old size / new size), and be
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -17,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ...convert.torch_file import read_torch
 from ...errors import RunError
 from .inception_layers import CLASSES, FEATURES, LAYERS
 
@@ -46,16 +44,9 @@ class InceptionFeatures(NamedTuple):
     logits: Array  # (batch, 1008), without bias, of which the inception score is taken
 
 
-def read_inception(path: Path) -> InceptionWeights:
-    """Return the weights in a file of PyTorch, which is read without PyTorch.
-
-    Raises:
-        RunError: the file cannot be read, or holds another network.
-    """
-    state = read_torch(path)
-    if not isinstance(state, Mapping):
-        raise RunError(f"{path} holds a {type(state).__name__}, expected a state dict")
-    return convert_inception(state)
+def is_inception(state: Mapping[str, np.ndarray]) -> bool:
+    """Return whether a state dict looks like one of InceptionV3."""
+    return f"{LAYERS[0].name}.conv.weight" in state
 
 
 def convert_inception(state: Mapping[str, np.ndarray]) -> InceptionWeights:

@@ -39,17 +39,18 @@ def measure_real(
         splits: to train on, and held out.
         folder: receives the features of the training images, under the hash of all that they
             depend on.
-        file: of `save_reference`, to take in place of the training images if it is there, and to
-            be written if not; "": in `folder`.
+        file: of `save_reference`, whose features are taken for those of the training images if it
+            is there, and which is written if not; "": in `folder`.
 
     Raises:
-        RunError: a file of other features, or of images prepared in another way; or one that is
-            damaged.
+        RunError: a file of other features, of other images, or of images prepared in another way;
+            or one that is damaged.
     """
     train, held_out = splits
-    path = Path(file).expanduser() if file else folder / _name(extractor, dataset, train)
+    hashed = data_hash(dataset, train, limit=HASHED)
+    path = Path(file).expanduser() if file else folder / _name(extractor, train, hashed)
     if path.exists():
-        reference = load_reference(path, extractor.name, extractor.preprocessing)
+        reference = load_reference(path, extractor.name, extractor.preprocessing, hashed)
     else:
         measured = measure_split(extractor, dataset, train)
         reference = Reference(moments=measured.moments, features=measured.images.features)
@@ -59,6 +60,7 @@ def measure_real(
             extractor.name,
             extractor.preprocessing,
             reference.features,
+            hashed,
         )
     other = measure_split(extractor, dataset, held_out)
     real = RealFeatures(
@@ -103,11 +105,7 @@ def features_of(extractor: Extractor, parts: Iterable[np.ndarray]) -> ImageFeatu
     )
 
 
-def _name(extractor: Extractor, dataset: data.DataSet, split: str) -> str:
+def _name(extractor: Extractor, split: str, hashed: str) -> str:
     """Return the name of the file of a split's features, another one for everything else."""
-    decisive = (
-        extractor.name,
-        sorted(extractor.preprocessing.items()),
-        data_hash(dataset, split, limit=HASHED),
-    )
+    decisive = (extractor.name, sorted(extractor.preprocessing.items()), hashed)
     return f"{split}_{digest(repr(decisive).encode())[:16]}.npz"

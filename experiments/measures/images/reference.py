@@ -1,8 +1,9 @@
 """Features of real images in a file, or their moments alone, with what they were measured with.
 
-A distance to other features, or to those of images prepared in another way, is a number without a
-meaning that looks like one. So a file says which network gave the features and how the images were
-prepared, and is refused where either differs.
+A distance to other features, or to those of other images, or of images prepared in another way, is
+a number without a meaning that looks like one. So a file says which network gave the features, how
+the images were prepared and, where that is known, which images they are, and is refused where any
+of it differs.
 """
 
 import json
@@ -19,7 +20,9 @@ from ...storage.jobs import save_arrays
 from ...storage.reading import read_arrays
 
 FIELDS = {"count", "mean", "covariance", "extractor", "preprocessing", "preprocessing_hash"}
-FEATURES = "features"  # a field that may be absent
+FEATURES = "features"
+IMAGES = "images"  # the hash of the images
+OPTIONAL = {FEATURES, IMAGES}
 REMEDY = "measure the real images anew and write them with save_reference"
 
 
@@ -36,6 +39,7 @@ def save_reference(
     extractor: str,
     preprocessing: Mapping[str, Any],
     features: np.ndarray | None = None,
+    images: str = "",
 ) -> None:
     """Write the moments of real images, and features, to an .npz file, in one piece.
 
@@ -46,12 +50,16 @@ def save_reference(
         preprocessing: how images become what the network sees, as plain JSON, such as
             {"shape": [28, 28, 1], "range": [-1, 1], "resize": None}.
         features: (n, d), of all of these images or of some; None: the moments alone.
+        images: the hash of the images (`storage.identity.data_hash`); "": whoever takes the file
+            has to know which images they are.
 
     Raises:
         ValueError: there are fewer than two features, or the preprocessing is no plain JSON.
     """
     text = _canonical(preprocessing)
     kept = {} if features is None else {FEATURES: np.asarray(features, np.float32)}
+    if images:
+        kept[IMAGES] = np.array(images)
     save_arrays(
         path,
         count=np.int64(moments.count),
@@ -64,16 +72,20 @@ def save_reference(
     )
 
 
-def load_reference(path: Path, extractor: str, preprocessing: Mapping[str, Any]) -> Reference:
+def load_reference(
+    path: Path, extractor: str, preprocessing: Mapping[str, Any], images: str = ""
+) -> Reference:
     """Return what is in a file that was measured with this network and this preprocessing.
 
     Args:
         path: a file of `save_reference`.
         extractor: the name of the network that gives the features to compare.
         preprocessing: how the images to compare are prepared.
+        images: the hash of the images that it should be of; "": of any.
 
     Raises:
-        RunError: the file cannot be read, is damaged, or was measured in another way.
+        RunError: the file cannot be read, is damaged, was measured in another way, or says that it
+            is of other images.
     """
     if not path.exists():
         raise RunError(f"there is no {path}; {REMEDY}")
@@ -91,6 +103,12 @@ def load_reference(path: Path, extractor: str, preprocessing: Mapping[str, Any])
         raise RunError(
             f"{path} is of images prepared by {saved['preprocessing']}, expected {text}; prepare "
             f"the samples like them, or {REMEDY}"
+        )
+    if images and IMAGES in saved and str(saved[IMAGES]) != images:
+        raise RunError(
+            f"{path} has features of {int(saved['count'])} other images than those of this data "
+            "set and of this split to train on; take the file of these images, or name a new one, "
+            "which is written then"
         )
     count = int(saved["count"])
     scatter = saved["covariance"] * (count - 1)
@@ -110,7 +128,7 @@ def _canonical(preprocessing: Mapping[str, Any]) -> str:
 
 def _problem(saved: dict[str, np.ndarray]) -> str | None:
     """Return what is wrong with the parts of a file, None if nothing is."""
-    if saved.keys() - {FEATURES} != FIELDS:
+    if saved.keys() - OPTIONAL != FIELDS:
         return f"it lacks a part or has a strange one: {sorted(saved)}"
     mean, covariance = saved["mean"], saved["covariance"]
     if mean.dtype != np.float64 or covariance.dtype != np.float64 or mean.ndim != 1:

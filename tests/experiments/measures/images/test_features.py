@@ -6,11 +6,13 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from ml_collections import ConfigDict
 from sklearn.datasets import load_digits
 
 from experiments import train_features
-from experiments.data import Digits
+from experiments.data import Digits, codec_of
 from experiments.errors import RunError
+from experiments.measures.images.extractor import open_extractor
 from experiments.measures.images.feature_file import load_network, save_network
 from experiments.measures.images.feature_network import (
     BATCH,
@@ -149,7 +151,7 @@ def test_the_script_trains_a_network_that_knows_digits(tmp_path, monkeypatch, ca
         train_features, "FeatureSettings", lambda **facts: FeatureSettings(width=8, **facts)
     )
     out = tmp_path / "digits.npz"
-    arguments = ["train_features", "--data=SomeDigits", f"--out={out}", "--steps=60", "--lr=0.01"]
+    arguments = ["train_features", "--data=Digits", f"--out={out}", "--steps=60", "--lr=0.01"]
     monkeypatch.setattr(sys, "argv", arguments)
     train_features.main()
     assert "parameters" in capsys.readouterr().out
@@ -158,12 +160,34 @@ def test_the_script_trains_a_network_that_knows_digits(tmp_path, monkeypatch, ca
     assert train_features.accuracy(saved.network, SomeDigits(), "test") > 0.6
 
 
+def test_the_script_takes_files_of_ones_own_and_writes_which(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 5, (80, 8, 8, 1), np.uint8), np.arange(80) % 3
+    path, out = tmp_path / "images.npz", tmp_path / "features.npz"
+    np.savez(path, x=images, y=labels)
+    arguments = ["--data=Files", f"--config.data.path={path}", "--config.data.levels=5"]
+    arguments += ["--held_out=validation", f"--out={out}", "--steps=2", "--batch_size=8"]
+    monkeypatch.setattr(sys, "argv", ["train_features", *arguments])
+    train_features.main()
+    saved = load_network(out)
+    assert saved.facts["data"] == "Files"
+    assert saved.facts["data_settings"] == {"path": str(path), "levels": 5}
+    extractor = open_extractor(str(out), (8, 8, 1), codec_of(5))
+    section = {"name": "Files", "path": str(path), "levels": 5, "image_size": None}
+    assert extractor is not None and extractor.knows_classes(ConfigDict(section))
+    assert not extractor.knows_classes(ConfigDict(section | {"path": "elsewhere"}))
+    assert extractor.extract(images).probabilities.shape == (80, 3)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--data=Nothing", "--out=a.npz"], "unknown data set 'Nothing'; choose one of Digits"),
+        (["--data=Nothing", "--out=a.npz"], "has no DataSet 'Nothing'; choose one of Digits"),
         (["--data=Digits", "--out=a.zip"], "name a file that ends in .npz"),
-        (["--data=Files", "--out=a.npz"], "cannot be opened without settings"),
+        (["--data=Files", "--out=a.npz"], "error: config.data: Files needs a value for path"),
+        (["--data=Files", "--config.data.size=3", "--out=a.npz"], "Files has no setting size; it"),
+        (["--data=Digits", "--config.seed=3", "--out=a.npz"], "unrecognized arguments: --config.s"),
+        (["--data=Digits", "more", "--out=a.npz"], "unrecognized arguments: more"),
     ],
 )
 def test_what_the_script_cannot_do_ends_in_one_line(arguments, message, monkeypatch, capsys):

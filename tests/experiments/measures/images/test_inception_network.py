@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from experiments.data.codec import codec_of
 from experiments.errors import RunError
 from experiments.measures.images import inception_network
+from experiments.measures.images.extractor import open_extractor
 from experiments.measures.images.inception_layers import CLASSES, FEATURES, LAYERS
 from experiments.measures.images.inception_network import convert_inception, inception, resize
 
@@ -144,7 +146,7 @@ def test_another_network_is_refused(state, tmp_path):
     with pytest.raises(RunError, match=r"fc.weight has shape \(1000, 2048\), expected \(1008"):
         convert_inception(state | {"fc.weight": state["fc.weight"][:1000]})
     (tmp_path / "weights.pth").write_bytes(b"nothing")
-    with pytest.raises(RunError):
-        inception_network.read_inception(tmp_path / "weights.pth")
+    with pytest.raises(RunError, match="weights.pth"):
+        open_extractor(str(tmp_path / "weights.pth"), (32, 32, 3), codec_of(256))
     with pytest.raises(ValueError, match="repeat a grey channel"):
         inception(convert_inception(state), np.zeros((1, 8, 8, 1), np.uint8))

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from experiments import data
 from experiments.data.base import DataSet, Source
 from experiments.errors import RunError
 from experiments.measures.images import memorisation, nearest_training, real_features
-from experiments.measures.images.extractor import Extractor, open_extractor
+from experiments.measures.images.extractor import PACKAGED, Extractor, open_extractor
+from experiments.measures.images.feature_file import load_network
 from experiments.measures.images.feature_network import ImageFeatures
 from experiments.measures.images.memorisation import draw_nearest_in_split, nearest_in_split
 
@@ -79,6 +81,26 @@ def test_a_named_file_of_another_network_is_refused(tmp_path):
         measured(tmp_path, Means(), name="other means", file=file)
 
 
+def test_a_named_file_of_other_images_is_refused(tmp_path):
+    """Other pixels in one image, another split, and images of which the file does not say."""
+    file = str(tmp_path / "reference.npz")
+    measured(tmp_path, Means(), file=file)
+    before = (tmp_path / "reference.npz").read_bytes()
+    one_pixel = Images()
+    one_pixel.x["train"][17, 3, 4] ^= 1
+    extractor = Extractor("means", {"resize": None}, Means())
+    message = r"reference\.npz has features of 50 other images .* or name a new one"
+    for dataset, splits in ((one_pixel, ("train", "test")), (Images(), ("test", "train"))):
+        with pytest.raises(RunError, match=message):
+            real_features.real_features(extractor, dataset, splits, tmp_path, file)
+    assert (tmp_path / "reference.npz").read_bytes() == before
+    with np.load(file) as saved:
+        silent = {name: saved[name] for name in saved.files if name != "images"}
+    np.savez(file, **silent)
+    real, _ = measured(tmp_path, Means(), dataset=Images(seed=1), file=file)
+    np.testing.assert_array_equal(real.moments.mean, silent["mean"])
+
+
 def test_of_many_images_some_features_are_kept_and_all_moments(tmp_path, monkeypatch):
     monkeypatch.setattr(real_features, "KEPT", 20)
     real, labels = measured(tmp_path, Means())
@@ -117,6 +139,36 @@ def test_the_network_of_the_package_is_for_its_own_images():
     images = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
     made = extractor.extract(images)
     assert made.features.shape == (3, 96) and made.probabilities.shape == (3, 10)
+
+
+def test_the_network_of_the_package_takes_images_with_a_border_as_they_are():
+    """A mean over pixels ends it, so that it is the same network on any size: here by hand."""
+    codec = Images().codec
+    images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
+    bordered = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    wide = open_extractor("", (32, 32, 1), codec)
+    narrow = open_extractor("", (28, 28, 1), codec)
+    made = wide.extract(bordered)
+    network = load_network(PACKAGED).network
+    np.testing.assert_allclose(
+        made.features, network.features(codec.expected(bordered).astype(np.float32)), atol=1e-5
+    )
+    assert np.abs(made.features - narrow.extract(images).features).max() > 0.01
+    assert wide.preprocessing != narrow.preprocessing  # no common reference
+    for shape in ((30, 30, 1), (32, 32, 3), (28, 32, 1)):
+        assert open_extractor("", shape, codec) is None
+
+
+def test_classes_are_known_of_the_very_data_that_were_learned():
+    extractor = Extractor("mine", {}, Means(), classes_of="Files")
+    extractor = extractor._replace(data_settings={"path": "here", "value_range": [0, 1]})
+    section = {"name": "Files", "path": "here", "value_range": (0, 1), "image_size": None}
+    assert extractor.knows_classes(ConfigDict(section))
+    assert not extractor.knows_classes(ConfigDict(section | {"path": "there"}))
+    assert not extractor.knows_classes(ConfigDict(section | {"name": "Images"}))
+    packaged = open_extractor("", (28, 28, 1), Images().codec)
+    assert packaged.knows_classes(ConfigDict({"name": "FashionMNIST", "path": "anywhere"}))
+    assert not packaged.knows_classes(ConfigDict({"name": "Files", "path": "anywhere"}))
 
 
 def test_a_network_for_other_images_is_refused(tmp_path):
