@@ -27,11 +27,14 @@ from ..run.build import Run
 from ..run.callbacks import Callback, Snapshot, Stop, call, check_callbacks
 from ..run.devices import describe, make_mesh, replicated, share
 from ..run.environment import environment
+from ..run.input_clock import InputClock
 from ..run.log import Log
 from ..run.losses import make_held_out, make_loss, make_losses
 from ..run.messages import Pace, progress, quoted, say, say_next
 from ..run.opening import open_run, plain_config
+from ..run.profiling import StepProfile
 from ..run.signals import StopSignals
+from ..run.step_program import StepProgram
 from ..state import TrainState, init_state, make_train_step
 from ..storage import pictures
 from ..storage.checkpoint import Checkpoints, last_good, latest, restore, template_of
@@ -50,6 +53,7 @@ def train(
     workdir: str | Path,
     callbacks: Sequence[Callback] = (),
     command: str = "",
+    profile: int = 0,
 ) -> None:
     """Train, from the newest checkpoint in `workdir` if there is one.
 
@@ -59,6 +63,7 @@ def train(
         callbacks: called with (step, metrics, snapshot) whenever numbers are logged, see
             `callbacks`.
         command: the command line that asks for it, which the model card shows.
+        profile: how many steps to trace, into the folder `profile`; 0: none. See `run.profiling`.
 
     Raises:
         RunError: the loss is no longer finite, a checkpoint cannot be written or read, a callback
@@ -67,7 +72,7 @@ def train(
     workdir = run_directory(workdir)
     callbacks = check_callbacks(callbacks)
     with locked(workdir, "train"):
-        _train(config, workdir, callbacks, command)
+        _train(config, workdir, callbacks, command, profile)
     update_card(workdir)
 
 
@@ -80,7 +85,9 @@ class _Training(NamedTuple):
     stream: Any  # of batches
     times: AdaptiveTimes
     held_out: Callable[[Any], dict[str, float]] | None  # params -> scalars
+    input: InputClock
     callbacks: Sequence[Callback]
+    profile: int  # how many steps to trace
 
 
 class _End(NamedTuple):
@@ -91,7 +98,13 @@ class _End(NamedTuple):
     signal: str | None  # its name
 
 
-def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback], command: str) -> None:
+def _train(
+    config: ConfigDict,
+    workdir: Path,
+    callbacks: Sequence[Callback],
+    command: str,
+    profile: int,
+) -> None:
     run, dataset = open_run(config, workdir)
     settings = run.config.train
     mesh = make_mesh(settings.batch_size, run.config.devices)
@@ -111,7 +124,9 @@ def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback], com
         stream=stream,
         times=AdaptiveTimes(run.config.objective, make_losses(run), replicated(mesh)),
         held_out=_held_out(run, dataset, mesh),
+        input=InputClock(),
         callbacks=callbacks,
+        profile=profile,
     )
     state = _first_state(training)
     with _stopping_well(workdir):  # only now that all of it has been tried
@@ -166,7 +181,11 @@ def _loop(training: _Training, state: TrainState) -> _End:
     settings = run.config.train
     start = step = int(state.step)
     clock = TrainingClock(seconds_at(training.workdir, start))
-    train_step = make_train_step(make_loss(run), run.tx, run.config.ema, settings.accumulate)
+    train_step = StepProgram(
+        make_train_step(make_loss(run), run.tx, run.config.ema, settings.accumulate),
+        run.config,
+        begun=start > 0,
+    )
     window = []  # the metrics of the steps since they were last logged
     stop = None
     with (
@@ -174,14 +193,16 @@ def _loop(training: _Training, state: TrainState) -> _End:
         _checkpoints(training) as checkpoints,
         Log(training.workdir, start) as log,
         StopSignals() as signals,
+        StepProfile(training.workdir, start, training.profile) as profile,
         progress(settings.steps, "train", start) as bar,
     ):
         pace = Pace(start, settings.steps)
         for step in range(start + 1, settings.steps + 1):
             checkpoints.check()
-            batches = [_next_batch(training) for _ in range(settings.accumulate)]
-            state, metrics = train_step(state, batches if len(batches) > 1 else batches[0])
-            pace.made(step, metrics)
+            with profile.step(step), train_step.explaining_memory():
+                batches = [_next_batch(training) for _ in range(settings.accumulate)]
+                state, metrics = train_step(state, batches if len(batches) > 1 else batches[0])
+                pace.made(step, metrics)
             training.times.update(state, batches[-1], step)
             window.append(metrics)
             ending = step == settings.steps or bool(signals.received)
@@ -191,7 +212,7 @@ def _loop(training: _Training, state: TrainState) -> _End:
                 values = _check_finite(window, state.params, step, checkpoints)
                 if held_out:
                     values |= held_out(state.ema)
-                values |= clock.entry()
+                values |= clock.entry() | training.input.entry()
                 log.scalars(step, values)
                 _show_progress(bar, step, values)
                 window = []
@@ -246,7 +267,8 @@ def _show_progress(bar: tqdm, step: int, values: dict[str, float]) -> None:
 
 def _next_batch(training: _Training) -> dict:
     """Return the next batch on the devices, with the weights of the times if there are any."""
-    return training.times.join(share(training.mesh, next(training.stream)))
+    with training.input.waiting():
+        return training.times.join(share(training.mesh, next(training.stream)))
 
 
 def _say_how_it_ended(training: _Training, end: _End) -> None:
