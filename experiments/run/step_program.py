@@ -40,9 +40,9 @@ def memory_of(program: Any) -> Memory | None:
     )
 
 
-def device_memory(device: jax.Device | None = None) -> int | None:
+def device_memory() -> int | None:
     """Return the bytes that JAX may use of a device; None where it does not tell, as CPUs do."""
-    stats = (device or jax.local_devices()[0]).memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("bytes_limit")
 
 
