@@ -21,9 +21,8 @@ import numpy as np
 from ..configs.common import base_config
 from ..measures.timing import interleaved
 from ..run.build import DataFacts, Run, build, flops
-from ..run.devices import make_mesh, replicated, set_up_jax, share
-from ..run.losses import make_loss
-from ..state import init_state, make_train_step
+from ..run.devices import make_mesh, set_up_jax
+from .calls import forward, training
 from .compiling import compile_seconds
 
 SHAPE = (32, 32, 3)
@@ -42,21 +41,7 @@ def make_run(settings: dict) -> Run:
 def ours(run: Run, batch: int) -> dict[str, Callable]:
     """Return forward and training step of ours, on all devices."""
     mesh = make_mesh(batch)
-    x = share(mesh, np.random.default_rng(0).uniform(-1, 1, (batch, *SHAPE)).astype(np.float32))
-    data = {"x": x, "label": share(mesh, np.zeros(batch, np.int32))}
-    t = share(mesh, np.linspace(0.01, 0.99, batch, dtype=np.float32))
-    params = jax.device_put(run.split.params, replicated(mesh))
-    forward = jax.jit(lambda params, x, t: run.denoiser(params).output(x, t))
-    step = make_train_step(make_loss(run), run.tx)
-    state = init_state(jax.random.key(0), run.split.params, run.tx)
-    state = jax.device_put(state, replicated(mesh))
-
-    def train():
-        nonlocal state
-        state, metrics = step(state, data)
-        return metrics
-
-    return {"forward": lambda: forward(params, x, t), "step": train}
+    return {"forward": forward(run, batch, mesh), "step": training(run, batch, mesh)}
 
 
 def pytorch(settings: dict, batch: int) -> dict[str, Callable]:
