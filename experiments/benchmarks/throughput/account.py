@@ -9,6 +9,7 @@ could be computed again without another convolution or product.
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ...run.build import Run
@@ -87,6 +88,6 @@ def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
 
 def _size(array: Any) -> int:
     """Return the bytes of an array, or of a shape in its place; a random key is left out."""
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.extended):
+    if jnp.issubdtype(array.dtype, jax.dtypes.extended):
         return 0
     return int(np.prod(array.shape)) * array.dtype.itemsize
