@@ -21,9 +21,8 @@ from ...modes.train import train
 from ...run.build import Run
 from ...run.input_clock import INPUT_SHARE
 
-STRETCHES = (
-    7  # of the log; the first compiles, the others are without and with a checkpoint in turn
-)
+# Entries of the log: the first compiles, the others are without and with a checkpoint in turn.
+STRETCHES = 8
 FIRST_STEP = "compiled, and the first step made"  # what training says then
 EXAMPLES = 2048
 
