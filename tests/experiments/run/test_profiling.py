@@ -4,13 +4,15 @@ import gzip
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.errors import RunError
 from experiments.modes.train import train
+from experiments.run import profiling
 from experiments.run.callbacks import StopTraining
-from experiments.run.profiling import WARM_UP, newest_trace
+from experiments.run.profiling import WARM_UP, StepProfile, newest_trace
 
 
 def short(config, steps=8, **settings):
@@ -81,6 +83,22 @@ def test_a_trace_ends_with_its_run(tiny_config, tmp_path, capsys):
     with pytest.raises(RunError, match="no longer finite"):
         train(config, tmp_path / "broken", profile=100)
     assert steps_of(events_of(tmp_path / "broken")) == [3, 4]
+
+
+def test_a_trace_ends_only_when_the_devices_have_done_the_last_step(tmp_path, monkeypatch):
+    def slow(x):
+        return jax.lax.fori_loop(0, 300, lambda _, x: jnp.tanh(x @ x), x)
+
+    monkeypatch.setattr(profiling, "start_trace", lambda folder: None)
+    monkeypatch.setattr(profiling, "newest_trace", lambda folder: folder)
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: ready.append(result.is_ready()))
+    slow, x, ready = jax.jit(slow), jnp.ones((256, 256)), []
+    slow(x).block_until_ready()
+    with StepProfile(tmp_path, 0, 1) as profile:
+        for number in range(1, 4):
+            with profile.step(number):
+                result = slow(x)
+    assert ready == [True]
 
 
 def stops(step, metrics, snapshot):
