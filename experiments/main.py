@@ -57,7 +57,9 @@ def execute(command: Command) -> None:
     if command.dry_run:
         dry_run(config)
     elif command.mode == "train":
-        function_of("train")(config, workdir, command=command_line(command))
+        function_of("train")(
+            config, workdir, command=command_line(command), profile=command.profile
+        )
     else:
         for note in notes:
             print(note, file=sys.stderr)

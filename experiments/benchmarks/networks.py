@@ -1,31 +1,25 @@
-"""What a network costs: DDPM++ on 32 x 32 x 3 images, beside PyTorch if that is installed.
+"""What a network costs beside PyTorch: DDPM++ on 32 x 32 x 3 images, on the CPU.
 
     python -m experiments.benchmarks.networks --small    # nf 32, 1.75 M parameters, batches 8, 64
     python -m experiments.benchmarks.networks --large    # 61.8 M parameters, batch 8
 
-Times forward pass and training step. Prints seconds, their ratio to PyTorch's, compile seconds
-(cold, and from the persistent cache), peak memory and the rate of arithmetic; on a GPU that rate
-over its peak with --peak=TFLOPS. Candidates take turns, so that what else the machine does meets
-all alike.
+Times forward pass and training step, and prints seconds and their ratio to PyTorch's, if that is
+installed. Candidates take turns, so that what else the machine does meets all alike. What they cost
+beside the peak of the machine, their memory and their compilation: `throughput`.
 """
 
 import argparse
 import importlib.util
 import os
-import resource
 from collections.abc import Callable
 
 import jax
-import numpy as np
 
 from ..configs.common import base_config
 from ..measures.timing import interleaved
-from ..run.build import DataFacts, Run, build, flops
+from ..run.build import DataFacts, Run, build
 from ..run.devices import make_mesh, set_up_jax
-from ..run.losses import make_loss
-from ..run.placement import replicated, share
-from ..state import init_state, make_train_step
-from .compiling import compile_seconds
+from .calls import forward, training
 
 SHAPE = (32, 32, 3)
 SMALL = {"nf": 32, "ch_mult": (1, 2, 2, 2), "num_res_blocks": 1, "attn_resolutions": (16,)}
@@ -43,21 +37,7 @@ def make_run(settings: dict) -> Run:
 def ours(run: Run, batch: int) -> dict[str, Callable]:
     """Return forward and training step of ours, on all devices."""
     mesh = make_mesh(batch)
-    x = share(mesh, np.random.default_rng(0).uniform(-1, 1, (batch, *SHAPE)).astype(np.float32))
-    data = {"x": x, "label": share(mesh, np.zeros(batch, np.int32))}
-    t = share(mesh, np.linspace(0.01, 0.99, batch, dtype=np.float32))
-    params = jax.device_put(run.split.params, replicated(mesh))
-    forward = jax.jit(lambda params, x, t: run.denoiser(params).output(x, t))
-    step = make_train_step(make_loss(run), run.tx)
-    state = init_state(jax.random.key(0), run.split.params, run.tx)
-    state = jax.device_put(state, replicated(mesh))
-
-    def train():
-        nonlocal state
-        state, metrics = step(state, data)
-        return metrics
-
-    return {"forward": lambda: forward(params, x, t), "step": train}
+    return {"forward": forward(run, batch, mesh), "step": training(run, batch, mesh)}
 
 
 def pytorch(settings: dict, batch: int) -> dict[str, Callable]:
@@ -81,7 +61,6 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peak", type=float, help="peak rate of the accelerator, TFLOP/s")
     parser.add_argument(
         "--batch", type=int, nargs="*", help="instead of 8 and 64 (small), 8 (large)"
     )
@@ -95,42 +74,28 @@ def main() -> None:
     for name, settings, batches in (("small", SMALL, (8, 64)), ("large", LARGE, (8,))):
         if getattr(arguments, name) or not (arguments.small or arguments.large):
             for batch in arguments.batch or batches:
-                print_costs(settings, batch, arguments.rounds, arguments.peak, beside)
-    print(
-        "peak memory of this process: "
-        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
-    )
+                print_costs(settings, batch, arguments.rounds, beside)
 
 
-def print_costs(settings: dict, batch: int, rounds: int, peak: float | None, beside: bool) -> None:
-    """Measure one network at one batch size, and print.
-
-    `peak`: the peak rate of the device in TFLOP/s; `beside`: time PyTorch too.
-    """
+def print_costs(settings: dict, batch: int, rounds: int, beside: bool) -> None:
+    """Measure one network at one batch size, and print. `beside`: time PyTorch too."""
     run = make_run(settings)
     count = sum(p.size for p in jax.tree.leaves(run.split.params))
-    operations = (flops(run) or np.nan) * batch
     print(
         f"\n{count:,} parameters, batch {batch}, {jax.device_count()} {jax.default_backend()} "
         "device(s); compiling ...",
         flush=True,
     )
-    cold, warm = compile_seconds(lambda: lambda: ours(run, batch)["step"]())
-    print(f"first step after {cold:.1f} s, and {warm:.1f} s from the persistent cache", flush=True)
     candidates = {f"ours, {k}": call for k, call in ours(run, batch).items()}
     if beside:
         candidates |= {f"PyTorch, {k}": call for k, call in pytorch(settings, batch).items()}
     times = interleaved(candidates, rounds)
-    print("\n| | s | over PyTorch | GFLOP/s |\n|---|---|---|---|")
+    print("\n| | s | over PyTorch |\n|---|---|---|")
     for name, timing in times.items():
         kind = name.split(", ")[1]
         ratio = f"{timing.median / times[f'PyTorch, {kind}'].median:.2f}" if beside else "-"
-        passes = 1 if kind == "forward" else 3  # the gradient costs twice the forward pass
-        rate = operations * passes / timing.median / 1e9
-        share_of_peak = f" ({rate / peak / 10:.1f} % of peak)" if peak else ""
         print(
-            f"| {name} | {timing.median:.4f} ± {timing.quartile_deviation:.4f} | {ratio} | "
-            f"{rate:.0f}{share_of_peak} |",
+            f"| {name} | {timing.median:.4f} ± {timing.quartile_deviation:.4f} | {ratio} |",
             flush=True,
         )
 

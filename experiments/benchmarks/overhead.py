@@ -3,13 +3,11 @@
     python -m experiments.benchmarks.overhead
 
 The network is a U-Net of nf 32 on 32 x 32 x 3 images, batch 64, on all devices. Prints seconds per
-network evaluation inside each sampler over those of the bare jitted network, the whole training
-step over the bare value and gradient of the same loss, compile seconds and peak memory.
+network evaluation inside each sampler over those of the bare jitted network, and the whole training
+step over the bare value and gradient of the same loss.
 """
 
-import resource
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -43,8 +41,8 @@ from ..run.build import DataFacts, Run, build
 from ..run.devices import make_mesh, set_up_jax
 from ..run.losses import make_loss
 from ..run.placement import replicated, share
-from ..state import TrainState, init_state, make_train_step
-from .compiling import compile_seconds
+from ..state import make_train_step
+from .calls import Steps, first_state, images
 
 BATCH = 64
 STEPS = 4
@@ -117,54 +115,17 @@ def evaluations(name: str) -> int:
     return STEPS * (2 if "+" in name else calls.get(name, 1))
 
 
-class Training(NamedTuple):
-    """A training step, and what it is called with."""
-
-    state: TrainState
-    batch: dict[str, Any]
-    step: Callable
-    loss: Callable  # (params, key, batch) -> scalar
-
-
-def training(run: Run, mesh) -> Training:
-    """Return the training step of a run with a state and a batch on the devices."""
-    rng = np.random.default_rng(0)
-    batch = {
-        "x": rng.uniform(-1, 1, (BATCH, 32, 32, 3)).astype(np.float32),
-        "label": np.zeros(BATCH, np.int32),
-    }
-    loss = make_loss(run)
-    state = init_state(jax.random.key(1), run.split.params, run.tx)
-    return Training(
-        state=jax.device_put(state, replicated(mesh)),
-        batch=share(mesh, batch),
-        step=make_train_step(loss, run.tx),
-        loss=loss,
-    )
-
-
 def step_candidates(run: Run, mesh) -> dict[str, Callable]:
     """Return the bare value and gradient of the loss, and the training step."""
-    state, batch, step, loss = training(run, mesh)
+    loss = make_loss(run)
+    state = first_state(run, mesh)
+    batch = images(run, BATCH, mesh)
     bare = jax.jit(jax.value_and_grad(loss))
     params, key = jax.tree.map(jnp.copy, (state.params, state.key))  # the step donates its state
-
-    def whole():
-        nonlocal state
-        state, metrics = step(state, batch)
-        return metrics
-
-    return {"value and gradient": lambda: bare(params, key, batch), "training step": whole}
-
-
-def compilation(run: Run, mesh) -> Callable[[], None]:
-    """Return the call that compiles the training step."""
-    state, batch, step, _ = training(run, mesh)
-
-    def compile() -> None:
-        step.lower(state, batch).compile()
-
-    return compile
+    return {
+        "value and gradient": lambda: bare(params, key, batch),
+        "training step": Steps(state, batch).of(make_train_step(loss, run.tx)),
+    }
 
 
 def main(rounds: int = 5) -> None:
@@ -195,14 +156,6 @@ def main(rounds: int = 5) -> None:
             f"| {name} | {timing.median:.4f} ± {timing.quartile_deviation:.4f} | "
             f"{timing.median / base:.3f} |"
         )
-    cold, warm = compile_seconds(lambda: compilation(run, mesh))
-    print(
-        f"\ncompiling the training step: {cold:.1f} s cold, {warm:.1f} s from the persistent cache"
-    )
-    print(
-        "peak memory of this process: "
-        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
-    )
 
 
 if __name__ == "__main__":

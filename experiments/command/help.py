@@ -41,11 +41,13 @@ SETTINGS = {
 }
 
 OTHERS = """
-    --dry_run  print the resolved configuration, the number of parameters and of operations per image, then stop
-    --trust    let a run directory name classes outside this package, which are imported and so executed
-    --help     print this text
-    --coordinator=HOST:PORT --processes=N --process=I    train in N processes, of which this is number I; --processes=cluster
-               where Slurm, Open MPI or Kubernetes has started them
+    --profile=STEPS  trace that many training steps, for https://ui.perfetto.dev
+    --dry_run        print the resolved configuration, the number of parameters and of operations per image, then stop
+    --trust          let a run directory name classes outside this package, which are imported and so executed
+    --help           print this text
+    --coordinator=HOST:PORT --processes=N --process=I
+                     train in N processes, of which this is number I; --processes=cluster where Slurm, Open MPI or
+                     Kubernetes has started them
 
 Every setting is printed by --dry_run. A number is given as --config.optim.lr=1e-3, a tuple as --config.net.ch_mult=1,2, a setting that
 is true or false as --config.train.flip or --config.train.flip=false; the last of several values holds.

@@ -1,7 +1,7 @@
 """Reading a command line: a mode, a run directory, a configuration, and changed settings.
 
     --mode=NAME --workdir=FOLDER --config=FILE.py:VARIANT --config.SECTION.NAME=VALUE --dry_run
-    --trust --help --coordinator=HOST:PORT --processes=N --process=I
+    --trust --help --profile=STEPS --coordinator=HOST:PORT --processes=N --process=I
 
 A value stands behind "=" or is the next argument. A switch takes no value, `true` or `false`;
 `--no` before its name turns it off. Where an argument is given twice, the last one holds, so that a
@@ -16,7 +16,7 @@ from ..errors import RunError
 from ..modes import MODES
 
 SWITCHES = ("dry_run", "trust", "help")
-VALUES = ("mode", "workdir", "config", "coordinator", "processes", "process")
+VALUES = ("mode", "workdir", "config", "profile", "coordinator", "processes", "process")
 TRUE = ("true", "t", "1", "yes")
 FALSE = ("false", "f", "0", "no")
 HELP = ("-h", "-?", "--helpfull", "--helpshort")
@@ -39,6 +39,7 @@ class Command(NamedTuple):
     workdir: str | None = None
     config: str | None = None  # file, with a variant behind a colon
     overrides: tuple[Override, ...] = ()
+    profile: int = 0  # training steps to trace
     dry_run: bool = False
     trust: bool = False
     help: bool = False
@@ -81,6 +82,8 @@ def parse(arguments: list[str]) -> Command:
         close = difflib.get_close_matches(mode, list(MODES), 1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise RunError(f"there is no --mode={mode}; {hint}choose one of {', '.join(MODES)}")
+    if "profile" in given:
+        given["profile"] = _steps(given["profile"], mode)
     return Command(**given, overrides=tuple(overrides))
 
 
@@ -89,6 +92,7 @@ def command_line(command: Command) -> str:
     named = {"mode": command.mode, "workdir": command.workdir, "config": command.config}
     arguments = [f"--{name}={value}" for name, value in named.items() if value is not None]
     arguments += [str(override) for override in command.overrides]
+    arguments += [f"--profile={command.profile}"] if command.profile else []
     arguments += ["--trust"] if command.trust else []
     return " ".join(["python -m experiments.main", *map(shlex.quote, arguments)])
 
@@ -115,6 +119,15 @@ def _value(name: str, value: str | None, waiting: list[str]) -> str:
     if "\0" in value:
         raise RunError(f"--{name}={value!r} holds a null character")
     return value
+
+
+def _steps(text: str, mode: str) -> int:
+    """Return the number of training steps to trace."""
+    if mode != "train":
+        raise RunError(f"--profile traces steps of --mode=train, got --mode={mode}; leave it out")
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise RunError(f"--profile needs a number of steps of at least 1, got {text!r}")
+    return int(text)
 
 
 def _switch(name: str, value: str | None) -> bool:

@@ -29,13 +29,16 @@ from ..run.build import Run, with_parameters
 from ..run.callbacks import Callback, Snapshot, Stop, call, check_callbacks
 from ..run.devices import describe
 from ..run.environment import environment
+from ..run.input_clock import InputClock
 from ..run.loading import kept_at
 from ..run.log import Log, NoLog, open_log
 from ..run.losses import make_held_out, make_loss, make_losses
 from ..run.messages import Pace, progress, quoted, say, say_next
 from ..run.opening import is_converted, open_run, plain_config, training_note
 from ..run.placement import Placement, join_parts, placement, replicated, share
+from ..run.profiling import StepProfile
 from ..run.signals import StopSignals
+from ..run.step_program import StepProgram
 from ..run.watchdog import NoWatchdog, Watchdog
 from ..state import TrainState, abstract_state, init_state, make_train_step
 from ..storage import pictures
@@ -57,6 +60,7 @@ def train(
     workdir: str | Path,
     callbacks: Sequence[Callback] = (),
     command: str = "",
+    profile: int = 0,
 ) -> None:
     """Train, from the newest checkpoint in `workdir` if there is one.
 
@@ -66,6 +70,7 @@ def train(
         callbacks: called with (step, metrics, snapshot) whenever numbers are logged, see
             `callbacks`.
         command: the command line that asks for it, which the model card shows.
+        profile: how many steps to trace, into the folder `profile`; 0: none. See `run.profiling`.
 
     Raises:
         RunError: the loss is no longer finite, a checkpoint cannot be written or read, a callback
@@ -74,7 +79,7 @@ def train(
     workdir = run_directory(workdir)
     callbacks = check_callbacks(callbacks)
     with one_speaks(), _one_holds_the_lock(workdir):
-        _train(config, workdir, callbacks, command)
+        _train(config, workdir, callbacks, command, profile)
     if is_first():
         update_card(workdir)
 
@@ -96,7 +101,9 @@ class _Training(NamedTuple):
     stream: Any  # of batches
     times: AdaptiveTimes
     held_out: Callable[[Any], dict[str, float]] | None  # params -> scalars
+    input: InputClock
     callbacks: Sequence[Callback]
+    profile: int  # how many steps to trace
 
 
 class _End(NamedTuple):
@@ -107,7 +114,13 @@ class _End(NamedTuple):
     asked: str  # by which signal; "" if by none
 
 
-def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback], command: str) -> None:
+def _train(
+    config: ConfigDict,
+    workdir: Path,
+    callbacks: Sequence[Callback],
+    command: str,
+    profile: int,
+) -> None:
     with first_goes_ahead("data"):  # it prepares them
         run, dataset = open_run(config, workdir)
     settings = run.config.train
@@ -130,7 +143,9 @@ def _train(config: ConfigDict, workdir: Path, callbacks: Sequence[Callback], com
         stream=stream,
         times=AdaptiveTimes(run.config.objective, make_losses(run), replicated(mesh)),
         held_out=_held_out(run, dataset, mesh),
+        input=InputClock(),
         callbacks=callbacks,
+        profile=profile,
     )
     state = _first_state(training)
     start = int(state.step)
@@ -198,14 +213,7 @@ def _loop(training: _Training, state: TrainState) -> _End:
     settings = run.config.train
     start = step = int(state.step)
     clock = TrainingClock(seconds_at(training.workdir, start))
-    train_step = make_train_step(
-        training.place.gathers(make_loss(run)),
-        run.tx,
-        run.config.ema,
-        settings.accumulate,
-        rules(run.config),
-        training.place.state(state),
-    )
+    train_step = _step_program(training, state)
     window = []  # the metrics of the steps since they were last logged
     stop, asked = None, ""
     with (
@@ -215,16 +223,18 @@ def _loop(training: _Training, state: TrainState) -> _End:
         open_log(training.workdir, start) as log,
         StopSignals() as signals,
         _watched(training) as watchdog,
+        StepProfile(training.workdir, start, training.profile) as profile,
         progress(settings.steps, "train", start) as bar,
     ):
         snapshots.save(start, state.averages)  # which a killed run may not have written any more
         pace = Pace(start, settings.steps)
         for step in range(start + 1, settings.steps + 1):
             checkpoints.check()
-            batches = [_next_batch(training) for _ in range(settings.accumulate)]
-            state, metrics = train_step(state, batches if len(batches) > 1 else batches[0])
-            watchdog.beat(step)
-            pace.made(step, metrics)
+            with profile.step(step), train_step.explaining_memory():
+                batches = [_next_batch(training) for _ in range(settings.accumulate)]
+                state, metrics = train_step(state, batches if len(batches) > 1 else batches[0])
+                watchdog.beat(step)
+                pace.made(step, metrics)
             training.times.update(state, batches[-1], step)
             window.append(metrics)
             asked = _asked_to_stop(training, step, signals)
@@ -235,7 +245,7 @@ def _loop(training: _Training, state: TrainState) -> _End:
                 values = _check_finite(window, state.params, step, checkpoints)
                 if held_out:
                     values |= held_out(state.ema)
-                values |= clock.entry()
+                values |= clock.entry() | training.input.entry()
                 log.scalars(step, values)
                 _show_progress(bar, step, values)
                 window = []
@@ -251,6 +261,20 @@ def _loop(training: _Training, state: TrainState) -> _End:
             if ending or stop:
                 break
     return _End(step=step, stop=stop, asked=asked)
+
+
+def _step_program(training: _Training, state: TrainState) -> StepProgram:
+    """Return the training step, which is compiled when it is first called."""
+    run = training.run
+    step = make_train_step(
+        training.place.gathers(make_loss(run)),
+        run.tx,
+        run.config.ema,
+        run.config.train.accumulate,
+        rules(run.config),
+        training.place.state(state),
+    )
+    return StepProgram(step, run.config, begun=int(state.step) > 0)
 
 
 def _asked_to_stop(training: _Training, step: int, signals: StopSignals) -> str:
@@ -332,7 +356,8 @@ def _show_progress(bar: tqdm, step: int, values: dict[str, float]) -> None:
 
 def _next_batch(training: _Training) -> dict:
     """Return the next batch on the devices, with the weights of the times if there are any."""
-    return training.times.join(join_parts(training.place.mesh, next(training.stream)))
+    with training.input.waiting():
+        return training.times.join(join_parts(training.place.mesh, next(training.stream)))
 
 
 def _say_how_it_ended(training: _Training, end: _End) -> None:

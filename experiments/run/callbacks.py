@@ -3,8 +3,8 @@
 A callback is any callable (step, metrics, snapshot). It is called whenever numbers are logged,
 after they are known to be finite: every `train.log_every` and `train.held_out_every` steps, at
 checkpoints and at the end. `metrics` holds what is logged: ``train/loss``, ``train/grad_norm``,
-``train/seconds`` (since step 0, where they are known) and, where it was measured, ``held_out/loss``
-with its parts. What it returns is ignored. Weights &
+``train/seconds`` (since step 0, where they are known), ``train/input_share`` (of the time since the
+last entry) and, where it was measured, ``held_out/loss`` with its parts. What it returns is ignored. Weights &
 Biases::
 
     import wandb

@@ -8,7 +8,9 @@ import platform
 import jax
 import jax.numpy as jnp
 
-from ...run.devices import set_up_jax
+from ...run.devices import make_mesh, set_up_jax
+from ...run.step_program import device_memory
+from ..calls import product
 from .options import parse
 from .records import Records
 from .stopwatch import seconds_each
@@ -26,7 +28,7 @@ def main() -> None:
     set_up_jax()
     records = Records(options.out)
     device = jax.devices()[0]
-    limit = (device.memory_stats() or {}).get("bytes_limit", 0)
+    limit = device_memory() or 0
     records.add(
         "device",
         kind=device.device_kind,
@@ -37,11 +39,7 @@ def main() -> None:
     )
     n = 256 if options.tiny else 8192
     for name, (dtype, precision) in KINDS.items():
-        product_of = jax.jit(
-            lambda a, b, precision=precision: jnp.matmul(a, b, precision=precision)
-        )
-        a, b = (jax.random.normal(jax.random.key(seed), (n, n), dtype) for seed in range(2))
-        timing = seconds_each(lambda a=a, b=b, f=product_of: f(a, b), options.rounds)
+        timing = seconds_each(product(n, dtype, precision, make_mesh(n)), options.rounds)
         records.add(
             "ceilings", what=f"product of {n} x {n}, {name}", tflops=2 * n**3 / timing.median / 1e12
         )

@@ -16,8 +16,8 @@ MARKDOWN = "accelerator.md"
 class Records:
     """Writes results into a folder, each as soon as it is known."""
 
-    def __init__(self, folder: str | Path):
-        self.path = Path(folder) / LINES
+    def __init__(self, folder: str | Path, lines: str = LINES):
+        self.path = Path(folder) / lines
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def add(self, part: str, **values: Any) -> None:
@@ -33,14 +33,18 @@ class Records:
 
 def gather(folder: Path) -> list[dict]:
     """Write what has been stored so far as one JSON and one Markdown file; return it."""
-    lines = folder / LINES
-    records = []
-    if lines.exists():
-        records = [json.loads(line) for line in lines.read_text().splitlines()]
-    tables = [_table(part, records) for part in _parts(records)]
+    records = read_records(folder / LINES)
+    tables = [table(part, records) for part in _parts(records)]
     (folder / WHOLE).write_text(json.dumps(records, indent=1) + "\n")
     (folder / MARKDOWN).write_text("\n\n".join(tables) + "\n")
     return records
+
+
+def read_records(lines: Path) -> list[dict]:
+    """Return the results that a file of lines holds; none where there is no such file."""
+    if not lines.exists():
+        return []
+    return [json.loads(line) for line in lines.read_text().splitlines()]
 
 
 def _parts(records: list[dict]) -> list[str]:
@@ -48,7 +52,7 @@ def _parts(records: list[dict]) -> list[str]:
     return list(dict.fromkeys(record["part"] for record in records))
 
 
-def _table(part: str, records: list[dict]) -> str:
+def table(part: str, records: list[dict]) -> str:
     """Return the Markdown table of one part: a column for each name that a result of it has."""
     rows = [{k: v for k, v in r.items() if k != "part"} for r in records if r["part"] == part]
     columns = list(dict.fromkeys(name for row in rows for name in row))

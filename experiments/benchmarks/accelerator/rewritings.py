@@ -24,13 +24,14 @@ from jax import Array
 from models import dit, group_norm, layers, resample, unet
 
 from ...run.build import Run, flops
-from ...run.devices import set_up_jax
+from ...run.devices import make_mesh, set_up_jax
 from ...run.losses import make_loss
-from ...state import TrainState, init_state, make_train_step
+from ...state import TrainState, make_train_step
+from ..calls import Steps, first_state, images
 from .options import parse
 from .records import Records
 from .stopwatch import seconds_each
-from .subjects import images, make_run, with_numbers
+from .subjects import make_run, with_numbers
 
 FEWER_BLOCKS: dict[str, dict[str, Any]] = {
     "DDPM++": {"num_res_blocks": 1},
@@ -208,15 +209,17 @@ def main() -> None:
 
 def _measure(run: Run, network: str, options: argparse.Namespace, records: Records) -> None:
     """Time the training step of one network with each of the switches, and store the results."""
-    data = images(run, options.batch)
+    mesh = make_mesh(options.batch)
+    data = images(run, options.batch, mesh)
     operations = (flops(run) or np.nan) * options.batch
     common = {"mode": options.mode, "batch": options.batch}
-    steps, errors = _compiled_steps(run, network, data, options.switches)
+    state = first_state(run, mesh)
+    steps, errors = _compiled_steps(run, network, state, data, options.switches)
     for name, error in errors.items():  # what cannot be compiled here is a result too
         records.add("rewritings", network=network, **common, what=name, error=str(error)[:200])
     base = None
     for name, step in steps.items():
-        timing = seconds_each(_repeated(step, _first_state(run), data), options.rounds)
+        timing = seconds_each(Steps(first_state(run, mesh), data).of(step), options.rounds)
         base = base or timing.median
         records.add(
             "rewritings",
@@ -232,7 +235,7 @@ def _measure(run: Run, network: str, options: argparse.Namespace, records: Recor
 
 
 def _compiled_steps(
-    run: Run, network: str, data: dict, switches: list[str]
+    run: Run, network: str, state: TrainState, data: dict, switches: list[str]
 ) -> tuple[dict[str, Any], dict[str, Exception]]:
     """Return the compiled training steps by name, and the errors of those that do not compile."""
     errors: dict[str, Exception] = {}
@@ -243,7 +246,7 @@ def _compiled_steps(
             try:
                 with replaced(replacements):
                     step = make_train_step(make_loss(run), run.tx)
-                    lowered[name] = step.lower(_first_state(run), data)
+                    lowered[name] = step.lower(state, data)
             except Exception as error:
                 errors[name] = error
     start = time.perf_counter()
@@ -258,22 +261,6 @@ def _compiled_steps(
         except Exception as error:
             errors[name] = error
     return steps, errors
-
-
-def _first_state(run: Run) -> TrainState:
-    """Return the state before the first step."""
-    return init_state(jax.random.key(0), run.split.params, run.tx)
-
-
-def _repeated(step: Callable, state: TrainState, data: dict) -> Callable:
-    """Return the call that makes one more step from where the last one ended."""
-
-    def call():
-        nonlocal state
-        state, metrics = step(state, data)
-        return metrics
-
-    return call
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ...configs.common import base_config
@@ -86,9 +85,3 @@ def with_numbers(run: Run) -> Run:
     """
     params = jax.device_put(numbers_for(run.split.params))
     return run._replace(split=run.split._replace(params=params))
-
-
-def images(run: Run, batch: int) -> dict[str, jax.Array]:
-    """Return a batch to train on."""
-    x = jax.random.normal(jax.random.key(0), (batch, *run.facts.shape))
-    return {"x": jnp.tanh(x), "label": jnp.zeros(batch, jnp.int32)}

@@ -6,29 +6,26 @@ python -m experiments.benchmarks.accelerator.throughput --network=DDPM++ --mode=
 
 import argparse
 import gzip
-import json
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from samplers import DPMpp2M, grids
-from samplers import sample as walk
-
 from ...run.build import Run, flops
-from ...run.devices import set_up_jax
+from ...run.devices import make_mesh, set_up_jax
 from ...run.losses import make_loss
-from ...state import init_state, make_train_step
+from ...run.profiling import newest_trace, start_trace
+from ...run.step_program import memory_of
+from ...state import make_train_step
+from ..calls import first_state, forward, images, sampling, training
 from .options import parse
-from .records import LINES, Records
+from .records import LINES, Records, read_records
 from .stopwatch import seconds_each
-from .subjects import MODES, NETWORKS, images, make_run, with_numbers
+from .subjects import MODES, NETWORKS, make_run, with_numbers
 
 STEPS = 20
 # Work over that of the forward pass; a gradient costs twice of it.
@@ -37,25 +34,12 @@ TIMES_FORWARD = {"forward": 1, "step": 3, "sampling": STEPS}
 
 def candidates(run: Run, batch: int) -> dict[str, Callable]:
     """Return forward pass, training step and sampling, ready to be called."""
-    shape = (batch, *run.facts.shape)
-    x = jax.random.normal(jax.random.key(0), shape)
-    t = jnp.linspace(0.01, 0.99, batch)
-    data = images(run, batch)
-    denoiser = run.denoiser(run.split.params)
-    forward = eqx.filter_jit(lambda denoiser, x, t: denoiser.output(x, t))
-    ts = grids.log_snr(run.sde, STEPS)
-    step = make_train_step(make_loss(run), run.tx)
-    state = init_state(jax.random.key(0), run.split.params, run.tx)
-
-    def train():
-        nonlocal state
-        state, metrics = step(state, data)
-        return metrics
-
-    def draw():
-        return walk(jax.random.key(0), DPMpp2M(), denoiser, run.sde, ts, x, denoise_last=False).x
-
-    return {"forward": lambda: forward(denoiser, x, t), "step": train, "sampling": draw}
+    mesh = make_mesh(batch)
+    return {
+        "forward": forward(run, batch, mesh),
+        "step": training(run, batch, mesh),
+        "sampling": sampling(run, batch, mesh, STEPS),
+    }
 
 
 def compiled(calls: dict[str, Callable], at_once: int) -> dict[str, float]:
@@ -78,31 +62,29 @@ def account(run: Run, batch: int, file: Path) -> float:
 
     The bytes are those of XLA's own account.
     """
-    state = init_state(jax.random.key(0), run.split.params, run.tx)
+    mesh = make_mesh(batch)
     step = make_train_step(make_loss(run), run.tx)
-    program = step.lower(state, images(run, batch)).compile()
+    program = step.lower(first_state(run, mesh), images(run, batch, mesh)).compile()
     file.write_bytes(gzip.compress(program.as_text().encode()))
-    memory = program.memory_analysis()
-    return memory.temp_size_in_bytes + memory.argument_size_in_bytes
+    memory = memory_of(program)
+    return memory.total if memory else float("nan")
 
 
 def profile(call: Callable, file: Path) -> None:
     """Trace three calls, and write the trace, which https://ui.perfetto.dev opens, to `file`."""
     with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder, create_perfetto_trace=True):
-            for _ in range(3):
-                result = call()
-            jax.block_until_ready(result)
-        for trace in Path(folder).rglob("perfetto_trace.json.gz"):
-            file.write_bytes(trace.read_bytes())
+        start_trace(Path(folder))
+        for _ in range(3):
+            result = call()
+        jax.block_until_ready(result)
+        jax.profiler.stop_trace()
+        file.write_bytes(newest_trace(Path(folder)).read_bytes())
 
 
 def ceiling(folder: str, mode: str) -> float:
     """Return the measured rate of matrix products in a mode, or NaN where it was not measured."""
-    lines = Path(folder) / LINES
     kind = {"bfloat16": "bfloat16", "float32": "float32"}.get(mode, "tf32")
-    for line in lines.read_text().splitlines() if lines.exists() else []:
-        record = json.loads(line)
+    for record in read_records(Path(folder) / LINES):
         if record["part"] == "ceilings" and record["what"].endswith(kind):
             return record["tflops"]
     return float("nan")

@@ -92,7 +92,7 @@ def test_a_named_file_of_other_images_is_refused(tmp_path):
     message = r"reference\.npz has features of 50 other images .* or name a new one"
     for dataset, splits in ((one_pixel, ("train", "test")), (Images(), ("test", "train"))):
         with pytest.raises(RunError, match=message):
-            real_features.real_features(extractor, dataset, splits, tmp_path, file)
+            real_features.measure_real(extractor, dataset, splits, tmp_path, file)
     assert (tmp_path / "reference.npz").read_bytes() == before
     with np.load(file) as saved:
         silent = {name: saved[name] for name in saved.files if name != "images"}
