@@ -118,16 +118,15 @@ def _of_published(path: Path, shape: tuple[int, ...], codec: Codec) -> Extractor
     with reading(path, "file of weights"):
         read = read_safetensors if path.suffix == ".safetensors" else read_torch
         state = checked_weights(read(path), "the file")
-        name = digest(path.read_bytes())[:16]
-        if is_dinov2(state):
-            return _of_dinov2(convert_dinov2(state), name, codec)
-        if is_inception(state):
-            return _of_inception(convert_inception(state), name, codec)
-        raise RunError(
-            f"the weights are of neither Inception nor DINOv2, but of a network that has "
-            f"{next(iter(state))!r}; config.eval.features takes pt_inception-2015-12-05, and the "
-            "published files of DINOv2"
-        )
+        network = next((network for network in PUBLISHED if network.recognises(state)), None)
+        if network is None:
+            raise RunError(
+                f"the weights are of neither Inception nor DINOv2, but of a network that has "
+                f"{next(iter(state))!r}; config.eval.features takes pt_inception-2015-12-05, and "
+                "the published files of DINOv2"
+            )
+        weights = network.convert(state)
+    return network.extractor(weights, digest(path.read_bytes())[:16], codec)
 
 
 def _of_inception(weights: InceptionWeights, name: str, codec: Codec) -> Extractor:
@@ -186,3 +185,17 @@ def _colour_blocks(images: np.ndarray, batch: int, codec: Codec) -> Iterator[tup
         filled = np.zeros((batch, *block.shape[1:3], 3))
         filled[: len(block)] = block
         yield filled, len(block)
+
+
+class _Published(NamedTuple):
+    """How the weights of a published network become an extractor."""
+
+    recognises: Callable[[Mapping[str, np.ndarray]], bool]
+    convert: Callable[[Mapping[str, np.ndarray]], Any]
+    extractor: Callable[[Any, str, Codec], Extractor]
+
+
+PUBLISHED = (
+    _Published(recognises=is_inception, convert=convert_inception, extractor=_of_inception),
+    _Published(recognises=is_dinov2, convert=convert_dinov2, extractor=_of_dinov2),
+)
