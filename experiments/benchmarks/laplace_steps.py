@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 from sde_lib.arrays import matmul
 
@@ -67,9 +66,7 @@ class Step(NamedTuple):
         return smooth - kink + self.least * jnp.sum(message)
 
 
-def step_between(
-    scale: Array, spacing: Array, offset: ArrayLike, nearest: ArrayLike, n: int
-) -> Step:
+def step_between(scale: Array, spacing: Array, offset: Array, nearest: Array, n: int) -> Step:
     """Return the step between two sets of n nodes.
 
     Args:
@@ -79,7 +76,7 @@ def step_between(
         nearest: the least distance of two nodes, which is taken out of all.
         n: number of nodes in a set.
     """
-    places = np.arange(n)
+    places = jnp.arange(n)
     cells = offset / spacing
     whole = jnp.floor(cells)
     part = cells - whole

@@ -18,6 +18,7 @@ With --seed the problems are others of the same kinds, by which no setting was c
 """
 
 import argparse
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -131,7 +132,11 @@ def run(
     number: int,
     save: Callable[[list[dict]], None],
 ) -> list[dict]:
-    """Run every method on every problem, two at a time; `save` what there is after each."""
+    """Run every method on every problem, two groups at a time; `save` what there is after each."""
+    finished: dict[str, list[dict]] = {}
+
+    def in_order() -> list[dict]:
+        return [record for name in chosen for record in finished.get(name, [])]
 
     def on_problem(problem: PosteriorProblem) -> list[dict]:
         y = problem.draw_many(jax.random.key(3), measurements).y
@@ -140,13 +145,29 @@ def run(
         records = [judge(task, known, name) for name in methods]
         return [record for record in records if record is not None]
 
-    done: list[dict] = []
+    def on_group(group: list[PosteriorProblem]) -> None:
+        for problem in group:
+            records = on_problem(problem)
+            with lock:
+                finished[problem.name] = records
+                save(in_order())
+                print(f"{as_markdown(records)}\n{evidences(records)}", flush=True)
+
+    lock = threading.Lock()
     with ThreadPoolExecutor(2) as pool:
-        for records in pool.map(on_problem, chosen.values()):
-            done += records
-            save(done)
-            print(f"{as_markdown(records)}\n{evidences(records)}", flush=True)
-    return done
+        list(pool.map(on_group, groups(chosen)))
+    return in_order()
+
+
+def groups(chosen: dict[str, PosteriorProblem]) -> list[list[PosteriorProblem]]:
+    """Return the problems by cost and shape, the dearest first.
+
+    Those of one shape run one after the other, as they share their compiled programs.
+    """
+    of_shape: dict[tuple, list[PosteriorProblem]] = {}
+    for problem in chosen.values():
+        of_shape.setdefault((problem.cost, *problem.matrix.shape), []).append(problem)
+    return [of_shape[shape] for shape in sorted(of_shape, reverse=True)]
 
 
 def as_markdown(records: list[dict]) -> str:
