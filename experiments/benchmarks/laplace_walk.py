@@ -17,6 +17,7 @@ coordinates share one wide range of nodes
 where the noise is broad, and each has its own around :math:`x_{t,i} / \alpha` where it is narrow.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -29,16 +30,17 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Key, Shaped
 
 from sde_lib import SDE, DataDistribution, Moments
-from sde_lib.arrays import expand_time, matmul
+from sde_lib.arrays import expand_time
 from sde_lib.checks import check_numbers
 from sde_lib.exact.base import Marginal, check_state
+
+from .laplace_steps import LOWEST, SameNodes, Step, step_between
 
 RANGE = 40  # of the wide nodes, in units of b: 16 steps leave it once in 3e7 walks
 SPACING = 1 / 4  # of the wide nodes, in units of b
 NARROW = 0.7  # below this noise-to-signal ratio, in units of b, the nodes are local
 LOCAL_RANGE = 7.0  # of the local nodes, in units of the noise-to-signal ratio
 LOCAL_NODES = 41
-LOWEST = -40.0  # log of the smallest factor of a step: products of two stay in float32
 
 
 class Messages(NamedTuple):
@@ -48,6 +50,13 @@ class Messages(NamedTuple):
     x0: Array  # (d,), the posterior mean
     noise: Array  # (d,), the posterior mean
     variance: Array  # (d,), of the noise
+
+
+class Steps(NamedTuple):
+    """The steps from each coordinate to the next, with a leading axis (d - 1,)."""
+
+    onward: Step | SameNodes
+    back: Step | SameNodes
 
 
 class LaplaceWalk(DataDistribution):
@@ -99,18 +108,9 @@ class LaplaceWalk(DataDistribution):
         )
         noised = sigma > 0
         narrow = noised & (sigma < NARROW * scale * alpha)
-        # Where a branch is not taken its input is harmless, so that gradients stay finite.
-        local = jax.vmap(partial(_local, scale))(
-            jnp.where(narrow[:, None], x, 0.0),
-            jnp.where(narrow, alpha, 1.0),
-            jnp.where(narrow, sigma, NARROW * scale),
-        )
         broad = noised & ~narrow
-        wide = jax.vmap(partial(_wide, scale))(
-            jnp.where(broad[:, None], x, 0.0),
-            jnp.where(broad, alpha, 1.0),
-            jnp.where(broad, sigma, scale),
-        )
+        local = _of_some(partial(_local, scale), narrow, x, alpha, sigma, NARROW * scale)
+        wide = _of_some(partial(_wide, scale), broad, x, alpha, sigma, scale)
 
         def choose(a, b):
             return jnp.where(narrow.reshape((-1,) + (1,) * (a.ndim - 1)), a, b)
@@ -139,6 +139,40 @@ class LaplaceWalk(DataDistribution):
         )
 
 
+def _of_some(
+    known: Callable[[Array, Array, Array], Messages],
+    chosen: Array,
+    x: Array,
+    alpha: Array,
+    sigma: Array,
+    harmless: Array,
+) -> Messages:
+    """Return what is known of the chosen walks; nothing is computed where there are none.
+
+    The others are replaced by what is harmless, so that gradients stay finite.
+
+    Args:
+        known: takes one walk (d,), alpha and sigma.
+        chosen: (batch,).
+        x: (batch, d).
+        alpha: (batch,).
+        sigma: (batch,).
+        harmless: sigma of the others, with alpha = 1 and x = 0.
+    """
+
+    def compute() -> Messages:
+        return jax.vmap(known)(
+            jnp.where(chosen[:, None], x, 0.0),
+            jnp.where(chosen, alpha, 1.0),
+            jnp.where(chosen, sigma, harmless),
+        )
+
+    def skip() -> Messages:
+        return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(compute))
+
+    return jax.lax.cond(jnp.any(chosen), compute, skip)
+
+
 def _wide(scale: Array, x: Array, alpha: Array, sigma: Array) -> Messages:
     """Return what is known of one walk `x` (d,) under broad noise, on nodes for all coordinates."""
     half = int(RANGE / SPACING)
@@ -146,9 +180,9 @@ def _wide(scale: Array, x: Array, alpha: Array, sigma: Array) -> Messages:
     nodes = spacing * jnp.arange(-half, half + 1, dtype=x.dtype)
     noise = (x[:, None] - alpha * nodes[None]) / sigma
     kernel = spacing * _kernel(scale, spacing, nodes[:, None] - nodes[None])
-    kernels = jnp.broadcast_to(kernel, (len(x) - 1, *kernel.shape))
+    step = SameNodes(jnp.broadcast_to(kernel, (len(x) - 1, *kernel.shape)))
     first = spacing * _kernel(scale, spacing, nodes)
-    moments = _smooth(first, kernels, noise, jnp.broadcast_to(nodes, noise.shape))
+    moments = _smooth(first, Steps(step, step), noise, jnp.broadcast_to(nodes, noise.shape))
     log_normaliser = len(x) * jnp.log(jnp.sqrt(2 * jnp.pi) * sigma)
     return moments._replace(log_prob=moments.log_prob - log_normaliser)
 
@@ -161,13 +195,18 @@ def _local(scale: Array, x: Array, alpha: Array, sigma: Array) -> Messages:
     spacing = ratio * 2 * LOCAL_RANGE / (LOCAL_NODES - 1)
     nodes = centre[:, None] + ratio * offsets[None]
     noise = ((x - alpha * centre)[:, None] - alpha * ratio * offsets[None]) / sigma
-    steps = nodes[1:, None, :] - nodes[:-1, :, None]  # (d - 1, from, to)
+    moved = jnp.diff(centre)  # (d - 1,)
     # The smallest step of each factor is taken out, or long steps would underflow.
-    nearest = jnp.min(jnp.abs(steps), (1, 2))
+    between = moved[:, None] + spacing * np.arange(1 - LOCAL_NODES, LOCAL_NODES)[None]
+    nearest = jnp.min(jnp.abs(between), 1)
     nearest_first = jnp.min(jnp.abs(nodes[0]))
-    kernels = spacing * _kernel(scale, spacing, steps, nearest[:, None, None])
+
+    def steps(moved: Array, nearest: Array) -> Step:
+        return step_between(scale, spacing, moved, nearest, LOCAL_NODES)
+
+    there_and_back = Steps(jax.vmap(steps)(moved, nearest), jax.vmap(steps)(-moved, nearest))
     first = spacing * _kernel(scale, spacing, nodes[0], nearest_first)
-    moments = _smooth(first, kernels, noise, nodes)
+    moments = _smooth(first, there_and_back, noise, nodes)
     log_normaliser = len(x) * jnp.log(jnp.sqrt(2 * jnp.pi) * sigma)
     log_taken = -(nearest_first + jnp.sum(nearest)) / scale
     return moments._replace(log_prob=moments.log_prob + log_taken - log_normaliser)
@@ -182,12 +221,12 @@ def _kernel(scale: Array, spacing: Array, step: Array, nearest: ArrayLike = 0.0)
     return jnp.exp(log_size) / (2 * scale) * (1 - kink)
 
 
-def _smooth(first: Array, kernels: Array, noise: Array, nodes: Array) -> Messages:
+def _smooth(first: Array, steps: Steps, noise: Array, nodes: Array) -> Messages:
     """Pass the messages along the chain, forward and backward.
 
     Args:
         first: prior masses of the first coordinate at its nodes (n,).
-        kernels: prior masses of steps from one coordinate's nodes to the next's (d - 1, n, n).
+        steps: prior masses of steps from one coordinate's nodes to the next's, and back.
         noise: what the noise would be if the data were at the nodes (d, n).
         nodes: values of the data (d, n).
     """
@@ -196,21 +235,21 @@ def _smooth(first: Array, kernels: Array, noise: Array, nodes: Array) -> Message
     likelihood = jnp.exp(log_likelihood - highest[:, None])
 
     def forward(message, inputs):
-        kernel, seen = inputs
-        product, log_size = _scaled(seen * matmul(message, kernel))
+        step, seen = inputs
+        product, log_size = _scaled(seen * step.take(message))
         return product, (product, log_size)
 
     def backward(message, inputs):
-        kernel, seen = inputs
+        step, seen = inputs
         product, _ = _scaled(seen * message)
-        product, _ = _scaled(matmul(kernel, product))
+        product, _ = _scaled(step.take(product))
         return product, product
 
     start, log_start = _scaled(first * likelihood[0])
-    chain = (kernels, likelihood[1:])
-    end, (after, log_sizes) = jax.lax.scan(forward, start, chain)
+    onward = (steps.onward, likelihood[1:])
+    end, (after, log_sizes) = jax.lax.scan(forward, start, onward)
     last = jnp.ones_like(start)
-    _, before = jax.lax.scan(backward, last, chain, reverse=True)
+    _, before = jax.lax.scan(backward, last, (steps.back, likelihood[1:]), reverse=True)
     product = jnp.concatenate([start[None], after]) * jnp.concatenate([before, last[None]])
     product, _ = jax.vmap(_scaled)(product)
     mass = product / jnp.sum(product, 1, keepdims=True)

@@ -14,7 +14,8 @@ import numpy as np
 
 from samplers import Ancestral, SASolver, draw_prior, grids, sample
 from samplers.inverse import DAPS, DPS, RePaint, Replacement, SplitGibbs, twisted
-from sde_lib import VP
+from sde_lib import VP, DataDistribution, Gaussian, GaussianMixture
+from sde_lib.exact.gaussian import covariance
 from sde_lib.inverse import (
     DDNM,
     JFPS,
@@ -32,6 +33,8 @@ from .posterior_problems import PosteriorProblem
 
 SDE = VP()
 SEED = 0
+PARTS = 8  # of mixtures: as many as any problem has in 2 and in 16 dimensions
+PARTS_OF_IMAGES = 4  # in 64
 
 
 class Drawn(NamedTuple):
@@ -57,9 +60,48 @@ class Task(NamedTuple):
         return Projection(jnp.asarray(self.problem.matrix, jnp.float32))
 
     @property
+    def std(self) -> jax.Array:
+        """The noise's standard deviation as an array, so that no program is made for its value."""
+        return jnp.asarray(self.problem.noise_std, jnp.float32)
+
+    @property
+    def denoise(self) -> Any:
+        """The exact denoiser of the prior."""
+        return alike(self.problem.data).denoiser(SDE)
+
+    @property
     def cov(self) -> np.ndarray:
         """The covariance of the data."""
         return np.asarray(self.problem.data.data_moments().cov)
+
+
+def alike(data: DataDistribution) -> DataDistribution:
+    """Return the same law as a mixture of a number of parts that depends on the dimension alone.
+
+    The heaviest part is split into equal ones. Problems of one shape then share their compiled
+    programs, which take most of the time of a problem. Other laws are returned as they are.
+    """
+    if isinstance(data, Gaussian):
+        cov = np.asarray(covariance(data.basis, data.variances), np.float64)
+        return _split(np.ones(1), data.mean[None], cov[None])
+    if isinstance(data, GaussianMixture):
+        bases = data.bases
+        covs = np.einsum("kij,kj,klj->kil", bases, data.variances, bases)
+        return _split(data.weights, data.means, covs)
+    return data
+
+
+def _split(weights: np.ndarray, means: np.ndarray, covs: np.ndarray) -> GaussianMixture:
+    """Return the mixture with its heaviest part split."""
+    parts = PARTS_OF_IMAGES if means.shape[1] > 16 else PARTS
+    heaviest = int(np.argmax(weights))
+    copies = np.ones(len(weights), int)
+    copies[heaviest] += max(0, parts - len(weights))
+    return GaussianMixture(
+        weights=np.repeat(weights / copies, copies),
+        means=np.repeat(means, copies, axis=0),
+        covs=np.repeat(covs, copies, axis=0),
+    )
 
 
 def walked(task: Task, sampler: Any, denoise: Any, steps: int) -> Drawn:
@@ -79,8 +121,7 @@ def by_denoiser(cls: type, steps: int = 100, **settings: Any) -> Callable[[Task]
 
     def draw(task: Task) -> Drawn:
         more: dict[str, Any] = {"cov": Covariance.of(task.cov)} if cls is JFPS else {}
-        denoise = task.problem.data.denoiser(SDE)
-        method = cls(denoise, SDE, task.operator, task.problem.noise_std, **settings, **more)
+        method = cls(task.denoise, SDE, task.operator, task.std, **settings, **more)
         return walked(task, SASolver(), method, steps)
 
     return draw
@@ -90,7 +131,7 @@ def by_sampler(make: Callable[[Task], Any], steps: int = 100) -> Callable[[Task]
     """Return the method that walks with a sampler which brings in the measurement."""
 
     def draw(task: Task) -> Drawn:
-        denoise = PriorDenoiser(task.problem.data.denoiser(SDE))
+        denoise = PriorDenoiser(task.denoise)
         return walked(task, make(task), denoise, steps)
 
     return draw
@@ -104,12 +145,12 @@ def by_particles(steps: int, particles: int, islands: int) -> Callable[[Task], D
         results = [
             twisted(
                 jax.random.fold_in(jax.random.key(SEED), number),
-                task.problem.data.denoiser(SDE),
+                task.denoise,
                 SDE,
                 grids.log_snr(SDE, steps),
                 task.operator,
                 jnp.asarray(y, jnp.float32),
-                task.problem.noise_std,
+                task.std,
                 (task.problem.matrix.shape[1],),
                 particles=particles,
                 islands=max(2, islands // task.problem.cost),
@@ -144,18 +185,15 @@ def exactly(task: Task, steps: int = 100) -> Drawn | None:
     x = draw_prior(jax.random.key(SEED), SDE, (task.number, task.problem.matrix.shape[1]))
     for y in task.y:
         posterior = data.posterior(task.problem.matrix, y, task.problem.noise_std**2).data
+        denoise = alike(posterior).denoiser(SDE)
         ts = grids.log_snr(SDE, steps)
-        samples = sample(jax.random.key(SEED), SASolver(), posterior.denoiser(SDE), SDE, ts, x)
+        samples = sample(jax.random.key(SEED), SASolver(), denoise, SDE, ts, x)
         parts.append(np.asarray(samples.x, np.float64))
     return Drawn(x=np.stack(parts), nfe=int(samples.nfe), seconds=time.perf_counter() - start)
 
 
 def _replaced(task: Task) -> Replacement:
     return Replacement(task.operator, Ancestral())
-
-
-def _std(task: Task) -> float:
-    return task.problem.noise_std
 
 
 Method = Callable[[Task], Drawn | None]
@@ -173,6 +211,6 @@ METHODS: dict[str, Method] = {
     "DPS": by_sampler(lambda task: DPS(task.operator, 0.3)),
     "replacement": by_sampler(_replaced),
     "RePaint": by_sampler(lambda task: RePaint(_replaced(task), 3)),
-    "DAPS": by_sampler(lambda task: DAPS(task.operator, _std(task)), steps=50),
-    "split Gibbs": by_sampler(lambda task: SplitGibbs(task.operator, _std(task)), steps=50),
+    "DAPS": by_sampler(lambda task: DAPS(task.operator, task.std), steps=50),
+    "split Gibbs": by_sampler(lambda task: SplitGibbs(task.operator, task.std), steps=50),
 }

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from sde_lib import VP, DataDistribution, Gaussian, GaussianMixture
+from sde_lib import EDM, VP, DataDistribution, Gaussian, GaussianMixture
 
 from . import mixtures
 from .laplace_gibbs import draw_walks
@@ -70,6 +70,27 @@ class PosteriorProblem(NamedTuple):
             return of_data + (y - x @ self.matrix.T) @ self.matrix / self.noise_std**2
 
         return score
+
+    def noised_posterior_score(
+        self, y: np.ndarray
+    ) -> Callable[[np.ndarray, float], np.ndarray] | None:
+        """Return the score of the posterior given `y` (m,) with Gaussian noise added to samples.
+
+        It is a function of states (n, d) and a noise level, to (n, d) in float64; None where the
+        posterior is not known in closed form.
+        """
+        if not isinstance(self.data, Gaussian | GaussianMixture):
+            return None
+        posterior = self.data.posterior(self.matrix, y, self.noise_std**2).data
+
+        def score(x: np.ndarray, level: float) -> np.ndarray:
+            with jax.enable_x64(True):
+                return np.asarray(posterior.score(_ADDING, x, level / _ADDING.sigma_max))
+
+        return score
+
+
+_ADDING = EDM(t_min=0.0)  # adds noise sigma_max t to data
 
 
 def problems() -> dict[str, PosteriorProblem]:

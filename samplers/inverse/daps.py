@@ -54,7 +54,7 @@ class DAPS(Sampler):
     """
 
     operator: Callable[[Array], Array]
-    std: float
+    std: float | Array
     inner_steps: int = 5
     end: float = 0.01
     langevin_steps: int = 0

@@ -49,7 +49,7 @@ class SplitGibbs(Sampler):
     """
 
     operator: Callable[[Array], Array]
-    std: float
+    std: float | Array
     inner_steps: int = 20
     end: float = 0.01
     order: ClassVar[int] = 1
