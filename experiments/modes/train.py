@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -21,21 +20,22 @@ from models.embedding import with_no_label
 
 from .. import data
 from ..card.page import update_card
-from ..errors import RunError
 from ..processes import any_says, are_several, first_goes_ahead, is_first, meet, one_speaks
 from ..run.adaptive import AdaptiveTimes
 from ..run.averages import kept, rules
 from ..run.build import Run, with_parameters
 from ..run.callbacks import Callback, Snapshot, Stop, call, check_callbacks
 from ..run.devices import describe
+from ..run.endings import End, check_finite, say_how_it_ended, stopping_well
 from ..run.environment import environment
+from ..run.held_out import held_out_scalars
 from ..run.input_clock import InputClock
 from ..run.loading import kept_at
 from ..run.log import Log, NoLog, open_log
-from ..run.losses import make_held_out, make_loss, make_losses
-from ..run.messages import Pace, progress, quoted, say, say_next
+from ..run.losses import make_loss, make_losses
+from ..run.messages import Pace, progress, say
 from ..run.opening import is_converted, open_run, plain_config, training_note
-from ..run.placement import Placement, join_parts, placement, replicated, share
+from ..run.placement import Placement, join_parts, placement, replicated
 from ..run.profiling import StepProfile
 from ..run.signals import StopSignals
 from ..run.step_program import StepProgram
@@ -51,8 +51,6 @@ from ..storage.training_record import TrainingClock, record_data, record_start, 
 from ..storage.workdir import run_directory
 from ..storage.writing import write_json
 from .sample import draw
-
-_norm = jax.jit(optax.tree.norm)
 
 
 def train(
@@ -106,14 +104,6 @@ class _Training(NamedTuple):
     profile: int  # how many steps to trace
 
 
-class _End(NamedTuple):
-    """Where and why the loop of training ended."""
-
-    step: int
-    stop: Stop | None  # by a callback
-    asked: str  # by which signal; "" if by none
-
-
 def _train(
     config: ConfigDict,
     workdir: Path,
@@ -142,7 +132,7 @@ def _train(
         place=place,
         stream=stream,
         times=AdaptiveTimes(run.config.objective, make_losses(run), replicated(mesh)),
-        held_out=_held_out(run, dataset, mesh),
+        held_out=held_out_scalars(run, dataset, mesh),
         input=InputClock(),
         callbacks=callbacks,
         profile=profile,
@@ -150,14 +140,14 @@ def _train(
     state = _first_state(training)
     start = int(state.step)
     if is_first():
-        with _stopping_well(workdir):  # only now that all of it has been tried
+        with stopping_well(workdir):  # only now that all of it has been tried
             write_json(workdir / CONFIG, plain_config(run.config))
             _record(training, dataset, start, command)
     if start >= settings.steps:
         say(f"{workdir} has made its {start} steps; raise --config.train.steps to go on")
         return
     say(f"training on {describe(mesh)}")
-    _say_how_it_ended(training, _loop(training, state))
+    say_how_it_ended(run, workdir, _loop(training, state))
 
 
 def _record(training: _Training, dataset: data.DataSet, start: int, command: str) -> None:
@@ -207,7 +197,7 @@ def _first_state(training: _Training) -> TrainState:
     return state
 
 
-def _loop(training: _Training, state: TrainState) -> _End:
+def _loop(training: _Training, state: TrainState) -> End:
     """Make the steps from `state` on, to the last one or until something asks to stop."""
     run = training.run
     settings = run.config.train
@@ -217,7 +207,7 @@ def _loop(training: _Training, state: TrainState) -> _End:
     window = []  # the metrics of the steps since they were last logged
     stop, asked = None, ""
     with (
-        _stopping_well(training.workdir),
+        stopping_well(training.workdir),
         _checkpoints(training) as checkpoints,
         _snapshots(training) as snapshots,
         open_log(training.workdir, start) as log,
@@ -242,7 +232,7 @@ def _loop(training: _Training, state: TrainState) -> _End:
             saving = ending or step % settings.checkpoint_every == 0
             held_out = _held_out_at(training, step)
             if saving or held_out or snapshots.due(step) or step % settings.log_every == 0:
-                values = _check_finite(window, state.params, step, checkpoints)
+                values = check_finite(window, state.params, step, checkpoints)
                 if held_out:
                     values |= held_out(state.ema)
                 values |= clock.entry() | training.input.entry()
@@ -260,7 +250,7 @@ def _loop(training: _Training, state: TrainState) -> _End:
                 _show_samples(run, state.ema, step, log, training.workdir)
             if ending or stop:
                 break
-    return _End(step=step, stop=stop, asked=asked)
+    return End(step=step, stop=stop, asked=asked)
 
 
 def _step_program(training: _Training, state: TrainState) -> StepProgram:
@@ -358,98 +348,6 @@ def _next_batch(training: _Training) -> dict:
     """Return the next batch on the devices, with the weights of the times if there are any."""
     with training.input.waiting():
         return training.times.join(join_parts(training.place.mesh, next(training.stream)))
-
-
-def _say_how_it_ended(training: _Training, end: _End) -> None:
-    """Say how training ended; raise a RunError if a callback failed."""
-    if end.stop and end.stop.error:
-        raise RunError(
-            f"{end.stop.reason}; the checkpoint of that step is saved. Mend the callback; the same "
-            "command goes on from there."
-        ) from end.stop.error
-    reason = end.stop.reason if end.stop else None
-    if end.asked:
-        reason = f"by {end.asked}"
-    if reason and end.step < training.run.config.train.steps:
-        say(
-            f"stopped at step {end.step} {reason}; checkpoint saved. The same command goes on from "
-            "there."
-        )
-        return
-    workdir = training.workdir
-    say(
-        f"trained {end.step} steps; checkpoints, metrics.jsonl and tensorboard are in {workdir} "
-        f"(to see the losses: tensorboard --logdir={quoted(workdir)})"
-    )
-    if training.run.classifies:
-        say(
-            f"to guide a denoiser with it: --mode=sample --config.guidance.name=ClassifierGuidance "
-            f"--config.guidance.classifier={quoted(workdir)} --config.guidance.scale=1"
-        )
-    else:
-        say_next(workdir, "sample")
-
-
-@contextlib.contextmanager
-def _stopping_well(workdir: Path):
-    """Say where a run can go on from if it cannot read or write a file, or loses another process."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if not are_several():
-            raise
-        raise RunError(
-            f"training stopped, as another process ended or failed ({str(error)[:200]}); "
-            f"{last_good(workdir)}. Start all processes again to go on from there."
-        ) from error
-    except OSError as error:
-        raise RunError(
-            f"training stopped ({error}); {last_good(workdir)}. Mend the cause; the same command "
-            "goes on from there."
-        ) from error
-
-
-def _check_finite(
-    window: list, params: Any, step: int, checkpoints: Checkpoints
-) -> dict[str, float]:
-    """Return the means of the metrics in `window`; raise a RunError if any is not finite."""
-    loss, grad_norm = np.asarray(jax.device_get([(m.loss, m.grad_norm) for m in window])).T
-    good = np.isfinite(loss) & np.isfinite(grad_norm)
-    good[-1] &= np.isfinite(_norm(params))  # as a checkpoint would keep them
-    if not good.all():
-        checkpoints.wait()
-        first = step - len(window) + 1 + int(np.argmin(good))
-        raise RunError(
-            f"the loss, its gradient or the parameters are no longer finite from step {first} on "
-            f"(seen at step {step}); {last_good(checkpoints.directory.parent)}. Lower "
-            "--config.optim.lr, or set --config.optim.clip."
-        )
-    return {"train/loss": float(loss.mean()), "train/grad_norm": float(grad_norm.mean())}
-
-
-def _held_out(run: Run, dataset: data.DataSet, mesh):
-    """Return the function params -> scalars of held-out loss, and accuracy, by noise level.
-
-    The result is None if no split is held out.
-    """
-    split = run.config.train.held_out
-    if not split:
-        return None
-    size = min(len(dataset.source(split)), 256)
-    batch = share(mesh, next(data.batches(dataset, split, size, seed=run.config.seed, train=False)))
-    measures, times = make_held_out(run)
-
-    def scalars(params: Any) -> dict[str, float]:
-        logged = {}
-        for name, values in measures(params, jax.random.key(0), batch).items():
-            values = np.asarray(values)
-            logged[f"held_out/{name}"] = float(values.mean())
-            prefix = "" if name == "loss" else f"{name}, "
-            for time, value in zip(times, values, strict=True):
-                logged[f"held_out/{prefix}t={time:.2g}"] = float(value)
-        return logged
-
-    return scalars
 
 
 def _show_samples(run: Run, params: Any, step: int, log: Log | NoLog, workdir: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from experiments.errors import RunError
 from experiments.modes import train as training
 from experiments.modes.train import train
-from experiments.run import messages
+from experiments.run import held_out, messages
 from experiments.run.build import make_dataset
 from experiments.run.callbacks import EarlyStopping, Snapshot, StopTraining
 from experiments.state import init_state, make_optimizer, make_train_step
@@ -191,9 +191,10 @@ def test_a_run_says_what_it_does_and_what_comes_next(tiny_config, tmp_path, monk
     workdir = tmp_path / "my run"
     train(short(tiny_config()), workdir)
     lines = capsys.readouterr().out.splitlines()
-    first, compiling, compiled, pace, trained, then = lines
+    first, compiling, memory, compiled, pace, trained, then = lines
     assert first == "training on 1 of 4 cpu devices"
     assert compiling == "compiling the training step ..." and compiled.endswith(" s")
+    assert memory.startswith("the step needs ") and "MiB for state and batch" in memory
     assert "the 1 steps left take about" in pace
     assert (
         trained.startswith("trained 4 steps")
@@ -222,7 +223,7 @@ def test_held_out_numbers_are_of_the_averaged_weights_and_of_data_as_they_stand(
         mean = (metrics["held_out/t=0.25"] + metrics["held_out/t=0.75"]) / 2
         np.testing.assert_allclose(metrics["held_out/loss"], mean, rtol=1e-6)
 
-    monkeypatch.setattr(training, "make_held_out", given)
+    monkeypatch.setattr(held_out, "make_held_out", given)
     config = short(tiny_config(), held_out="validation", held_out_every=2)
     train(config, tmp_path, callbacks=[look])
     np.testing.assert_allclose(*np.transpose(averages), rtol=1e-5)
