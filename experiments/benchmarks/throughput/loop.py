@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from ...errors import RunError
 from ...modes.train import train
 from ...run.build import Run
 from ...run.input_clock import INPUT_SHARE
@@ -65,6 +66,9 @@ def measure_loop(run: Run, batch: int, block: int) -> Iterator[dict[str, Any]]:
         run: the run, whose data are replaced.
         batch: images of a step.
         block: steps between two entries of the log.
+
+    Raises:
+        RunError: a signal stopped the training.
     """
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder) / "run"
@@ -72,6 +76,8 @@ def measure_loop(run: Run, batch: int, block: int) -> Iterator[dict[str, Any]]:
         watch = Watch()
         train(config, workdir, callbacks=[watch])
         stretches = watch.stretches[1:]
+        if len(stretches) < STRETCHES - 1:
+            raise RunError("the training was stopped, so that nothing was measured; start again")
         yield {
             "what": "input",
             "share": float(np.mean([stretch.input_share for stretch in stretches])),
