@@ -78,8 +78,8 @@ def base_config() -> ConfigDict:
                 "snapshot_every": 0,  # updates between stored snapshots of power-function averages; 0: none are kept
                 "sigma_rel": (
                     0.05,
-                    0.10,
-                ),  # relative widths of these, of which those of other widths are made afterwards
+                    0.1,
+                ),  # their relative widths; those of other widths are made of them
             },
             "average": "ema",  # the one that every mode but training uses: ema; ema=0.9999, one of `rates`; sigma_rel=0.15
             "train": {
