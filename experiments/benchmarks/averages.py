@@ -1,7 +1,7 @@
 """The held-out loss of a trained run against the average of its weights, made after training.
 
-    python -m experiments.main --config=experiments/configs/digits.py:vp --workdir=runs/averages \
-        --config.train.steps=600 --config.averages.snapshot_every=30
+    python -m experiments.main --config=experiments/configs/toy.py:checkerboard \
+        --workdir=runs/averages --config.train.steps=2000 --config.averages.snapshot_every=100
     python -m experiments.benchmarks.averages runs/averages
 
 The run needs snapshots of power-function averages. The loss is that of the log of training, the

@@ -81,10 +81,7 @@ def base_config() -> ConfigDict:
             "averages": {
                 "rates": (),  # rates of further moving averages that are kept beside it
                 "snapshot_every": 0,  # updates between stored snapshots of power-function averages; 0: none are kept
-                "sigma_rel": (
-                    0.05,
-                    0.10,
-                ),  # relative widths of these, of which those of other widths are made afterwards
+                "sigma_rel": (0.05, 0.1),  # their relative widths, of which others are made
             },
             "average": "ema",  # the one that every mode but training uses: ema; ema=0.9999, one of `rates`; sigma_rel=0.15
             "train": {
