@@ -103,19 +103,25 @@ def restore_run(run: Run, workdir: str | Path, step: int | None = None) -> Loade
 
 
 def restore_state(run: Run, workdir: Path, step: int | None = None) -> "TrainState":
-    """Return the training state of a checkpoint (None: the newest), on one device.
+    """Return the training state of a checkpoint (None: the newest), without the optimiser's part.
+
+    It is on one device, or on a group of them that shares the weights.
 
     Raises:
         RunError: the configuration does not fit the checkpoint, or there is none that is whole.
     """
+    from ..state import abstract_state
     from ..storage import checkpoint
     from ..storage.checkpoint_folder import find
+    from .placement import groups
 
     folder = find(workdir, step)
     step = int(folder.name)
     check_belongs(workdir, run.config, step)
-    template = template_on_one_device(run.parameters(), run.tx, kept_at(run, folder))
-    return checkpoint.restore(workdir, template, step).state
+    abstract = abstract_state(run.parameters(), run.tx, kept_at(run, folder))
+    (group,) = groups(run.config, 1)
+    template = checkpoint.template_of(abstract, group.state(abstract))
+    return checkpoint.restore(workdir, template, step, without=["opt"]).state
 
 
 def kept_at(run: Run, folder: Path) -> int:
@@ -128,14 +134,12 @@ def kept_at(run: Run, folder: Path) -> int:
     return len(kept(run.config)) if holds(folder, "averages") else 0
 
 
-def template_on_one_device(
-    params: Any, tx: "optax.GradientTransformation", averages: int = 0
-) -> Any:
+def template_on_one_device(params: Any, tx: "optax.GradientTransformation") -> Any:
     """Return the shapes and types of a training state, to restore it into; nothing is computed."""
     from ..state import abstract_state
     from ..storage import checkpoint
     from .devices import make_mesh
     from .placement import replicated
 
-    abstract = abstract_state(params, tx, averages)
+    abstract = abstract_state(params, tx)
     return checkpoint.template_of(abstract, replicated(make_mesh(1, 1)))

@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -170,10 +170,13 @@ class Checkpoints:
                 (self.directory / str(step)).rename(self._staging / f"removed-{step}")
 
 
-def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
+def restore(
+    workdir: Path, template: Any, step: int | None = None, without: Sequence[str] = ()
+) -> Restored:
     """Read a checkpoint, checking every bit, into the structure of `template`.
 
     Shapes and shardings are those of the template. `step`: of the checkpoint; None: the newest.
+    Fields of the state named in `without` take no memory; they come back as None.
 
     Raises:
         RunError: there is none, or a file of it is missing or damaged, or it belongs to another
@@ -191,7 +194,7 @@ def restore(workdir: Path, template: Any, step: int | None = None) -> Restored:
                 f"checkpoint {folder} does not fit the network or optimizer of this configuration: "
                 f"{name} is {there} there, {here} here"
             )
-    return _read_arrays(folder, template)
+    return _read_arrays(folder, template, without)
 
 
 def template_of(state: Any, shardings: Any) -> Any:
@@ -237,16 +240,20 @@ def _write_arrays(folder: Path, state: Any, position: Any) -> None:
         checkpointer.save(parent / folder.name, args=args)
 
 
-def _read_arrays(folder: Path, template: Any) -> Restored:
+def _read_arrays(folder: Path, template: Any, without: Sequence[str]) -> Restored:
+    item = _filled_fields(template)
+    for field in without:
+        item[field] = jax.tree.map(lambda _: ocp.PLACEHOLDER, item[field])
+    places = ocp.checkpoint_utils.construct_restore_args(item)
     with _ORBAX, _plainly_named(folder.parent) as parent, _checkpointer() as checkpointer:
         args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(_filled_fields(template)),
+            state=ocp.args.PyTreeRestore(item, restore_args=places),
             data=ocp.args.JsonRestore(),
         )
         restored = checkpointer.restore(parent / folder.name, args=args)
     state = restored["state"]
     if hasattr(template, "_replace"):
-        state = template._replace(**state)
+        state = template._replace(**{**state, **dict.fromkeys(without)})
     return Restored(state=state, position=restored["data"])
 
 

@@ -14,9 +14,9 @@ from experiments.convert.own import open_exported
 from experiments.errors import RunError
 from experiments.modes.export import export
 from experiments.modes.train import train
-from experiments.run.loading import load, restore_state
+from experiments.run.loading import load, restore_state, template_on_one_device
 from experiments.run.power_average import Profile, exponent, fit_profile, inner_products
-from experiments.storage.checkpoint import Checkpoints, latest
+from experiments.storage.checkpoint import Checkpoints, latest, restore
 from experiments.storage.checkpoint_folder import weights_config
 from experiments.storage.identity import identity
 from experiments.storage.snapshots import restore_snapshot, snapshot_steps
@@ -292,8 +292,8 @@ class StateOfBefore(NamedTuple):
 def test_a_run_of_before_opens_and_goes_on_to_the_bit(trained, tiny_config, tmp_path, state_of):
     """Its checkpoint was written from another tuple, its config.json knows nothing of averages."""
     loaded, before = load(trained, 10), tmp_path / "before"
-    state = restore_state(loaded.run, trained, 10)
-    _, position = state_of(trained, 10)
+    template = template_on_one_device(loaded.run.parameters(), loaded.run.tx)
+    state, position = restore(trained, template, 10)
     config = weights_config(trained / "checkpoints" / "10")
     with Checkpoints(before, config=config) as checkpoints:
         checkpoints.save(10, StateOfBefore(*state[:5]), position)
