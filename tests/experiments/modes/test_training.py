@@ -191,10 +191,10 @@ def test_a_run_says_what_it_does_and_what_comes_next(tiny_config, tmp_path, monk
     workdir = tmp_path / "my run"
     train(short(tiny_config()), workdir)
     lines = capsys.readouterr().out.splitlines()
-    first, compiling, memory, compiled, pace, trained, then = lines
+    first, compiling, needed, compiled, pace, trained, then = lines
     assert first == "training on 1 of 4 cpu devices"
     assert compiling == "compiling the training step ..." and compiled.endswith(" s")
-    assert memory.startswith("the step needs ") and "MiB for state and batch" in memory
+    assert needed.startswith("the step needs ") and needed.endswith("while it computes")
     assert "the 1 steps left take about" in pace
     assert (
         trained.startswith("trained 4 steps")
