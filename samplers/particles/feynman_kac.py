@@ -65,8 +65,9 @@ def guided_particles(
         key: the key of the run.
         denoise: takes conditions, or `null` for none.
         sde: the process.
-        ts: decreasing times (steps + 1,). Take the more steps the larger the power, some 50 of
-            equal length in log-SNR for each unit of it.
+        ts: decreasing times (steps + 1,). Take the more steps the larger the power, some 50 for
+            each unit of it, as ``grids.centred(sde, steps)`` lays them. The error of the
+            log-normaliser falls as their number squared.
         x: the start (particles, ...), drawn from the prior. At t = 1 both laws agree with it, but
             for what signal is left there.
         cond: conditions with leading axis `particles`, all the same.

@@ -100,6 +100,16 @@ def test_the_bias_of_the_normaliser_falls_as_the_square_of_the_steps(power):
     assert np.all(orders > 1.55) and np.all(orders < 2.4)
 
 
+def test_the_rate_is_integrated_by_trapezoids():
+    # On equal steps rectangles would give nearly the same.
+    ts = np.asarray(grids.centred(SDE, 20))
+    plan = in_float64(plan_of, SDE, ts, 2.0, ETA)
+    alpha, sigma = in_float64(SDE.marginal, ts)
+    lam = np.log(np.asarray(alpha) / np.asarray(sigma))
+    np.testing.assert_allclose(plan.steps.length[1:], 0.5 * (lam[2:] - lam[:-2]), rtol=1e-9)
+    np.testing.assert_allclose(plan.steps.length[0], 0.5 * (lam[1] - lam[0]), rtol=1e-9)
+
+
 @pytest.mark.parametrize("power", (2.0, 4.0, 8.0))
 def test_steps_where_data_take_shape_halve_it(power):
     steps = int(50 * power)
