@@ -41,8 +41,8 @@ def join(group: Group) -> None:
         jax.distributed.initialize(**settings)
     except (RuntimeError, ValueError) as error:
         raise RunError(
-            f"cannot join the other processes ({' '.join(str(error).split())[:300]}); start each with the same "
-            "--coordinator=HOST:PORT and --processes=N, and --process=0 to N-1, or with "
+            f"cannot join the other processes ({' '.join(str(error).split())[:300]}); start each "
+            "with the same --coordinator=HOST:PORT and --processes=N, and --process=0 to N-1, or with "
             "--processes=cluster where Slurm, Open MPI or Kubernetes started it"
         ) from error
 

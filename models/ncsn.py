@@ -60,8 +60,8 @@ class NCSN(nnx.Module):
             [-1, 1] first.
         dtype: type of convolutions, "float32" or "bfloat16". Parameters, normalisation, sums,
             pooling and output stay float32.
-        remat: keep only the outputs of the blocks for the gradient and compute the rest again,
-            which needs less memory and a third more time.
+        remat: keep only the outputs of the blocks for the gradient and compute the rest again:
+            a third more work. It is for accelerators: XLA's schedule on CPUs needs as much memory.
         rngs: the random keys of the parameters.
 
     Raises:

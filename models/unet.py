@@ -94,8 +94,8 @@ class UNet(nnx.Module):
             `attn_resolutions` are heights with them.
         dtype: type of convolutions and attention, "float32" or "bfloat16". Parameters,
             normalisation, residual sums, embedding and output stay float32.
-        remat: keep only the outputs of the blocks for the gradient and compute the rest again,
-            which needs less memory and a third more time.
+        remat: keep only the outputs of the blocks for the gradient and compute the rest again:
+            a third more work. It is for accelerators: XLA's schedule on CPUs needs as much memory.
         rngs: the random keys of the parameters.
 
     Raises:

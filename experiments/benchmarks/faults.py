@@ -4,8 +4,8 @@
 
 Four commands follow one another on toy data: training, sampling, likelihoods, and training further.
 Each is first run without a fault, to see how long it takes. In a second run directory each is
-started again and again, and killed (SIGKILL) at a moment drawn uniformly from most of its time, until its
-share of the kills is used up; then it may end. All that both directories hold is compared bit by
+started again and again, and killed (SIGKILL) at a moment drawn uniformly from most of its time,
+until its share of the kills is used up; then it may end. All that both directories hold is compared bit by
 bit: parameters, averages and moments, samples, likelihoods. A table says where each kill fell.
 """
 

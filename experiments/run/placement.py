@@ -117,7 +117,7 @@ class Placement(NamedTuple):
 
 
 def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Tell whether the backward pass finds a result where the forward pass left it: all but gathered weights."""
+    """Tell whether a result is kept for the backward pass: all but gathered weights."""
     return primitive.name != "sharding_constraint"
 
 
@@ -147,7 +147,7 @@ def placement(config: ConfigDict, batch_size: int, *, fitting: bool = False) -> 
 
 
 def groups(config: ConfigDict, count: int) -> list[Placement]:
-    """Return the placements on the first `count` groups of `config.placement.fsdp` devices, each alone."""
+    """Return the placements on `count` groups of `config.placement.fsdp` devices, each alone."""
     size = config.placement.fsdp
     return [_on(group_mesh(number, size), config) for number in range(count)]
 
@@ -201,7 +201,7 @@ def share(mesh: Mesh, batch: Any) -> Any:
 
 
 def join_parts(mesh: Mesh, part: Any) -> Any:
-    """Return the batch of which each process has the rows of its own devices, split like `share`'s."""
+    """Return the batch, split as by `share`, of which each process has its own devices' rows."""
     if jax.process_count() == 1:
         return share(mesh, part)
     split = _split(mesh)

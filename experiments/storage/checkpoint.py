@@ -85,7 +85,7 @@ class Checkpoints:
         self._pending: Future | None = None
 
     def _clear(self) -> None:
-        """Remove what was cut off; raise a RunError if something else has the name of a checkpoint."""
+        """Remove what was cut off; raise a RunError if what is not ours is named like one."""
         for entry in sorted(self.directory.iterdir()):
             if was_cut_off(entry):
                 print(
