@@ -35,6 +35,7 @@ def spec_of(place, shape, name="kernel"):
         ((64, 64), 1),  # of equal axes the last
         ((6, 1001, 64), 2),  # 1001 is odd
         ((2048,), 0),
+        ((32, 32), 1),  # 1024 numbers are enough
     ],
 )
 def test_an_array_is_split_along_its_largest_axis_that_can_be(shape, axis):
@@ -50,7 +51,7 @@ def test_a_small_or_odd_array_is_whole(shape):
 def test_the_first_rule_whose_pattern_is_found_decides():
     rules = (rule("norm", "whole"), rule("embedding", 0), rule("em", "largest"))
     place = Placement(make_mesh(4, 4, fsdp=2), rules=rules)
-    assert spec_of(place, (64, 32), "norm_1") == PartitionSpec()
+    assert spec_of(place, (64, 32), "block_norm_1") == PartitionSpec()
     assert spec_of(place, (32, 64), "embedding") == PartitionSpec((FSDP,))
     assert spec_of(place, (32, 64), "item") == PartitionSpec(None, (FSDP,))
     assert spec_of(place, (32, 64), "other") == PartitionSpec(None, (FSDP,))

@@ -56,7 +56,7 @@ def test_nothing_is_watched_before_the_first_step(tmp_path):
 def test_a_silent_process_is_named_and_ends_the_wait_early(tmp_path, monkeypatch):
     monkeypatch.setattr(watchdog, "SILENCE", 0.3)
     others(tmp_path, dead=(2, 41, 50.0), alive=(1, 42, 0.0))
-    watched = Watched(tmp_path, patience=5.0)
+    watched = Watched(tmp_path, patience=20.0)
     with watched.watch as watch:
         watch.beat(42)
         others(tmp_path, alive=(1, 42, -60.0))
