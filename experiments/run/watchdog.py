@@ -59,6 +59,7 @@ class Watchdog:
         self._number = number
         self._patience = patience
         self._interval = min(5.0, patience / 10)
+        self._silence = min(SILENCE, patience / 2)
         self._remedy = remedy
         self._end = end or _end
         self._step: int | None = None
@@ -97,7 +98,7 @@ class Watchdog:
                 self._write(self._step)
             if waited > min(self._patience, SILENCE):
                 beats = self._beats(self._step)
-                if waited > self._patience or _silent(beats):
+                if waited > self._patience or _silent(beats, self._silence):
                     self._end(self._message(beats, self._step, waited))
                     return
 
@@ -114,8 +115,8 @@ class Watchdog:
     def _message(self, beats: dict[int, Beat], step: int, waited: float) -> str:
         """Say for how long nothing went on, and who is behind."""
         return (
-            f"no step was made for {waited:.0f} s after step {step}: {_who_is_behind(beats)}; "
-            f"{self._remedy()}"
+            f"no step was made for {waited:.0f} s after step {step}: "
+            f"{_who_is_behind(beats, self._silence)}; {self._remedy()}"
         )
 
 
@@ -141,17 +142,17 @@ def read_beats(folder: Path) -> dict[int, Beat]:
     return beats
 
 
-def _silent(beats: dict[int, Beat]) -> dict[int, Beat]:
-    """Return what those processes last said that have said nothing for long."""
-    return {n: beat for n, beat in beats.items() if time.time() - beat.written > SILENCE}
+def _silent(beats: dict[int, Beat], seconds: float) -> dict[int, Beat]:
+    """Return what those processes last said that have said nothing for some seconds."""
+    return {n: beat for n, beat in beats.items() if time.time() - beat.written > seconds}
 
 
-def _who_is_behind(beats: dict[int, Beat]) -> str:
+def _who_is_behind(beats: dict[int, Beat], silence: float) -> str:
     """Return the sentence about the process that holds up the others.
 
-    That is one that has said nothing for long, or else one at the earliest step.
+    That is one that has said nothing for `silence` seconds, or else one at the earliest step.
     """
-    silent = _silent(beats)
+    silent = _silent(beats, silence)
     earliest = min(beat.step for beat in beats.values())
     behind = {n: beat for n, beat in beats.items() if beat.step == earliest}
     if silent:
