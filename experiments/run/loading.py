@@ -105,7 +105,7 @@ def restore_run(run: Run, workdir: str | Path, step: int | None = None) -> Loade
 def restore_state(run: Run, workdir: Path, step: int | None = None) -> "TrainState":
     """Return the training state of a checkpoint (None: the newest), without the optimiser's part.
 
-    It is on one device, or on a group of them that shares the weights.
+    It is on one device, or on a group of them that shares the weights, where there are as many.
 
     Raises:
         RunError: the configuration does not fit the checkpoint, or there is none that is whole.
@@ -113,14 +113,16 @@ def restore_state(run: Run, workdir: Path, step: int | None = None) -> "TrainSta
     from ..state import abstract_state
     from ..storage import checkpoint
     from ..storage.checkpoint_folder import find
-    from .placement import groups
+    from .devices import make_mesh
+    from .placement import Placement, groups
 
     folder = find(workdir, step)
     step = int(folder.name)
     check_belongs(workdir, run.config, step)
     abstract = abstract_state(run.parameters(), run.tx, kept_at(run, folder))
-    (group,) = groups(run.config, 1)
-    template = checkpoint.template_of(abstract, group.state(abstract))
+    shared = run.config.placement.fsdp <= jax.device_count()
+    place = groups(run.config, 1)[0] if shared else Placement(make_mesh(1, 1))
+    template = checkpoint.template_of(abstract, place.state(abstract))
     return checkpoint.restore(workdir, template, step, without=["opt"]).state
 
 

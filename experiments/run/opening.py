@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from .. import data
-from ..command.resolve import DECIDED
+from ..command.resolve import DECIDED, REPLACED
 from ..errors import RunError
 from ..storage.checkpoint import latest
 from ..storage.identity import code_version, digest
@@ -17,18 +17,7 @@ from .build import Run, build, make_dataset, measure_facts
 from .check import check_data, check_devices, check_run, check_settings
 
 # Sections that may change between two starts of a run; the rest decides what the parameters become.
-FREE = (
-    "average",
-    "sampling",
-    "guidance",
-    "samplers",
-    "inverse",
-    "eval",
-    "fit",
-    "dequantise",
-    "devices",
-    "placement",
-)
+FREE = (*REPLACED, "samplers")
 FREE_TRAIN = (
     "steps",
     "log_every",

@@ -3,6 +3,7 @@ that is trained in one way, goes on in another, and is sampled in a third.
 """
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -78,6 +79,15 @@ def test_a_run_goes_on_on_other_devices_and_is_used_on_a_third_number(alone, tin
         x = draw(run, loaded.denoiser, run.config.samplers.ddim, np.arange(8)).x
         wanted = draw(reference.run, reference.denoiser, run.config.samplers.ddim, np.arange(8)).x
         np.testing.assert_allclose(x, wanted, atol=2e-3)
+
+
+def test_a_run_opens_where_there_are_fewer_devices_than_shared_its_weights(alone, tmp_path):
+    workdir = shutil.copytree(alone, tmp_path / "run")
+    saved = json.loads((workdir / "config.json").read_text())
+    saved["placement"]["fsdp"] = 8
+    (workdir / "config.json").write_text(json.dumps(saved))
+    for a, b in zip(*(jax.tree.leaves(load(w).denoiser) for w in (workdir, alone)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_likelihoods_do_not_depend_on_who_holds_the_weights(alone):
