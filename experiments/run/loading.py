@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import jax
 from ml_collections import ConfigDict
 
 from sde_lib import SDE, Classifier, Denoiser
